@@ -1,0 +1,346 @@
+#include "check.h"
+
+#include <cmath>
+#include <initializer_list>
+
+#include "spans.h"
+
+namespace numattn {
+namespace {
+
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::string message;
+  for (const std::string& part : {std::string(parts)...}) message += part;
+  throw std::invalid_argument(message);
+}
+
+std::string number(std::int64_t value) { return std::to_string(value); }
+
+void check_rank(const View& view, const char* name, int rank, const char* axes) {
+  if (view.rank == rank) return;
+  refuse(name, " must have ", number(rank), " dimensions ", axes, ", not shape ", shape_text(view));
+}
+
+void check_bytes(const View& view, const char* name) {
+  std::int64_t bytes = view.item_size();
+  for (int axis = 0; axis < view.rank; ++axis) {
+    if (view.shape[static_cast<std::size_t>(axis)] == 0) return;
+  }
+  for (int axis = 0; axis < view.rank; ++axis) {
+    bytes = checked_product(bytes, view.shape[static_cast<std::size_t>(axis)], name);
+  }
+}
+
+void check_inputs(const AttentionParams& params) {
+  const char* axes = params.layout == Layout::kBhsd ? "(B, H, S, D) or (H, S, D)"
+                                                    : "(B, S, H, D) or (S, H, D)";
+  if (params.q.rank != 3 && params.q.rank != 4) {
+    refuse("q must have 3 or 4 dimensions ", axes, ", not shape ", shape_text(params.q));
+  }
+  check_rank(params.k, "k", params.q.rank, axes);
+  check_rank(params.v, "v", params.q.rank, axes);
+  if (params.q.dtype != params.k.dtype || params.q.dtype != params.v.dtype) {
+    throw DTypeError(std::string("q, k and v must have one dtype, not ") +
+                     dtype_name(params.q.dtype) + ", " + dtype_name(params.k.dtype) + " and " +
+                     dtype_name(params.v.dtype) + ": cast them with .astype()");
+  }
+  check_bytes(params.q, "q");
+  check_bytes(params.k, "k");
+  check_bytes(params.v, "v");
+}
+
+void check_shapes(const AttentionParams& params, const View& q, const View& k, const View& v) {
+  const std::string shapes = "q " + shape_text(params.q) + ", k " + shape_text(params.k) + ", v " +
+                             shape_text(params.v) + " in layout " +
+                             (params.layout == Layout::kBhsd ? "'bhsd'" : "'bshd'");
+  if (q.shape[0] != k.shape[0] || q.shape[0] != v.shape[0]) {
+    refuse("q, k and v must have the same batch size: ", shapes);
+  }
+  if (k.shape[1] != v.shape[1]) refuse("k and v must have the same number of heads: ", shapes);
+  if (k.shape[2] != v.shape[2]) refuse("k and v must have the same length: ", shapes);
+  if (q.shape[3] != k.shape[3]) refuse("q and k must have the same head dimension: ", shapes);
+  if (q.shape[3] < 1 || v.shape[3] < 1) refuse("head dimensions must be at least 1: ", shapes);
+  if (q.shape[1] < 1 || k.shape[1] < 1) refuse("there must be at least one head: ", shapes);
+  if (q.shape[1] % k.shape[1] != 0) {
+    refuse("the number of query heads must be a multiple of the number of key heads: ", shapes);
+  }
+}
+
+// Broadcasts to (B, H, Sq, Sk): missing and single axes get stride 0.
+View broadcast_scores(const View& view, const char* name, const AttentionProblem& problem) {
+  const std::array<std::int64_t, 4> target{problem.batch, problem.query_heads, problem.queries,
+                                           problem.keys};
+  View wide = view;
+  wide.rank = 4;
+  for (int axis = 0; axis < 4; ++axis) {
+    const auto to = static_cast<std::size_t>(axis);
+    const int from = axis - (4 - view.rank);
+    const std::int64_t length = from < 0 ? 1 : view.shape[static_cast<std::size_t>(from)];
+    if (length != target[to] && length != 1) {
+      refuse(name, " of shape ", shape_text(view), " does not broadcast to (B, Hq, Sq, Sk) = (",
+             number(target[0]), ", ", number(target[1]), ", ", number(target[2]), ", ",
+             number(target[3]), ")");
+    }
+    wide.shape[to] = target[to];
+    wide.strides[to] = from < 0 || length == 1 ? 0 : view.strides[static_cast<std::size_t>(from)];
+  }
+  return wide;
+}
+
+void check_score_operands(AttentionProblem& problem) {
+  AttentionParams& params = problem.params;
+  if (params.mask) {
+    if (params.mask->dtype != DType::kBool) {
+      throw DTypeError(std::string("mask must be bool (True = may attend), not ") +
+                       dtype_name(params.mask->dtype) + "; pass additive values as bias");
+    }
+    params.mask = broadcast_scores(*params.mask, "mask", problem);
+  }
+  if (params.bias) {
+    if (params.bias->dtype != DType::kFloat32 && params.bias->dtype != params.q.dtype) {
+      throw DTypeError(std::string("bias must be float32 or q's dtype ") +
+                       dtype_name(params.q.dtype) + ", not " + dtype_name(params.bias->dtype) +
+                       (params.bias->dtype == DType::kBool ? "; pass booleans as mask" : ""));
+    }
+    params.bias = broadcast_scores(*params.bias, "bias", problem);
+  }
+}
+
+void check_scalars(const AttentionParams& params) {
+  if (params.scale && !std::isfinite(*params.scale)) {
+    refuse("scale must be finite, not ", std::to_string(*params.scale));
+  }
+  if (params.softcap && !(*params.softcap > 0.0 && std::isfinite(*params.softcap))) {
+    refuse("softcap must be positive and finite, not ", std::to_string(*params.softcap));
+  }
+  for (const std::int64_t side : {params.window_left, params.window_right}) {
+    if (side < -1 || side > kFarthestPosition) {
+      refuse("window sides must be -1 (unbounded) or between 0 and 2**61, not (",
+             number(params.window_left), ", ", number(params.window_right), ")");
+    }
+  }
+  if (params.num_threads < 0) {
+    refuse("num_threads must be at least 1, not ", number(params.num_threads));
+  }
+}
+
+void check_per_batch(const AttentionProblem& problem) {
+  const IntArray& offset = problem.params.q_offset;
+  if (offset.size > 1 && offset.size != problem.batch) {
+    refuse("q_offset must be one number or have one per batch entry (", number(problem.batch),
+           "), not ", number(offset.size));
+  }
+  for (std::int64_t i = 0; i < offset.size; ++i) {
+    if (offset.data[i] < -kFarthestPosition || offset.data[i] > kFarthestPosition) {
+      refuse("q_offset must lie within 2**61 of 0, not ", number(offset.data[i]));
+    }
+  }
+  if (!problem.params.kv_lens) return;
+  const IntArray& lengths = *problem.params.kv_lens;
+  if (lengths.size != problem.batch) {
+    refuse("kv_lens must have one length per batch entry (", number(problem.batch), "), not ",
+           number(lengths.size));
+  }
+  for (std::int64_t b = 0; b < lengths.size; ++b) {
+    if (lengths.data[b] < 0 || lengths.data[b] > problem.keys) {
+      refuse("kv_lens[", number(b), "] = ", number(lengths.data[b]),
+             " is not between 0 and the number of keys ", number(problem.keys));
+    }
+  }
+}
+
+void check_per_head(const AttentionProblem& problem) {
+  if (const auto& slopes = problem.params.alibi_slopes) {
+    const bool flat = slopes->rank == 1 && slopes->shape[0] == problem.query_heads;
+    const bool batched = slopes->rank == 2 && slopes->shape[0] == problem.batch &&
+                         slopes->shape[1] == problem.query_heads;
+    if (!flat && !batched) {
+      const std::string got = slopes->rank == 1
+                                  ? "(" + number(slopes->shape[0]) + ",)"
+                                  : "(" + number(slopes->shape[0]) + ", " + number(slopes->shape[1]) + ")";
+      refuse("alibi_slopes must have shape (Hq,) or (B, Hq) = (", number(problem.batch), ", ",
+             number(problem.query_heads), "), not ", got);
+    }
+  }
+  if (const auto& sinks = problem.params.sinks) {
+    if (sinks->rank != 1 || sinks->shape[0] != problem.query_heads) {
+      refuse("sinks must have one logit per query head (", number(problem.query_heads), "), not ",
+             number(sinks->rank == 1 ? sinks->shape[0] : sinks->shape[0] * sinks->shape[1]));
+    }
+  }
+}
+
+bool has_zero_stride(const View& view) {
+  for (int axis = 0; axis < view.rank; ++axis) {
+    const auto at = static_cast<std::size_t>(axis);
+    if (view.shape[at] > 1 && view.strides[at] == 0) return true;
+  }
+  return false;
+}
+
+void check_writable(const View& output, const char* name) {
+  if (!output.writable) refuse(name, " is read-only");
+  const auto last = static_cast<std::size_t>(output.rank - 1);
+  if (output.shape[last] > 1 && output.strides[last] != output.item_size()) {
+    refuse(name, " must be contiguous along its last dimension; its strides there are ",
+           number(output.strides[last]), " bytes");
+  }
+  if (has_zero_stride(output)) refuse(name, " must not be a broadcast array");
+}
+
+void check_same_shape(const View& view, const char* name, const std::array<std::int64_t, 4>& shape,
+                      int rank) {
+  View wanted;
+  wanted.rank = rank;
+  wanted.shape = shape;
+  bool same = view.rank == rank;
+  for (int axis = 0; same && axis < rank; ++axis) {
+    same = view.shape[static_cast<std::size_t>(axis)] == shape[static_cast<std::size_t>(axis)];
+  }
+  if (!same) refuse(name, " must have shape ", shape_text(wanted), ", not ", shape_text(view));
+}
+
+void check_same_dtype(const View& view, const char* name, DType dtype, const char* owner) {
+  if (view.dtype == dtype) return;
+  refuse(name, " must have ", owner, "'s dtype ", dtype_name(dtype), ", not ", dtype_name(view.dtype));
+}
+
+}  // namespace
+
+std::string shape_text(const View& view) {
+  std::string text = "(";
+  for (int axis = 0; axis < view.rank; ++axis) {
+    if (axis > 0) text += ", ";
+    text += std::to_string(view.shape[static_cast<std::size_t>(axis)]);
+  }
+  return text + (view.rank == 1 ? ",)" : ")");
+}
+
+std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what) {
+  std::int64_t product = 0;
+  if (__builtin_mul_overflow(a, b, &product)) {
+    refuse(what, " is too large: its size exceeds 64 bits");
+  }
+  return product;
+}
+
+View with_batch(const View& view) {
+  if (view.rank == 4) return view;
+  View wide = view;
+  wide.rank = 4;
+  wide.shape = {1, view.shape[0], view.shape[1], view.shape[2]};
+  wide.strides = {0, view.strides[0], view.strides[1], view.strides[2]};
+  return wide;
+}
+
+View in_bhsd(const View& view, Layout layout) {
+  View ordered = with_batch(view);
+  if (layout == Layout::kBshd) {
+    std::swap(ordered.shape[1], ordered.shape[2]);
+    std::swap(ordered.strides[1], ordered.strides[2]);
+  }
+  return ordered;
+}
+
+AttentionProblem check_attention(const AttentionParams& params) {
+  check_inputs(params);
+  AttentionProblem problem{};
+  problem.params = params;
+  AttentionParams& canonical = problem.params;
+  canonical.q = in_bhsd(params.q, params.layout);
+  canonical.k = in_bhsd(params.k, params.layout);
+  canonical.v = in_bhsd(params.v, params.layout);
+  check_shapes(params, canonical.q, canonical.k, canonical.v);
+  problem.batch = canonical.q.shape[0];
+  problem.query_heads = canonical.q.shape[1];
+  problem.kv_heads = canonical.k.shape[1];
+  problem.queries = canonical.q.shape[2];
+  problem.keys = canonical.k.shape[2];
+  problem.head_dim = canonical.q.shape[3];
+  problem.value_dim = canonical.v.shape[3];
+  check_scalars(params);
+  check_per_batch(problem);
+  check_per_head(problem);
+  check_score_operands(problem);
+  const double scale = params.scale.value_or(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
+  problem.scale = static_cast<float>(scale);
+  problem.rank = params.q.rank;
+  std::int64_t bytes = canonical.q.item_size();
+  for (const std::int64_t length : {std::max<std::int64_t>(problem.batch, 1), problem.query_heads,
+                                    std::max<std::int64_t>(problem.queries, 1), problem.value_dim}) {
+    bytes = checked_product(bytes, length, "the output");
+  }
+  std::array<std::int64_t, 4>& shape = problem.output_shape;
+  shape = {problem.batch, problem.query_heads, problem.queries, problem.value_dim};
+  if (params.layout == Layout::kBshd) std::swap(shape[1], shape[2]);
+  if (problem.rank == 3) shape = {shape[1], shape[2], shape[3], 0};
+  return problem;
+}
+
+void check_attention_output(const AttentionProblem& problem, const View& output) {
+  check_same_shape(output, "out", problem.output_shape, problem.rank);
+  check_same_dtype(output, "out", problem.params.q.dtype, "q");
+  check_writable(output, "out");
+}
+
+Activation parse_activation(const std::string& name) {
+  if (name.empty()) return Activation::kNone;
+  if (name == "relu") return Activation::kRelu;
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
+  if (name == "silu") return Activation::kSilu;
+  refuse("activation must be None, 'relu', 'gelu', 'gelu_tanh' or 'silu', not '", name, "'");
+}
+
+void check_linear_weight(const View& weight, const std::optional<View>& bias) {
+  check_rank(weight, "weight", 2, "(out_features, in_features)");
+  if (weight.shape[0] < 1 || weight.shape[1] < 1) {
+    refuse("weight must have at least one row and one column, not shape ", shape_text(weight));
+  }
+  check_bytes(weight, "weight");
+  if (!bias) return;
+  check_rank(*bias, "bias", 1, "(out_features,)");
+  if (bias->shape[0] != weight.shape[0]) {
+    refuse("bias of shape ", shape_text(*bias), " does not fit weight of shape ", shape_text(weight),
+           ": one number per output feature");
+  }
+}
+
+void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& call) {
+  if (call.x.shape[1] != linear.in_features()) {
+    refuse("x must have ", number(linear.in_features()), " features in its last dimension, not ",
+           number(call.x.shape[1]));
+  }
+  if (call.num_threads < 0) refuse("num_threads must be at least 1, not ", number(call.num_threads));
+  const std::array<std::int64_t, 4> shape{call.x.shape[0], linear.out_features(), 0, 0};
+  checked_product(checked_product(std::max<std::int64_t>(shape[0], 1), shape[1], "the output"),
+                  call.x.item_size(), "the output");
+  check_same_shape(call.output, "out", shape, 2);
+  check_same_dtype(call.output, "out", call.x.dtype, "x");
+  check_writable(call.output, "out");
+  if (!call.residual) return;
+  check_same_shape(*call.residual, "residual", shape, 2);
+  check_same_dtype(*call.residual, "residual", call.x.dtype, "x");
+}
+
+void check_layer_norm(const LayerNormParams& params) {
+  const std::int64_t width = params.x.shape[1];
+  if (width < 1) refuse("x must have at least one element in its last dimension");
+  const auto check_vector = [width](const View& vector, const char* name) {
+    if (vector.rank == 1 && vector.shape[0] == width) return;
+    refuse(name, " must have shape (", number(width), ",) like x's last dimension, not ",
+           shape_text(vector));
+  };
+  check_vector(params.weight, "weight");
+  if (params.bias) check_vector(*params.bias, "bias");
+  if (!(params.epsilon >= 0.0) || !std::isfinite(params.epsilon)) {
+    refuse("eps must be finite and not negative, not ", std::to_string(params.epsilon));
+  }
+  if (params.num_threads < 0) refuse("num_threads must be at least 1, not ", number(params.num_threads));
+  check_same_shape(params.output, "out", params.x.shape, 2);
+  check_same_dtype(params.output, "out", params.x.dtype, "x");
+  check_writable(params.output, "out");
+}
+
+}  // namespace numattn

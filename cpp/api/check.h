@@ -1,0 +1,32 @@
+// Every rule about shapes, types and ranges, once. The only place that throws.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "kernels.h"
+
+#include "numattn/attention.h"
+#include "numattn/linear.h"
+
+namespace numattn {
+
+// "(2, 8, 128, 64)"
+std::string shape_text(const View& view);
+
+// a · b; std::invalid_argument where it exceeds 64 bits.
+std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what);
+
+// The view of rank 3 as one batch entry of rank 4; others as they are.
+View with_batch(const View& view);
+
+// The same array with axes in (batch, head, position, element) order.
+View in_bhsd(const View& view, Layout layout);
+
+Activation parse_activation(const std::string& name);
+
+void check_linear_weight(const View& weight, const std::optional<View>& bias);
+void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& call);
+void check_layer_norm(const LayerNormParams& params);
+
+}  // namespace numattn

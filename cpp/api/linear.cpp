@@ -1,0 +1,128 @@
+// Packs projection weights and runs projections and layer normalisation.
+#include "numattn/linear.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "check.h"
+#include "gemm_plan.h"
+#include "numattn/threads.h"
+#include "parallel.h"
+#include "scratch.h"
+#include "select.h"
+
+namespace numattn {
+namespace {
+
+Matrix matrix_of(const View& view) {
+  return {static_cast<const char*>(view.data), view.dtype, view.strides[0], view.strides[1]};
+}
+
+Matrix from_row(Matrix matrix, std::int64_t row) {
+  matrix.data += row * matrix.row_stride;
+  return matrix;
+}
+
+std::int64_t panel_count(std::int64_t features) {
+  return (features + kPanelColumns - 1) / kPanelColumns;
+}
+
+}  // namespace
+
+struct PackedLinear::Storage {
+  Scratch panels;
+  Scratch bias;
+  bool has_bias;
+
+  const float* panel(std::int64_t index, std::int64_t depth) const {
+    return reinterpret_cast<const float*>(panels.data()) + index * kPanelColumns * depth;
+  }
+};
+
+PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias) {
+  check_linear_weight(weight, bias);
+  out_features_ = weight.shape[0];
+  in_features_ = weight.shape[1];
+  const std::int64_t panels = panel_count(out_features_);
+  const std::int64_t floats = checked_product(panels * kPanelColumns, in_features_, "weight");
+  storage_.reset(new Storage{Scratch(checked_product(floats, 4, "weight")),
+                             Scratch(bias ? out_features_ * 4 : 0), bias.has_value()});
+  const Kernels& kernels = current_kernels();
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    kernels.pack_weight({matrix_of(weight), out_features_, in_features_, panel,
+                         const_cast<float*>(storage_->panel(panel, in_features_))});
+  }
+  if (bias) std::memcpy(storage_->bias.data(), bias->data, static_cast<std::size_t>(out_features_) * 4);
+}
+
+PackedLinear::~PackedLinear() = default;
+
+bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
+  check_linear_call(*this, call);
+  const Activation activation = parse_activation(call.activation);
+  const Matrix x = matrix_of(call.x);
+  const std::int64_t rows = call.x.shape[0];
+  if (rows == 0) return true;
+  const Kernels& kernels = current_kernels();
+  const GemmPlan plan = plan_gemm(rows, out_features_, in_features_, !reads_in_place(x));
+  const int useful = plan.useful_threads();
+  const int threads = useful == 1 ? 1 : std::min(useful, thread_budget(call.num_threads));
+  const std::int64_t workspace = plan.workspace_floats;
+  const Scratch scratch(threads * workspace * 4);
+  const std::int64_t item_size = call.output.item_size();
+  const auto item = [&](std::int64_t index, Worker& worker) {
+    // Row blocks pass over one group of panels in turn, so that it stays in the caches.
+    const std::int64_t row = index % plan.row_blocks * kGemmRows;
+    const std::int64_t panel = index / plan.row_blocks * plan.panels_per_item;
+    const std::int64_t column = panel * kPanelColumns;
+    GemmBlock block{};
+    block.x = from_row(x, row);
+    block.row_count = static_cast<int>(std::min<std::int64_t>(kGemmRows, rows - row));
+    block.depth = in_features_;
+    block.panels = storage_->panel(panel, in_features_);
+    block.column_count = std::min(plan.panels_per_item * kPanelColumns, out_features_ - column);
+    if (storage_->has_bias) block.bias = reinterpret_cast<const float*>(storage_->bias.data()) + column;
+    block.activation = activation;
+    if (call.residual) {
+      block.residual_row_stride = call.residual->strides[0];
+      block.residual_column_stride = call.residual->strides[1];
+      block.residual = static_cast<const char*>(call.residual->data) +
+                       row * block.residual_row_stride + column * block.residual_column_stride;
+    }
+    block.output_dtype = call.output.dtype;
+    block.output_row_stride = call.output.strides[0];
+    block.output = static_cast<char*>(call.output.data) + row * block.output_row_stride + column * item_size;
+    block.workspace = reinterpret_cast<float*>(scratch.data()) + worker.index() * workspace;
+    kernels.gemm(block);
+  };
+  return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
+}
+
+bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt) {
+  check_layer_norm(params);
+  const std::int64_t rows = params.x.shape[0];
+  const std::int64_t width = params.x.shape[1];
+  if (rows == 0) return true;
+  // Rows per item: some 16,000 elements, ten microseconds or so.
+  const std::int64_t rows_per_item = std::max<std::int64_t>(1, 16384 / width);
+  const std::int64_t items = (rows + rows_per_item - 1) / rows_per_item;
+  const std::int64_t useful = std::min<std::int64_t>(items / 4 + 1, 1024);
+  const int threads = useful == 1 ? 1 : std::min(static_cast<int>(useful), thread_budget(params.num_threads));
+  const std::int64_t padded = padded_floats(width);
+  const Scratch scratch(threads * padded * 4);
+  const float* weight = static_cast<const float*>(params.weight.data);
+  const float* bias = params.bias ? static_cast<const float*>(params.bias->data) : nullptr;
+  const Matrix x = matrix_of(params.x);
+  const Kernels& kernels = current_kernels();
+  const auto item = [&](std::int64_t index, Worker& worker) {
+    const std::int64_t row = index * rows_per_item;
+    kernels.layer_norm({from_row(x, row), std::min(rows_per_item, rows - row), width, weight, bias,
+                        static_cast<float>(params.epsilon), params.output.dtype,
+                        static_cast<char*>(params.output.data) + row * params.output.strides[0],
+                        params.output.strides[0], reinterpret_cast<float*>(scratch.data()) + padded * worker.index()});
+  };
+  return parallel_for(items, threads, interrupt, item) == Outcome::kFinished;
+}
+
+}  // namespace numattn

@@ -1,0 +1,160 @@
+// attention, attention_weights and plan for the Python layer, which has coerced the small arguments.
+#include <pybind11/stl.h>
+
+#include "numpy_view.h"
+
+namespace numattn::bind {
+namespace {
+
+// numattn._arguments.Score: the score arguments in its order, coerced there.
+class ScoreArguments {
+ public:
+  explicit ScoreArguments(const py::tuple& score) : score_(score) {}
+
+  // The views look at arrays that `score` and this object keep alive.
+  void apply_to(AttentionParams& params) {
+    params.mask = optional_view(score_[0], "mask", mask_owner_);
+    params.bias = optional_view(score_[1], "bias", bias_owner_);
+    params.is_causal = score_[2].cast<bool>();
+    params.q_offset = int_array(score_[3]).value_or(IntArray{});
+    params.window_left = score_[4].cast<std::int64_t>();
+    params.window_right = score_[5].cast<std::int64_t>();
+    params.scale = score_[6].cast<std::optional<double>>();
+    params.softcap = score_[7].cast<std::optional<double>>();
+    params.kv_lens = int_array(score_[8]);
+    params.alibi_slopes = float_array(score_[9]);
+    params.sinks = float_array(score_[10]);
+    params.layout = layout_of(score_[11].cast<std::string>());
+    params.num_threads = score_[12].cast<int>();
+  }
+
+ private:
+  static Layout layout_of(const std::string& name) {
+    if (name == "bhsd") return Layout::kBhsd;
+    if (name == "bshd") return Layout::kBshd;
+    throw std::invalid_argument("layout must be 'bhsd' or 'bshd', not '" + name + "'");
+  }
+
+  py::tuple score_;
+  py::array mask_owner_, bias_owner_;
+};
+
+View input_view(const py::array& array, const char* name) {
+  const View view = view_of(array, name);
+  if (view.dtype == DType::kBool) {
+    throw DTypeError(std::string(name) + " has dtype bool; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");
+  }
+  return view;
+}
+
+std::vector<py::ssize_t> output_shape(const AttentionProblem& problem) {
+  return {problem.output_shape.begin(), problem.output_shape.begin() + problem.rank};
+}
+
+py::object attention(const py::object& q_object, const py::object& k_object,
+                     const py::object& v_object, const py::tuple& score_tuple,
+                     const py::object& out, bool return_lse) {
+  const py::array q = as_array(q_object);
+  const py::array k = as_array(k_object);
+  const py::array v = as_array(v_object);
+  AttentionParams params;
+  params.q = input_view(q, "q");
+  params.k = input_view(k, "k");
+  params.v = input_view(v, "v");
+  ScoreArguments score(score_tuple);
+  score.apply_to(params);
+  const AttentionProblem problem = check_attention(params);
+  const py::array output = out.is_none() ? empty_like_dtype(q, output_shape(problem))
+                                         : py::reinterpret_borrow<py::array>(out);
+  const View output_view = view_of(output, "out");
+  if (!out.is_none()) check_attention_output(problem, output_view);
+  py::array lse;
+  float* lse_data = nullptr;
+  if (return_lse) {
+    std::vector<py::ssize_t> shape{problem.batch, problem.query_heads, problem.queries};
+    if (problem.rank == 3) shape.erase(shape.begin());
+    lse = empty_float32(shape);
+    lse_data = static_cast<float*>(lse.mutable_data());
+  }
+  run_unlocked([&] { return run_attention(problem, output_view, lse_data, interrupted); });
+  if (return_lse) return py::make_tuple(output, lse);
+  return output;
+}
+
+py::array attention_weights(const py::object& q_object, const py::object& k_object,
+                            const py::object& rows_object, const py::tuple& score_tuple) {
+  const py::array q = as_array(q_object);
+  const py::array k = as_array(k_object);
+  AttentionParams params;
+  params.q = input_view(q, "q");
+  params.k = input_view(k, "k");
+  params.v = params.k;  // no values are read; the keys' shape always fits
+  ScoreArguments score(score_tuple);
+  score.apply_to(params);
+  const AttentionProblem problem = check_attention(params);
+  const IntArray rows = int_array(rows_object).value();
+  for (std::int64_t i = 0; i < rows.size; ++i) {
+    if (rows.data[i] < 0 || rows.data[i] >= problem.queries) {
+      throw std::invalid_argument("rows must lie between -Sq and Sq - 1 = " +
+                                  std::to_string(problem.queries - 1));
+    }
+  }
+  std::vector<py::ssize_t> shape{problem.batch, problem.query_heads, rows.size, problem.keys};
+  if (problem.rank == 3) shape.erase(shape.begin());
+  py::array weights = empty_float32(shape);
+  float* data = static_cast<float*>(weights.mutable_data());
+  run_unlocked([&] { return run_attention_weights(problem, rows, data, interrupted); });
+  return weights;
+}
+
+// A C-contiguous array of that shape without memory: enough for a plan.
+View planned_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name) {
+  if (shape.size() > 4) throw std::invalid_argument(std::string(name) + " has more than 4 dimensions");
+  View view;
+  view.dtype = dtype;
+  view.rank = static_cast<int>(shape.size());
+  std::int64_t stride = view.item_size();
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    if (shape[axis] < 0) throw std::invalid_argument(std::string(name) + " has a negative length");
+    view.shape[axis] = shape[axis];
+    view.strides[axis] = stride;
+    if (__builtin_mul_overflow(stride, shape[axis], &stride)) {
+      throw std::invalid_argument(std::string(name) + " is too large: its size exceeds 64 bits");
+    }
+  }
+  return view;
+}
+
+py::dict plan(const std::vector<std::int64_t>& q_shape, const std::vector<std::int64_t>& k_shape,
+              const std::vector<std::int64_t>& v_shape, const py::array& dtype_model,
+              const py::tuple& score_tuple) {
+  const DType dtype = dtype_of(dtype_model, "dtype");
+  AttentionParams params;
+  params.q = planned_view(q_shape, dtype, "q");
+  params.k = planned_view(k_shape, dtype, "k");
+  params.v = planned_view(v_shape, dtype, "v");
+  ScoreArguments score(score_tuple);
+  score.apply_to(params);
+  const AttentionReport report = report_attention(check_attention(params));
+  py::dict result;
+  result["kernel"] = report.kernel;
+  result["isa"] = report.isa;
+  result["query_block"] = report.query_block;
+  result["key_block"] = report.key_block;
+  result["split_keys"] = report.split_keys;
+  result["work_items"] = report.work_items;
+  result["threads"] = report.threads;
+  result["scratch_bytes"] = report.scratch_bytes;
+  result["flops"] = report.flops;
+  return result;
+}
+
+}  // namespace
+
+void bind_attention(py::module_& module) {
+  module.def("attention", &attention);
+  module.def("attention_weights", &attention_weights);
+  module.def("plan", &plan);
+}
+
+}  // namespace numattn::bind

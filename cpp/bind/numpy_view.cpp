@@ -1,0 +1,106 @@
+#include "numpy_view.h"
+
+namespace numattn::bind {
+namespace {
+
+// NumPy's own type numbers.
+constexpr int kNumpyBool = 0;
+constexpr int kNumpyFloat32 = 11;
+constexpr int kNumpyFloat64 = 12;
+constexpr int kNumpyFloat16 = 23;
+
+// The object itself as a contiguous array of T: a conversion would leave its caller a dead pointer.
+template <class T>
+py::array_t<T, py::array::c_style> exact(const py::object& object) {
+  if (!py::array_t<T, py::array::c_style>::check_(object)) {
+    throw DTypeError("a contiguous array of the exact type was expected here");
+  }
+  return py::reinterpret_borrow<py::array_t<T, py::array::c_style>>(object);
+}
+
+}  // namespace
+
+DType dtype_of(const py::array& array, const std::string& name) {
+  const py::dtype dtype = array.dtype();
+  const int number = dtype.num();
+  const std::string text = py::str(static_cast<const py::object&>(dtype));
+  const char order = dtype.byteorder();
+  const bool swapped = (order == '>') == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) && order != '=' && order != '|';
+  if (swapped) {
+    throw DTypeError(name + " has the byte-swapped dtype " + text +
+                     ": convert it with .astype(" + name + ".dtype.newbyteorder('='))");
+  }
+  if (number == kNumpyFloat32) return DType::kFloat32;
+  if (number == kNumpyFloat16) return DType::kFloat16;
+  if (number == kNumpyBool) return DType::kBool;
+  if (text == "bfloat16") return DType::kBFloat16;
+  if (number == kNumpyFloat64) {
+    throw DTypeError(name + " is float64, which is never cast silently: cast it with .astype(np.float32)");
+  }
+  throw DTypeError(name + " has dtype " + text +
+                   "; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");
+}
+
+py::array as_array(const py::object& object) {
+  if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::array>(object);
+  return py::array::ensure(object) ? py::array(object)
+                                   : throw DTypeError("an array was expected, not " +
+                                                      std::string(py::str(py::type::of(object))));
+}
+
+View view_of(const py::array& array, const std::string& name) {
+  View view;
+  view.dtype = dtype_of(array, name);
+  if (array.ndim() > 4) {
+    throw std::invalid_argument(name + " has " + std::to_string(array.ndim()) +
+                                " dimensions; at most 4 have a meaning");
+  }
+  view.data = const_cast<void*>(array.data());
+  view.rank = static_cast<int>(array.ndim());
+  view.writable = array.writeable();
+  for (int axis = 0; axis < view.rank; ++axis) {
+    view.shape[static_cast<std::size_t>(axis)] = array.shape(axis);
+    view.strides[static_cast<std::size_t>(axis)] = array.strides(axis);
+  }
+  return view;
+}
+
+std::optional<View> optional_view(const py::object& object, const std::string& name,
+                                  py::array& owner) {
+  if (object.is_none()) return std::nullopt;
+  owner = as_array(object);
+  return view_of(owner, name);
+}
+
+std::optional<FloatArray> float_array(const py::object& object) {
+  if (object.is_none()) return std::nullopt;
+  const auto array = exact<float>(object);
+  FloatArray result;
+  result.data = array.data();
+  result.rank = static_cast<int>(array.ndim());
+  for (int axis = 0; axis < result.rank && axis < 2; ++axis) {
+    result.shape[static_cast<std::size_t>(axis)] = array.shape(axis);
+  }
+  return result;
+}
+
+std::optional<IntArray> int_array(const py::object& object) {
+  if (object.is_none()) return std::nullopt;
+  const auto array = exact<std::int64_t>(object);
+  return IntArray{array.data(), array.size()};
+}
+
+py::array empty_like_dtype(const py::array& model, const std::vector<py::ssize_t>& shape) {
+  return py::array(model.dtype(), shape);
+}
+
+py::array empty_float32(const std::vector<py::ssize_t>& shape) {
+  return py::array(py::dtype::of<float>(), shape);
+}
+
+bool interrupted() {
+  const py::gil_scoped_acquire locked;
+  return PyErr_CheckSignals() != 0;
+}
+
+}  // namespace numattn::bind

@@ -1,0 +1,52 @@
+// NumPy arrays as Views, and the calls around a running computation.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <optional>
+#include <string>
+
+#include "numattn/attention.h"
+#include "numattn/view.h"
+
+namespace numattn::bind {
+
+namespace py = pybind11;
+
+// The element type of an array; DTypeError that names the argument and the mend for any other.
+DType dtype_of(const py::array& array, const std::string& name);
+
+// Lists and scalars become arrays; arrays stay as they are.
+py::array as_array(const py::object& object);
+
+// An array as a View; `array` must outlive it.
+View view_of(const py::array& array, const std::string& name);
+std::optional<View> optional_view(const py::object& object, const std::string& name, py::array& owner);
+
+// Contiguous float32 without a copy; the Python layer has seen to that.
+std::optional<FloatArray> float_array(const py::object& object);
+std::optional<IntArray> int_array(const py::object& object);
+
+py::array empty_like_dtype(const py::array& model, const std::vector<py::ssize_t>& shape);
+py::array empty_float32(const std::vector<py::ssize_t>& shape);
+
+// True where Python has a pending signal whose handler raised; the error is then set.
+bool interrupted();
+
+// Runs work() without the interpreter's lock; false from it raises the pending error.
+template <class Work>
+void run_unlocked(const Work& work) {
+  bool finished = false;
+  {
+    const py::gil_scoped_release unlocked;
+    finished = work();
+  }
+  if (!finished) throw py::error_already_set();
+}
+
+void bind_attention(py::module_& module);
+void bind_linear(py::module_& module);
+void bind_control(py::module_& module);
+
+}  // namespace numattn::bind

@@ -1,0 +1,91 @@
+// Attention over arrays: check → run, with a plan to look at.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+
+#include "numattn/view.h"
+
+namespace numattn {
+
+// A wrong element type; every other bad argument is a std::invalid_argument.
+struct DTypeError : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+enum class Layout { kBhsd, kBshd };
+
+struct IntArray {
+  const std::int64_t* data = nullptr;
+  std::int64_t size = 0;
+};
+
+struct FloatArray {
+  const float* data = nullptr;
+  int rank = 0;
+  std::array<std::int64_t, 2> shape{};
+};
+
+// Arguments as the caller gave them; data == nullptr or size == 0 is "not given". Softmax
+// arguments are those of the Python function of the same name.
+struct AttentionParams {
+  View q, k, v;
+  std::optional<View> mask, bias;
+  bool is_causal = false;
+  IntArray q_offset;               // 1 or B values; none is 0
+  std::int64_t window_left = -1;
+  std::int64_t window_right = -1;
+  std::optional<double> scale;
+  std::optional<double> softcap;
+  std::optional<IntArray> kv_lens;
+  std::optional<FloatArray> alibi_slopes;
+  std::optional<FloatArray> sinks;
+  Layout layout = Layout::kBhsd;
+  int num_threads = 0;             // 0 is no limit
+};
+
+// A checked call in canonical form: rank 4, (batch, head, position, element), broadcast strides 0.
+struct AttentionProblem {
+  AttentionParams params;
+  std::int64_t batch, query_heads, kv_heads, queries, keys, head_dim, value_dim;
+  float scale;
+  std::array<std::int64_t, 4> output_shape;  // in the caller's layout and rank
+  int rank;
+};
+
+// What a call does and takes; na.plan.
+struct AttentionReport {
+  const char* kernel;
+  const char* isa;
+  std::int64_t query_block;
+  std::int64_t key_block;
+  std::int64_t split_keys;
+  std::int64_t work_items;
+  int threads;
+  std::int64_t scratch_bytes;
+  double flops;
+};
+
+// Returning true stops a running call.
+using Interrupt = bool (*)();
+
+// Throws DTypeError or std::invalid_argument that name the argument and what it is. v without data
+// and rank 0 is allowed for weights, which need none.
+AttentionProblem check_attention(const AttentionParams& params);
+void check_attention_output(const AttentionProblem& problem, const View& output);
+
+// Writes `output` and, where not null, lse (batch, query_heads, queries), contiguous float32. False:
+// interrupted, and the output is unspecified. Throws std::bad_alloc before anything is written.
+bool run_attention(const AttentionProblem& problem, const View& output, float* lse,
+                   Interrupt interrupt);
+
+// weights (batch, query_heads, row_count, keys), contiguous float32; rows name query positions.
+// `rows` must lie in [0, queries).
+bool run_attention_weights(const AttentionProblem& problem, const IntArray& rows, float* weights,
+                           Interrupt interrupt);
+
+AttentionReport report_attention(const AttentionProblem& problem);
+
+}  // namespace numattn

@@ -1,0 +1,53 @@
+// Projections with packed weights, and layer normalisation.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "numattn/attention.h"
+#include "numattn/view.h"
+
+namespace numattn {
+
+// A weight (out_features, in_features), packed once for every instruction set that asks for it.
+class PackedLinear {
+ public:
+  // The bias is contiguous float32. Throws std::invalid_argument or std::bad_alloc.
+  PackedLinear(const View& weight, const std::optional<View>& bias);
+  ~PackedLinear();
+  PackedLinear(const PackedLinear&) = delete;
+  PackedLinear& operator=(const PackedLinear&) = delete;
+
+  std::int64_t in_features() const { return in_features_; }
+  std::int64_t out_features() const { return out_features_; }
+
+  struct Call {
+    View x;                         // (rows, in_features)
+    std::string activation;         // "" is none
+    std::optional<View> residual;   // (rows, out_features)
+    View output;                    // likewise, x's dtype, last dimension contiguous
+    int num_threads = 0;
+  };
+  // Throws before anything is written. False: interrupted.
+  bool run(const Call& call, Interrupt interrupt) const;
+
+ private:
+  struct Storage;
+  std::int64_t in_features_;
+  std::int64_t out_features_;
+  std::unique_ptr<Storage> storage_;
+};
+
+// (x − mean) / sqrt(variance + epsilon) · weight + bias over the last of two dimensions.
+struct LayerNormParams {
+  View x, output;                   // (rows, width)
+  View weight;                      // (width), contiguous float32, as is bias
+  std::optional<View> bias;
+  double epsilon = 1e-5;
+  int num_threads = 0;
+};
+bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt);
+
+}  // namespace numattn

@@ -1,0 +1,104 @@
+// Projections: out = activation(x · weightᵗ + bias) + residual, weight packed once.
+//
+// A panel holds kPanelColumns output features, panel[k][column], for every instruction set alike:
+// features in lanes, x rows broadcast, kLaneGroup columns at a time.
+// Depth is cut into slices, so that a slice of the panel stays in the first two cache levels while
+// the block's rows pass over it; each slice's sums start from zero and are added in order, which
+// keeps rounding near the square root of the slice.
+#pragma once
+
+#include "activation.h"
+#include "matrix.h"
+#include "tile.h"
+
+namespace numattn {
+namespace {
+
+// 512 · 48 · 4 bytes = 96 KiB of panel per slice: a fraction of every second-level cache.
+constexpr std::int64_t kDepthSlice = 512;
+
+inline void pack_weight(const PackWeight& pack) {
+  const Matrix& weight = pack.weight;
+  const std::int64_t first = pack.panel * kPanelColumns;
+  for (int lane = 0; lane < kPanelColumns; lane += Vec::kWidth) {
+    for (std::int64_t k = 0; k < pack.depth; k += Vec::kWidth) {
+      const int count = lanes_left(k, pack.depth);
+      Vec square[Vec::kWidth];
+      for (int i = 0; i < Vec::kWidth; ++i) {
+        const std::int64_t row = first + lane + i;
+        const char* from = weight.data + row * weight.row_stride + k * weight.column_stride;
+        square[i] = row < pack.row_count
+                        ? read_elements(from, weight.dtype, weight.column_stride, count)
+                        : zero();
+      }
+      transpose(square);
+      for (int i = 0; i < count; ++i) store(pack.packed + (k + i) * kPanelColumns + lane, square[i]);
+    }
+  }
+}
+
+// sums[row][column] of one panel over one slice of the depth; `add` to what is there.
+template <bool Add>
+inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const float* panel,
+                           float* sums) {
+  for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
+    for (int row = 0; row < row_count; row += kTileRows) {
+      const int rows = row_count - row < kTileRows ? row_count - row : kTileRows;
+      float* to = sums + row * kPanelColumns + column;
+      const auto finish = [to](int m, int v, Vec sum) {
+        float* at = to + m * kPanelColumns + v * Vec::kWidth;
+        store(at, Add ? load(at) + sum : sum);
+      };
+      multiply_rows<kTileVectors>(
+          rows, {depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns}, finish);
+    }
+  }
+}
+
+inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth, const float* panel,
+                           float* sums) {
+  for (std::int64_t k = 0; k < depth; k += kDepthSlice) {
+    const std::int64_t slice = depth - k < kDepthSlice ? depth - k : kDepthSlice;
+    const FloatRows part{x.data + k, x.stride};
+    if (k == 0) {
+      multiply_slice<false>(part, row_count, slice, panel, sums);
+    } else {
+      multiply_slice<true>(part, row_count, slice, panel + k * kPanelColumns, sums);
+    }
+  }
+}
+
+// The epilogue of one panel: columns [column, column + count) of the block.
+inline void write_panel(const GemmBlock& block, std::int64_t column, std::int64_t count,
+                        const float* sums) {
+  const std::int64_t item = dtype_size(block.output_dtype);
+  for (int row = 0; row < block.row_count; ++row) {
+    char* output = block.output + row * block.output_row_stride + column * item;
+    for (std::int64_t n = 0; n < count; n += Vec::kWidth) {
+      const int lanes = lanes_left(n, count);
+      Vec value = load(sums + row * kPanelColumns + n);
+      if (block.bias != nullptr) value = value + load_partial(block.bias + column + n, lanes);
+      value = activated(value, block.activation);
+      if (block.residual != nullptr) {
+        const char* from = block.residual + row * block.residual_row_stride +
+                           (column + n) * block.residual_column_stride;
+        value = value + read_elements(from, block.output_dtype, block.residual_column_stride, lanes);
+      }
+      write_elements(output + n * item, block.output_dtype, value, lanes);
+    }
+  }
+}
+
+inline void gemm(const GemmBlock& block) {
+  float* sums = block.workspace;
+  float* copy = sums + kGemmRows * kPanelColumns;
+  const FloatRows x = float_rows(block.x, 0, block.row_count, block.depth, copy);
+  for (std::int64_t column = 0; column < block.column_count; column += kPanelColumns) {
+    const std::int64_t left = block.column_count - column;
+    multiply_panel(x, block.row_count, block.depth, block.panels + column * block.depth, sums);
+    write_panel(block, column, left < kPanelColumns ? left : kPanelColumns, sums);
+  }
+}
+
+}  // namespace
+}  // namespace numattn

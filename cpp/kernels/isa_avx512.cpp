@@ -1,0 +1,13 @@
+// Kernels for AVX-512 F, BW, DQ, VL.
+#include "vec/avx512.h"
+
+#include "table.h"
+
+namespace numattn {
+
+const Kernels& kernels_avx512() {
+  static constexpr Kernels table = make_kernels("avx512");
+  return table;
+}
+
+}  // namespace numattn

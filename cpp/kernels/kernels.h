@@ -1,0 +1,223 @@
+// What a kernel is given and what a table of kernels offers: plain structures, no code that runs.
+//
+// Preconditions are asserted, not checked: the front end (cpp/api/check.h) has done that once.
+#pragma once
+
+#include <cstdint>
+
+#include "numattn/dtype.h"
+
+namespace numattn {
+
+// Element (row, column) of a matrix lies at data + row · row_stride + column · column_stride bytes.
+struct Matrix {
+  const char* data;
+  DType dtype;
+  std::int64_t row_stride;
+  std::int64_t column_stride;
+};
+
+// One query row of a block: a pair (query head, query position) that reads one key head.
+struct QueryRow {
+  const char* query;          // head_dim elements
+  char* output;               // value_dim contiguous elements; null when partial results are kept
+  float* lse;                 // null when not wanted
+  const char* mask;           // elements over keys, from key 0; null without a mask
+  const char* bias;           // likewise
+  std::int64_t key_begin;     // the row's span: structure lets it see [key_begin, key_end)
+  std::int64_t key_end;
+  std::int64_t position;      // where the row stands among the keys
+  float alibi_slope;
+  float sink;                 // an extra logit; −inf is none
+};
+
+// The state of an online softmax over some of the keys, in base 2:
+//   peak = max s₂,   sum = Σ 2^(s₂ − peak),   output = Σ 2^(s₂ − peak) · v,   s₂ = s · log2 e.
+// States over disjoint keys combine exactly (kernels/combine.h).
+struct PartialState {
+  float* output;              // row_count × value_dim
+  float* peak;                // row_count
+  float* sum;                 // row_count
+};
+
+// How a raw score becomes a logit, alike for all rows of a block.
+struct ScoreRules {
+  float scale;
+  float softcap;              // 0 is none
+  bool alibi;
+  DType bias_dtype;
+  std::int64_t mask_key_stride;  // bytes from one key to the next; 0 repeats one element
+  std::int64_t bias_key_stride;
+};
+
+// One query block of one key head. A block may be visited in several calls over successive key
+// ranges: `begin` starts the state in the workspace, `end` writes the results.
+struct AttendBlock {
+  const QueryRow* rows;
+  int row_count;
+  std::int64_t head_dim;
+  std::int64_t value_dim;
+  DType query_dtype;
+  std::int64_t query_column_stride;
+  DType output_dtype;
+  Matrix key;
+  Matrix value;
+  ScoreRules rules;
+  std::int64_t key_begin;     // this visit looks at keys [key_begin, key_end) only
+  std::int64_t key_end;
+  bool begin;
+  bool end;
+  const PartialState* partial;  // where `end` writes; null: the rows' outputs
+  float* workspace;             // attend_workspace() floats
+};
+
+// Exact weights of one query block: rows[i].output is a float32 row of key_count weights.
+struct WeightsBlock {
+  AttendBlock scores;           // value, value_dim, output_dtype and partial are not read
+  std::int64_t key_count;
+};
+
+// Results of one row over several key splits, combined, normalised and written.
+struct CombineRow {
+  const float* outputs;         // split s: outputs + s · output_stride, value_dim floats
+  const float* peaks;           // split s: peaks[s · peak_stride]
+  const float* sums;
+  std::int64_t output_stride;
+  std::int64_t peak_stride;
+  int split_count;
+  std::int64_t value_dim;
+  DType output_dtype;
+  char* output;
+  float* lse;
+  float sink;
+  float* workspace;             // value_dim floats
+};
+
+enum class Activation : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
+
+// Output features per packed panel: whole lane groups of every instruction set (48, 16, 8 lanes).
+constexpr int kPanelColumns = 48;
+
+// One panel of a weight (row_count, depth): panel[k][column], zero beyond the last feature.
+struct PackWeight {
+  Matrix weight;
+  std::int64_t row_count;
+  std::int64_t depth;
+  std::int64_t panel;           // which panel
+  float* packed;                // depth · kPanelColumns floats
+};
+
+// out[i][n] = activation(Σ_k x[i][k] · weight[n][k] + bias[n]) + residual[i][n] for one block of
+// rows and successive panels of features.
+struct GemmBlock {
+  Matrix x;
+  int row_count;
+  std::int64_t depth;
+  const float* panels;          // the first panel of the block
+  std::int64_t first_column;    // the output feature at which it starts
+  std::int64_t column_count;    // features of the block
+  const float* bias;            // of the first feature; null without
+  Activation activation;
+  const char* residual;         // element (row 0, first feature); null without
+  std::int64_t residual_row_stride;
+  std::int64_t residual_column_stride;
+  DType output_dtype;           // of residual and output
+  char* output;                 // element (row 0, first feature), columns contiguous
+  std::int64_t output_row_stride;
+  float* workspace;             // gemm_workspace() floats
+};
+
+// out = (x − mean) / sqrt(variance + epsilon) · weight + bias, row by row.
+struct NormRows {
+  Matrix x;
+  std::int64_t row_count;
+  std::int64_t width;
+  const float* weight;
+  const float* bias;            // null without
+  float epsilon;
+  DType output_dtype;
+  char* output;
+  std::int64_t output_row_stride;
+  float* workspace;             // width floats
+};
+
+// Sizes a kernel works in; they shape the plan, and so the result's rounding.
+struct TileFacts {
+  int lane_group;      // query rows that share a vector register group
+  int key_block;       // keys per tile
+  int decode_rows;     // up to so many rows the decode kernel is used
+  int vector_width;    // float32 lanes of a register
+};
+
+struct Kernels {
+  const char* isa;
+  TileFacts facts;
+  void (*attend)(const AttendBlock&);
+  void (*decode)(const AttendBlock&);
+  void (*weights)(const WeightsBlock&);
+  void (*combine)(const CombineRow&);
+  void (*pack_weight)(const PackWeight&);
+  void (*gemm)(const GemmBlock&);
+  void (*layer_norm)(const NormRows&);
+};
+
+// Floats from one area of a workspace to the next: whole cache lines.
+static inline std::int64_t padded_floats(std::int64_t count) { return (count + 15) / 16 * 16; }
+
+// Areas of the workspace of attend, decode and weights, in floats from its start.
+struct AttendWorkspace {
+  std::int64_t query, output, peak, sum, score, mask, bias, key, value, total;
+};
+
+// True where the kernel may read the matrix as float32 rows where it lies.
+static inline bool reads_in_place(const Matrix& matrix) {
+  return matrix.dtype == DType::kFloat32 && matrix.column_stride == 4 &&
+         matrix.row_stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(matrix.data) % 4 == 0;
+}
+
+struct WorkspaceNeeds {
+  int row_capacity;          // query rows of a block, whole lane groups (decode: rows)
+  std::int64_t head_dim;
+  std::int64_t value_dim;    // 0 where no output is accumulated
+  bool mask, bias;           // dense ones are laid out tile by tile
+  bool key_copy, value_copy; // tiles that cannot be read in place
+};
+
+static inline AttendWorkspace attend_workspace(const TileFacts& facts, const WorkspaceNeeds& needs) {
+  AttendWorkspace at{};
+  std::int64_t next = 0;
+  const auto take = [&next](std::int64_t floats) {
+    const std::int64_t start = next;
+    next += padded_floats(floats);
+    return start;
+  };
+  const std::int64_t rows = needs.row_capacity;
+  const std::int64_t head_dim = padded_floats(needs.head_dim);
+  const std::int64_t value_dim = padded_floats(needs.value_dim);
+  const std::int64_t tile = static_cast<std::int64_t>(facts.lane_group) * facts.key_block;
+  at.query = take(head_dim * rows);
+  at.output = take(value_dim * rows);
+  at.peak = take(rows);
+  at.sum = take(rows);
+  at.score = take(tile);
+  at.mask = take(needs.mask ? tile : 0);
+  at.bias = take(needs.bias ? tile : 0);
+  at.key = take(needs.key_copy ? head_dim * facts.key_block : 0);
+  at.value = take(needs.value_copy ? value_dim * facts.key_block : 0);
+  at.total = next;
+  return at;
+}
+
+// Rows of x that a gemm block holds: enough that packed panels are reused, few enough that the
+// rows stay in the second-level cache beside a panel.
+constexpr int kGemmRows = 64;
+
+// Lane groups of one query block at most: how often a copied tile of keys is used.
+constexpr int kMostLaneGroups = 12;
+
+// The workspace of gemm: a tile of sums, and the rows as float32 where they cannot be read in place.
+static inline std::int64_t gemm_workspace(std::int64_t depth, bool copy) {
+  return kGemmRows * kPanelColumns + (copy ? kGemmRows * padded_floats(depth) : 0);
+}
+
+}  // namespace numattn

@@ -1,0 +1,128 @@
+// Reading and writing rows of any element type as float32 vectors.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace numattn {
+namespace {
+
+inline float read_element(const char* from, DType dtype) {
+  if (dtype == DType::kFloat32) {
+    float value;
+    __builtin_memcpy(&value, from, sizeof value);
+    return value;
+  }
+  if (dtype == DType::kBool) return *from != 0 ? 1.0f : 0.0f;
+  std::uint16_t bits;
+  __builtin_memcpy(&bits, from, sizeof bits);
+  return dtype == DType::kFloat16 ? float_from_float16(bits) : float_from_bfloat16(bits);
+}
+
+inline void write_element(char* to, DType dtype, float value) {
+  if (dtype == DType::kFloat32) {
+    __builtin_memcpy(to, &value, sizeof value);
+    return;
+  }
+  const std::uint16_t bits =
+      dtype == DType::kFloat16 ? float16_from_float(value) : bfloat16_from_float(value);
+  __builtin_memcpy(to, &bits, sizeof bits);
+}
+
+// kWidth contiguous elements.
+inline Vec read_vector(const char* from, DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32: return load(reinterpret_cast<const float*>(from));
+    case DType::kFloat16: return load_float16(reinterpret_cast<const std::uint16_t*>(from));
+    case DType::kBFloat16: return load_bfloat16(reinterpret_cast<const std::uint16_t*>(from));
+    case DType::kBool: break;
+  }
+  return load_bool(reinterpret_cast<const std::uint8_t*>(from));
+}
+
+// The first `count` <= kWidth elements, `stride` bytes apart; the other lanes are 0.
+inline Vec read_elements(const char* from, DType dtype, std::int64_t stride, int count) {
+  if (stride == dtype_size(dtype)) {
+    if (count == Vec::kWidth) return read_vector(from, dtype);
+    if (dtype == DType::kFloat32) return load_partial(reinterpret_cast<const float*>(from), count);
+  }
+  float values[Vec::kWidth] = {};
+  for (int i = 0; i < count; ++i) values[i] = read_element(from + i * stride, dtype);
+  return load(values);
+}
+
+// Writes the first `count` <= kWidth lanes as contiguous elements.
+inline void write_elements(char* to, DType dtype, Vec a, int count) {
+  if (count == Vec::kWidth) {
+    switch (dtype) {
+      case DType::kFloat32: store(reinterpret_cast<float*>(to), a); return;
+      case DType::kFloat16: store_float16(reinterpret_cast<std::uint16_t*>(to), a); return;
+      case DType::kBFloat16: store_bfloat16(reinterpret_cast<std::uint16_t*>(to), a); return;
+      case DType::kBool: return;
+    }
+  }
+  if (dtype == DType::kFloat32) {
+    store_partial(reinterpret_cast<float*>(to), a, count);
+    return;
+  }
+  float values[Vec::kWidth];
+  store(values, a);
+  for (int i = 0; i < count; ++i) write_element(to + i * dtype_size(dtype), dtype, values[i]);
+}
+
+inline int lanes_left(std::int64_t from, std::int64_t end) {
+  return end - from < Vec::kWidth ? static_cast<int>(end - from) : Vec::kWidth;
+}
+
+// A matrix as the tile kernels read it: float32 rows, columns contiguous.
+struct FloatRows {
+  const float* data;
+  std::int64_t stride;  // floats from row to row
+};
+
+inline void copy_row(const char* from, DType dtype, std::int64_t stride, std::int64_t width,
+                     float* to) {
+  for (std::int64_t column = 0; column < width; column += Vec::kWidth) {
+    const int count = lanes_left(column, width);
+    const Vec values = read_elements(from + column * stride, dtype, stride, count);
+    if (count == Vec::kWidth) {
+      store(to + column, values);
+    } else {
+      store_partial(to + column, values, count);
+    }
+  }
+}
+
+// Rows [first, first + count): where they lie, or copied to `copy` (count × padded width floats).
+inline FloatRows float_rows(const Matrix& matrix, std::int64_t first, std::int64_t count,
+                            std::int64_t width, float* copy) {
+  const char* from = matrix.data + first * matrix.row_stride;
+  if (reads_in_place(matrix)) {
+    return {reinterpret_cast<const float*>(from), matrix.row_stride / 4};
+  }
+  const std::int64_t stride = padded_floats(width);
+  for (std::int64_t row = 0; row < count; ++row) {
+    copy_row(from + row * matrix.row_stride, matrix.dtype, matrix.column_stride, width,
+             copy + row * stride);
+  }
+  return {copy, stride};
+}
+
+// Whether any element is an infinity or a NaN: x · 0 is 0 for every other.
+inline bool has_nonfinite(FloatRows rows, std::int64_t row_count, std::int64_t width) {
+  Vec sum = zero();
+  for (std::int64_t row = 0; row < row_count; ++row) {
+    const float* from = rows.data + row * rows.stride;
+    for (std::int64_t column = 0; column < width; column += Vec::kWidth) {
+      const int count = lanes_left(column, width);
+      const Vec values = count == Vec::kWidth ? load(from + column) : load_partial(from + column, count);
+      sum = fma(values, zero(), sum);
+    }
+  }
+  const float total = reduce_add(sum);
+  return total != total;
+}
+
+}  // namespace
+}  // namespace numattn

@@ -1,0 +1,298 @@
+// Scores of one lane group against one tile of keys, and what they go through to become logits:
+//
+//   s₂[key][lane] = log2 e · (softcap(scale · q·k) + bias + alibi),   −inf where hidden
+//
+// Query rows lie in lanes: every step is vertical, and keys are read where they lie. The factor
+// scale · log2 e is folded into the queries, so the softmax runs in base 2 throughout.
+#pragma once
+
+#include <cstdint>
+
+#include "exp.h"
+#include "kernels.h"
+#include "matrix.h"
+#include "tile.h"
+
+namespace numattn {
+namespace {
+
+constexpr float kLargest = 3.4028234663852886e38f;
+
+// A lane group of a block: up to kLaneGroup query rows, their queries transposed in the workspace.
+struct LaneGroup {
+  const QueryRow* rows;
+  int row_count;
+  int vectors;                // registers that hold row_count lanes
+  std::int64_t span_begin;    // union of the rows' spans
+  std::int64_t span_end;
+  std::int64_t shared_begin;  // intersection of the rows' spans
+  std::int64_t shared_end;
+  bool shared_mask;           // all rows read the same mask elements
+  bool shared_bias;
+  const float* query;         // [head_dim][kLaneGroup]
+};
+
+struct KeyTile {
+  std::int64_t begin;
+  std::int64_t count;
+};
+
+inline LaneGroup lane_group(const QueryRow* rows, int row_count, const float* query) {
+  LaneGroup group{rows, row_count, (row_count + Vec::kWidth - 1) / Vec::kWidth,
+                  INT64_MAX, INT64_MIN, INT64_MIN, INT64_MAX, true, true, query};
+  for (int i = 0; i < row_count; ++i) {
+    const QueryRow& row = rows[i];
+    group.shared_mask &= row.mask == rows[0].mask;
+    group.shared_bias &= row.bias == rows[0].bias;
+    group.shared_begin = row.key_begin > group.shared_begin ? row.key_begin : group.shared_begin;
+    group.shared_end = row.key_end < group.shared_end ? row.key_end : group.shared_end;
+    if (row.key_begin >= row.key_end) continue;
+    group.span_begin = row.key_begin < group.span_begin ? row.key_begin : group.span_begin;
+    group.span_end = row.key_end > group.span_end ? row.key_end : group.span_end;
+  }
+  if (group.span_begin > group.span_end) group.span_begin = group.span_end = 0;
+  return group;
+}
+
+// query[d][lane] = scale · log2 e · q[lane][d]; lanes without a row are 0.
+inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row_count,
+                         float* packed) {
+  const Vec factor = broadcast(block.rules.scale * kLog2E);
+  const std::int64_t item = block.query_column_stride;
+  for (int lane = 0; lane < kLaneGroup; lane += Vec::kWidth) {
+    if (lane >= row_count) break;
+    for (std::int64_t d = 0; d < block.head_dim; d += Vec::kWidth) {
+      const int columns = lanes_left(d, block.head_dim);
+      Vec square[Vec::kWidth];
+      for (int i = 0; i < Vec::kWidth; ++i) {
+        square[i] = lane + i < row_count
+                        ? read_elements(rows[lane + i].query + d * item, block.query_dtype, item, columns)
+                        : zero();
+      }
+      transpose(square);
+      for (int j = 0; j < columns; ++j) store(packed + (d + j) * kLaneGroup + lane, square[j] * factor);
+    }
+  }
+}
+
+// How much of a dense operand's tile equals the value that excludes a key.
+enum class Excluded { kNone, kSome, kAll };
+
+// tile[key][lane] from one dense operand whose row i starts at field(rows[i]); a shared operand
+// fills tile[key] instead. Lanes beyond the last row repeat it, so that they do not blur the answer.
+template <class Field>
+inline Excluded gather_tile(const LaneGroup& group, KeyTile keys, DType dtype, std::int64_t stride,
+                            bool shared, float excluded, const Field& field, float* tile) {
+  Vec matches = zero();
+  float visited = 0.0f;
+  const auto row_vector = [&](int row, std::int64_t j, int count) {
+    const char* from = field(group.rows[row]) + (keys.begin + j) * stride;
+    Vec values = read_elements(from, dtype, stride, count);
+    if (count < Vec::kWidth) {  // repeat the first element beyond the last key
+      float filled[Vec::kWidth];
+      store(filled, values);
+      for (int k = count; k < Vec::kWidth; ++k) filled[k] = filled[0];
+      values = load(filled);
+    }
+    matches = matches + select(equal(values, broadcast(excluded)), broadcast(1.0f), zero());
+    visited += Vec::kWidth;
+    return values;
+  };
+  const int lanes = shared ? 1 : group.vectors * Vec::kWidth;
+  for (int lane = 0; lane < lanes; lane += Vec::kWidth) {
+    for (std::int64_t j = 0; j < keys.count; j += Vec::kWidth) {
+      const int count = lanes_left(j, keys.count);
+      if (shared) {
+        store_partial(tile + j, row_vector(0, j, count), count);
+        continue;
+      }
+      Vec square[Vec::kWidth];
+      for (int i = 0; i < Vec::kWidth; ++i) {
+        square[i] = row_vector(lane + i < group.row_count ? lane + i : group.row_count - 1, j, count);
+      }
+      transpose(square);
+      for (int k = 0; k < count; ++k) store(tile + (j + k) * kLaneGroup + lane, square[k]);
+    }
+  }
+  const float matched = reduce_add(matches);
+  return matched == 0.0f ? Excluded::kNone : matched == visited ? Excluded::kAll : Excluded::kSome;
+}
+
+// Base-2 form of a natural bias. A finite one stays finite: the huge negative numbers that stand
+// for "masked" in many models must weigh a row evenly when all of it is masked.
+inline Vec bias_in_base2(Vec bias) {
+  const Vec scaled = bias * broadcast(kLog2E);
+  const Vec limited = min(broadcast(kLargest), max(broadcast(-kLargest), scaled));
+  const Mask finite = less(abs(bias), broadcast(kInfinity));
+  return select(finite, limited, scaled);
+}
+
+// The steps from a raw base-2 score to a logit, shared by every kernel.
+inline Vec softcapped(Vec score, Vec cap) { return cap * tanh(score / cap); }
+
+// An excluded key stays excluded whatever its score, a NaN included.
+inline Vec biased(Vec score, Vec bias) {
+  const Vec excluded = broadcast(-kInfinity);
+  return select(equal(bias, excluded), excluded, score + bias_in_base2(bias));
+}
+inline Vec masked(Vec score, Vec allowed) {
+  return select(equal(allowed, zero()), broadcast(-kInfinity), score);
+}
+// negative_slope = −slope · log2 e
+inline Vec with_alibi(Vec score, Vec negative_slope, Vec distance) {
+  return fma(negative_slope, abs(distance), score);
+}
+
+// scores[key][lane] = query · key for the tile.
+template <int Vectors>
+inline void multiply_keys(const LaneGroup& group, FloatRows key, std::int64_t key_count,
+                          std::int64_t head_dim, float* scores) {
+  for (std::int64_t j = 0; j < key_count; j += kTileRows) {
+    const int rows = key_count - j < kTileRows ? static_cast<int>(key_count - j) : kTileRows;
+    float* to = scores + j * kLaneGroup;
+    const auto finish = [to](int m, int v, Vec sum) {
+      store(to + m * kLaneGroup + v * Vec::kWidth, sum);
+    };
+    multiply_rows<Vectors>(
+        rows, {head_dim, key.data + j * key.stride, key.stride, 1, group.query, kLaneGroup}, finish);
+  }
+}
+
+// Calls change(key, vector, score) on every vector of the tile and stores what it returns.
+template <class Change>
+inline void change_scores(const LaneGroup& group, std::int64_t key_count, float* scores,
+                          const Change& change) {
+  for (std::int64_t j = 0; j < key_count; ++j) {
+    for (int v = 0; v < group.vectors; ++v) {
+      float* at = scores + j * kLaneGroup + v * Vec::kWidth;
+      store(at, change(j, v, load(at)));
+    }
+  }
+}
+
+inline void apply_softcap(const LaneGroup& group, std::int64_t key_count, float softcap,
+                          float* scores) {
+  const Vec cap = broadcast(softcap * kLog2E);
+  change_scores(group, key_count, scores,
+                [=](std::int64_t, int, Vec score) { return softcapped(score, cap); });
+}
+
+inline void apply_bias(const LaneGroup& group, std::int64_t key_count, const float* tile,
+                       float* scores) {
+  const bool shared = group.shared_bias;
+  change_scores(group, key_count, scores, [=](std::int64_t j, int v, Vec score) {
+    const Vec bias = shared ? broadcast(tile[j]) : load(tile + j * kLaneGroup + v * Vec::kWidth);
+    return biased(score, bias);
+  });
+}
+
+inline void apply_mask(const LaneGroup& group, std::int64_t key_count, const float* tile,
+                       float* scores) {
+  const bool shared = group.shared_mask;
+  change_scores(group, key_count, scores, [=](std::int64_t j, int v, Vec score) {
+    const Vec allowed = shared ? broadcast(tile[j]) : load(tile + j * kLaneGroup + v * Vec::kWidth);
+    return masked(score, allowed);
+  });
+}
+
+// score −= slope · |position − key|
+inline void apply_alibi(const LaneGroup& group, KeyTile keys, float* scores) {
+  float position[kLaneGroup] = {};
+  float slope[kLaneGroup] = {};
+  for (int i = 0; i < group.row_count; ++i) {
+    position[i] = static_cast<float>(group.rows[i].position - keys.begin);
+    slope[i] = group.rows[i].alibi_slope * -kLog2E;
+  }
+  change_scores(group, keys.count, scores, [&](std::int64_t j, int v, Vec score) {
+    const Vec distance = load(position + v * Vec::kWidth) - broadcast(static_cast<float>(j));
+    return with_alibi(score, load(slope + v * Vec::kWidth), distance);
+  });
+}
+
+// The rows' spans relative to a tile, as floats: exact, since they are limited to the tile.
+struct LaneSpans {
+  float begin[kLaneGroup];
+  float end[kLaneGroup];
+
+  LaneSpans(const LaneGroup& group, KeyTile keys) : begin{}, end{} {
+    const auto limited = [&keys](std::int64_t key) {
+      const std::int64_t relative = key - keys.begin;
+      return static_cast<float>(relative < 0 ? 0 : relative > keys.count ? keys.count : relative);
+    };
+    for (int i = 0; i < group.row_count; ++i) {
+      begin[i] = limited(group.rows[i].key_begin);
+      end[i] = limited(group.rows[i].key_end);
+    }
+  }
+  Mask visible(std::int64_t j, int v) const {
+    const Vec key = broadcast(static_cast<float>(j));
+    return less_equal(load(begin + v * Vec::kWidth), key) & less(key, load(end + v * Vec::kWidth));
+  }
+};
+
+inline void apply_spans(const LaneGroup& group, KeyTile keys, float* scores) {
+  const LaneSpans spans(group, keys);
+  const Vec excluded = broadcast(-kInfinity);
+  change_scores(group, keys.count, scores, [&](std::int64_t j, int v, Vec score) {
+    return select(spans.visible(j, v), score, excluded);
+  });
+}
+
+// Areas of the workspace.
+struct Workspace {
+  float* query;
+  float* output;
+  float* peak;
+  float* sum;
+  float* score;
+  float* mask;
+  float* bias;
+  float* key;
+  float* value;
+};
+
+inline Workspace workspace_of(const AttendBlock& block, const TileFacts& facts, int row_capacity,
+                              std::int64_t value_dim) {
+  const AttendWorkspace at = attend_workspace(
+      facts, {row_capacity, block.head_dim, value_dim, block.rows[0].mask != nullptr,
+              block.rows[0].bias != nullptr, !reads_in_place(block.key),
+              value_dim > 0 && !reads_in_place(block.value)});
+  float* base = block.workspace;
+  return {base + at.query, base + at.output, base + at.peak, base + at.sum,  base + at.score,
+          base + at.mask,  base + at.bias,   base + at.key,  base + at.value};
+}
+
+// Whether every row of the group sees every key of the tile.
+inline bool wholly_visible(const LaneGroup& group, KeyTile keys) {
+  return group.shared_begin <= keys.begin && keys.begin + keys.count <= group.shared_end;
+}
+
+// Base-2 logits of the tile into work.score. False: a mask or bias excludes all of it, nothing of
+// the keys was read, and no score was written.
+template <int Vectors>
+inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys, FloatRows key,
+                       const Workspace& work) {
+  const ScoreRules& rules = block.rules;
+  Excluded mask = Excluded::kNone;
+  if (group.rows[0].mask != nullptr) {
+    mask = gather_tile(group, keys, DType::kBool, rules.mask_key_stride, group.shared_mask, 0.0f,
+                       [](const QueryRow& row) { return row.mask; }, work.mask);
+    if (mask == Excluded::kAll) return false;
+  }
+  const bool has_bias = group.rows[0].bias != nullptr;
+  if (has_bias && gather_tile(group, keys, rules.bias_dtype, rules.bias_key_stride, group.shared_bias,
+                            -kInfinity, [](const QueryRow& row) { return row.bias; },
+                            work.bias) == Excluded::kAll) {
+    return false;
+  }
+  multiply_keys<Vectors>(group, key, keys.count, block.head_dim, work.score);
+  if (rules.softcap > 0.0f) apply_softcap(group, keys.count, rules.softcap, work.score);
+  if (has_bias) apply_bias(group, keys.count, work.bias, work.score);
+  if (rules.alibi) apply_alibi(group, keys, work.score);
+  if (mask == Excluded::kSome) apply_mask(group, keys.count, work.mask, work.score);
+  if (!wholly_visible(group, keys)) apply_spans(group, keys, work.score);
+  return true;
+}
+
+}  // namespace
+}  // namespace numattn

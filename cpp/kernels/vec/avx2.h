@@ -1,0 +1,128 @@
+// Vec over AVX2 with FMA and F16C: 8 float32 lanes. Operations as defined in vec/scalar.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace numattn {
+namespace {
+
+struct Mask {
+  __m256 lanes;
+};
+
+struct Vec {
+  static constexpr int kWidth = 8;
+  __m256 lanes;
+};
+
+inline __m256i first_lanes(int count) {
+  const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), index);
+}
+
+inline Vec zero() { return {_mm256_setzero_ps()}; }
+inline Vec broadcast(float value) { return {_mm256_set1_ps(value)}; }
+inline Vec load(const float* from) { return {_mm256_loadu_ps(from)}; }
+inline void store(float* to, Vec a) { _mm256_storeu_ps(to, a.lanes); }
+inline Vec load_partial(const float* from, int count) {
+  return {_mm256_maskload_ps(from, first_lanes(count))};
+}
+inline void store_partial(float* to, Vec a, int count) {
+  _mm256_maskstore_ps(to, first_lanes(count), a.lanes);
+}
+
+inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.lanes, b.lanes)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lanes, b.lanes)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lanes, b.lanes)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.lanes, b.lanes)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.lanes, b.lanes, c.lanes)}; }
+inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.lanes, b.lanes)}; }
+inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.lanes, b.lanes)}; }
+inline Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.lanes)}; }
+inline Vec round(Vec a) {
+  return {_mm256_round_ps(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// In two halves, so that a result below 2^-126 is a subnormal and not zero.
+inline Vec scale_by_power(Vec a, Vec exponent) {
+  const __m256i whole = _mm256_cvtps_epi32(exponent.lanes);
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  const __m256i rest = _mm256_sub_epi32(whole, half);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256 first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  const __m256 second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return {_mm256_mul_ps(_mm256_mul_ps(a.lanes, first), second)};
+}
+
+inline Mask less(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LT_OQ)}; }
+inline Mask less_equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LE_OQ)}; }
+inline Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_EQ_OQ)}; }
+inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.lanes, b.lanes)}; }
+inline bool any(Mask mask) { return _mm256_movemask_ps(mask.lanes) != 0; }
+inline Vec select(Mask mask, Vec a, Vec b) {
+  return {_mm256_blendv_ps(b.lanes, a.lanes, mask.lanes)};
+}
+
+inline float reduce_add(Vec a) {
+  const __m128 fours = _mm_add_ps(_mm256_castps256_ps128(a.lanes), _mm256_extractf128_ps(a.lanes, 1));
+  const __m128 twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
+  return _mm_cvtss_f32(_mm_add_ss(twos, _mm_movehdup_ps(twos)));
+}
+inline float reduce_max(Vec a) {
+  const __m128 fours = _mm_max_ps(_mm256_castps256_ps128(a.lanes), _mm256_extractf128_ps(a.lanes, 1));
+  const __m128 twos = _mm_max_ps(fours, _mm_movehl_ps(fours, fours));
+  return _mm_cvtss_f32(_mm_max_ss(twos, _mm_movehdup_ps(twos)));
+}
+
+inline Vec load_float16(const std::uint16_t* from) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
+}
+inline void store_float16(std::uint16_t* to, Vec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
+                   _mm256_cvtps_ph(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline Vec load_bfloat16(const std::uint16_t* from) {
+  const __m256i wide =
+      _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+}
+inline void store_bfloat16(std::uint16_t* to, Vec a) {
+  const __m256i bits = _mm256_castps_si256(a.lanes);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded =
+      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a.lanes, a.lanes, _CMP_UNORD_Q));
+  const __m256i kept = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(kept, kept), 0x88);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
+inline Vec load_bool(const std::uint8_t* from) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  const __m256i zeros = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_setzero_si256());
+  return {_mm256_andnot_ps(_mm256_castsi256_ps(zeros), _mm256_set1_ps(1.0f))};
+}
+
+// rows[i][j] ↔ rows[j][i]: first pairs, then quadruples inside 128-bit halves, then the halves.
+inline void transpose(Vec (&rows)[8]) {
+  __m256 pairs[8];
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(rows[i].lanes, rows[i + 1].lanes);
+    pairs[i + 1] = _mm256_unpackhi_ps(rows[i].lanes, rows[i + 1].lanes);
+  }
+  __m256 quads[8];
+  for (int i = 0; i < 8; i += 4) {
+    quads[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    quads[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xEE);
+    quads[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    quads[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xEE);
+  }
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = {_mm256_permute2f128_ps(quads[i], quads[i + 4], 0x20)};
+    rows[i + 4] = {_mm256_permute2f128_ps(quads[i], quads[i + 4], 0x31)};
+  }
+}
+
+}  // namespace
+}  // namespace numattn

@@ -1,0 +1,127 @@
+// Vec in portable C++ (GCC and clang vector extensions): 4 float32 lanes, which the compiler lowers
+// to whatever the baseline has. This file defines what each operation means; the others equal it.
+//
+//   max(a, b), min(a, b)   b where a lane is NaN in either: write max(bound, x) to keep x's NaN
+//   scale_by_power(a, n)   a · 2^n for whole n in [-252, 126], rounded once, subnormals kept
+//   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
+//   load_bool(p)           1 where a byte is not 0, else 0
+//   transpose(rows)        rows[i][j] ↔ rows[j][i]
+#pragma once
+
+#include <cstdint>
+
+#include "numattn/dtype.h"
+
+namespace numattn {
+namespace {
+
+typedef float FourFloats __attribute__((vector_size(16)));
+typedef std::int32_t FourInts __attribute__((vector_size(16)));
+
+struct Mask {
+  FourInts lanes;
+};
+
+struct Vec {
+  static constexpr int kWidth = 4;
+  FourFloats lanes;
+};
+
+inline Vec broadcast(float value) { return {FourFloats{value, value, value, value}}; }
+inline Vec zero() { return broadcast(0.0f); }
+inline Vec load(const float* from) {
+  Vec a;
+  __builtin_memcpy(&a.lanes, from, sizeof a.lanes);
+  return a;
+}
+inline void store(float* to, Vec a) { __builtin_memcpy(to, &a.lanes, sizeof a.lanes); }
+inline Vec load_partial(const float* from, int count) {
+  Vec a = zero();
+  for (int i = 0; i < count; ++i) a.lanes[i] = from[i];
+  return a;
+}
+inline void store_partial(float* to, Vec a, int count) {
+  for (int i = 0; i < count; ++i) to[i] = a.lanes[i];
+}
+
+inline Vec operator+(Vec a, Vec b) { return {a.lanes + b.lanes}; }
+inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
+inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
+inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }
+
+inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
+inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
+inline Mask equal(Vec a, Vec b) { return {a.lanes == b.lanes}; }
+inline Mask operator&(Mask a, Mask b) { return {a.lanes & b.lanes}; }
+inline bool any(Mask mask) {
+  return (mask.lanes[0] | mask.lanes[1] | mask.lanes[2] | mask.lanes[3]) != 0;
+}
+inline Vec select(Mask mask, Vec a, Vec b) {
+  const FourInts chosen = ((FourInts)a.lanes & mask.lanes) | ((FourInts)b.lanes & ~mask.lanes);
+  return {(FourFloats)chosen};
+}
+inline Vec max(Vec a, Vec b) { return select(less(b, a), a, b); }
+inline Vec min(Vec a, Vec b) { return select(less(a, b), a, b); }
+inline Vec abs(Vec a) {
+  const FourInts magnitude = {0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF};
+  return {(FourFloats)((FourInts)a.lanes & magnitude)};
+}
+// Adding 1.5 · 2^23 leaves no room for a fraction; exact for |a| <= 2^22, which is all that exp needs.
+inline Vec round(Vec a) {
+  const Vec shift = broadcast(12582912.0f);
+  return (a + shift) - shift;
+}
+inline Vec scale_by_power(Vec a, Vec exponent) {
+  FourInts whole;
+  for (int i = 0; i < 4; ++i) {  // a NaN's conversion would be undefined: any power will do for it
+    whole[i] = exponent.lanes[i] == exponent.lanes[i] ? static_cast<std::int32_t>(exponent.lanes[i]) : 0;
+  }
+  const FourInts half = whole >> 1;
+  const FourInts rest = whole - half;
+  return {a.lanes * (FourFloats)((half + 127) << 23) * (FourFloats)((rest + 127) << 23)};
+}
+
+inline float reduce_add(Vec a) {
+  return (a.lanes[0] + a.lanes[2]) + (a.lanes[1] + a.lanes[3]);
+}
+inline float reduce_max(Vec a) {
+  float largest = a.lanes[0];
+  for (int i = 1; i < 4; ++i) largest = a.lanes[i] > largest ? a.lanes[i] : largest;
+  return largest;
+}
+
+inline Vec load_float16(const std::uint16_t* from) {
+  Vec a;
+  for (int i = 0; i < 4; ++i) a.lanes[i] = float_from_float16(from[i]);
+  return a;
+}
+inline void store_float16(std::uint16_t* to, Vec a) {
+  for (int i = 0; i < 4; ++i) to[i] = float16_from_float(a.lanes[i]);
+}
+inline Vec load_bfloat16(const std::uint16_t* from) {
+  Vec a;
+  for (int i = 0; i < 4; ++i) a.lanes[i] = float_from_bfloat16(from[i]);
+  return a;
+}
+inline void store_bfloat16(std::uint16_t* to, Vec a) {
+  for (int i = 0; i < 4; ++i) to[i] = bfloat16_from_float(a.lanes[i]);
+}
+inline Vec load_bool(const std::uint8_t* from) {
+  Vec a;
+  for (int i = 0; i < 4; ++i) a.lanes[i] = from[i] != 0 ? 1.0f : 0.0f;
+  return a;
+}
+
+inline void transpose(Vec (&rows)[4]) {
+  for (int i = 0; i < 4; ++i) {
+    for (int j = i + 1; j < 4; ++j) {
+      const float kept = rows[i].lanes[j];
+      rows[i].lanes[j] = rows[j].lanes[i];
+      rows[j].lanes[i] = kept;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace numattn

@@ -1,0 +1,88 @@
+// Exact attention weights of a query block: weight[row][key] = exp(s − max s) / Σ exp(s − max s).
+//
+// Two passes over the row that is being written: logits first, then their weights in place, so no
+// other memory grows with the number of keys. Hidden keys get exactly 0.
+#pragma once
+
+#include "attend.h"
+
+namespace numattn {
+namespace {
+
+// Scores of the tile, transposed into the rows' outputs; hidden ones are −inf.
+template <int Vectors>
+inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
+                         FloatRows key, const Workspace& work) {
+  if (!score_tile<Vectors>(block, group, keys, key, work)) return;
+  for (int lane = 0; lane < group.row_count; lane += Vec::kWidth) {
+    write_rows(work.score, keys.count, lane, group.row_count, broadcast(1.0f),
+               [&](int i, std::int64_t j, Vec values, int count) {
+                 float* row = reinterpret_cast<float*>(group.rows[lane + i].output);
+                 store_partial(row + keys.begin + j, values, count);
+               });
+  }
+}
+
+inline void fill_row(float* row, std::int64_t begin, std::int64_t end, float value) {
+  for (std::int64_t j = begin; j < end; ++j) row[j] = value;
+}
+
+inline void normalise_weights(const QueryRow& row, std::int64_t key_count) {
+  float* weights = reinterpret_cast<float*>(row.output);
+  Vec peaks = broadcast(-kInfinity);
+  for (std::int64_t j = 0; j < key_count; j += Vec::kWidth) {
+    const int count = lanes_left(j, key_count);
+    Vec scores = load_partial(weights + j, count);
+    if (count < Vec::kWidth) {
+      float filled[Vec::kWidth];
+      store(filled, scores);
+      for (int i = count; i < Vec::kWidth; ++i) filled[i] = -kInfinity;
+      scores = load(filled);
+    }
+    peaks = max(scores, peaks);
+  }
+  const float peak = reduce_max(peaks);
+  const float sink2 = row.sink * kLog2E;
+  const float highest = sink2 > peak ? sink2 : peak;
+  const float top = highest == -kInfinity ? 0.0f : highest;
+  double sum = std::exp2(static_cast<double>(sink2) - static_cast<double>(top));
+  for (std::int64_t j = 0; j < key_count; j += Vec::kWidth) {
+    const int count = lanes_left(j, key_count);
+    const Vec weight = exp2(load_partial(weights + j, count) - broadcast(top));
+    store_partial(weights + j, weight, count);
+    float parts[Vec::kWidth];
+    store(parts, weight);
+    float part = 0.0f;
+    for (int i = 0; i < count; ++i) part += parts[i];
+    sum += static_cast<double>(part);
+  }
+  const Vec inverse = broadcast(sum == 0.0 ? 0.0f : static_cast<float>(1.0 / sum));
+  for (std::int64_t j = 0; j < key_count; j += Vec::kWidth) {
+    const int count = lanes_left(j, key_count);
+    store_partial(weights + j, load_partial(weights + j, count) * inverse, count);
+  }
+}
+
+inline void weigh(const WeightsBlock& weights, const TileFacts& facts) {
+  const AttendBlock& block = weights.scores;
+  const Workspace work = workspace_of(block, facts, kLaneGroup, 0);
+  const LaneGroup group = lane_group(block.rows, block.row_count, work.query);
+  pack_queries(block, block.rows, block.row_count, work.query);
+  for (int i = 0; i < block.row_count; ++i) {
+    fill_row(reinterpret_cast<float*>(block.rows[i].output), 0, weights.key_count, -kInfinity);
+  }
+  for (std::int64_t j = group.span_begin; j < group.span_end; j += facts.key_block) {
+    const std::int64_t left = group.span_end - j;
+    const KeyTile keys{j, left < facts.key_block ? left : facts.key_block};
+    const FloatRows key = float_rows(block.key, j, keys.count, block.head_dim, work.key);
+    switch (group.vectors) {
+      case 1: write_scores<1>(block, group, keys, key, work); break;
+      case 2: write_scores<2>(block, group, keys, key, work); break;
+      default: write_scores<kTileVectors>(block, group, keys, key, work);
+    }
+  }
+  for (int i = 0; i < block.row_count; ++i) normalise_weights(block.rows[i], weights.key_count);
+}
+
+}  // namespace
+}  // namespace numattn

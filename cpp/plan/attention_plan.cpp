@@ -1,0 +1,96 @@
+#include "attention_plan.h"
+
+#include <algorithm>
+
+namespace numattn {
+namespace {
+
+// Query rows of a block: two lane groups of AVX-512, so that a copied or fetched tile of keys is
+// used twice while queries, outputs and scores stay within half of a 256 KiB second-level cache.
+constexpr std::int64_t kBlockRows = 96;
+
+// Keys per split, in key blocks: about 1,000 keys, enough that combining the states is nothing.
+constexpr std::int64_t kSplitBlocks = 16;
+
+// Key blocks per visit at head dimension 128: 96 rows · 4,096 keys · 512 flops take some 20 ms on
+// the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
+constexpr std::int64_t kVisitBlocks = 64;
+
+// About what one core does in the time that waking another takes.
+constexpr double kFlopsPerThread = 4e5;
+
+std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
+
+AttentionPlan cut(const TileFacts& facts, const AttentionShape& shape, std::int64_t rows_per_head,
+                  bool decode, bool split) {
+  AttentionPlan plan{};
+  plan.decode = decode;
+  plan.rows_per_head = rows_per_head;
+  plan.block_rows = decode ? facts.decode_rows : kBlockRows;
+  plan.blocks = divide_up(rows_per_head, plan.block_rows);
+  plan.key_block = facts.key_block;
+  plan.split_keys = shape.keys;
+  plan.splits = 1;
+  if (split && shape.keys >= 2 * kSplitBlocks * facts.key_block) {
+    plan.split_keys = kSplitBlocks * facts.key_block;
+    plan.splits = divide_up(shape.keys, plan.split_keys);
+  }
+  const std::int64_t wide = std::max<std::int64_t>(shape.head_dim, shape.value_dim);
+  const std::int64_t visit_blocks = std::clamp<std::int64_t>(kVisitBlocks * 128 / std::max<std::int64_t>(wide, 1), 1, 4 * kVisitBlocks);
+  plan.visit_keys = visit_blocks * facts.key_block;
+  plan.items = shape.batch * shape.kv_heads * plan.blocks * plan.splits;
+  return plan;
+}
+
+}  // namespace
+
+std::int64_t AttentionPlan::thread_bytes() const {
+  const std::int64_t rows = block_rows * static_cast<std::int64_t>(sizeof(QueryRow));
+  return (rows + 63) / 64 * 64 + workspace_floats * 4;
+}
+
+std::int64_t AttentionPlan::scratch_bytes(int threads) const {
+  return threads * thread_bytes() + partial_bytes();
+}
+
+int AttentionPlan::useful_threads() const {
+  const double most = std::max(1.0, flops / kFlopsPerThread);
+  return static_cast<int>(std::min({most, static_cast<double>(std::max<std::int64_t>(items, 1)), 65536.0}));
+}
+
+AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape,
+                             const TileNeeds& needs) {
+  const std::int64_t rows_per_head = shape.group() * shape.queries;
+  const bool decode = rows_per_head <= facts.decode_rows;
+  AttentionPlan plan = cut(facts, shape, rows_per_head, decode, rows_per_head <= kBlockRows);
+  const int capacity = static_cast<int>(
+      decode ? facts.decode_rows
+             : divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
+  const WorkspaceNeeds workspace{capacity, shape.head_dim, shape.value_dim, needs.mask, needs.bias,
+                                 needs.key_copy, needs.value_copy};
+  plan.workspace_floats = std::max(attend_workspace(facts, workspace).total, padded_floats(shape.value_dim));
+  if (plan.splits > 1) {
+    plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
+  }
+  plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
+               static_cast<double>(shape.queries) * static_cast<double>(shape.keys) *
+               static_cast<double>(shape.head_dim + shape.value_dim);
+  return plan;
+}
+
+AttentionPlan plan_weights(const TileFacts& facts, const AttentionShape& shape, std::int64_t rows,
+                           const TileNeeds& needs) {
+  AttentionPlan plan = cut(facts, shape, shape.group() * rows, false, false);
+  plan.block_rows = facts.lane_group;
+  plan.blocks = divide_up(plan.rows_per_head, plan.block_rows);
+  plan.items = shape.batch * shape.kv_heads * plan.blocks;
+  const WorkspaceNeeds workspace{facts.lane_group, shape.head_dim, 0, needs.mask, needs.bias,
+                                 needs.key_copy, false};
+  plan.workspace_floats = attend_workspace(facts, workspace).total;
+  plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
+               static_cast<double>(rows) * static_cast<double>(shape.keys) *
+               static_cast<double>(shape.head_dim);
+  return plan;
+}
+
+}  // namespace numattn

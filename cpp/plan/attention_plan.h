@@ -1,0 +1,63 @@
+// How one attention call is cut into work items, and the memory it takes: pure arithmetic.
+//
+// What shapes the result's rounding (the kernel, key tiles, key splits) follows from the shapes of
+// one batch entry and the ISA alone. Query blocks do not: tiles of keys lie at multiples of the key
+// block, so a row's sums are the same in whatever block it stands.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.h"
+
+namespace numattn {
+
+struct AttentionShape {
+  std::int64_t batch;
+  std::int64_t query_heads;
+  std::int64_t kv_heads;
+  std::int64_t queries;
+  std::int64_t keys;
+  std::int64_t head_dim;
+  std::int64_t value_dim;
+
+  std::int64_t group() const { return query_heads / kv_heads; }
+};
+
+// What the kernels must lay out tile by tile.
+struct TileNeeds {
+  bool mask;
+  bool bias;
+  bool key_copy;
+  bool value_copy;
+};
+
+struct AttentionPlan {
+  bool decode;                     // few query rows: the head dimension lies in lanes
+  std::int64_t rows_per_head;      // query rows that read one key head
+  std::int64_t block_rows;         // of them, at most so many per query block
+  std::int64_t blocks;             // query blocks per key head
+  std::int64_t key_block;
+  std::int64_t split_keys;         // keys per split; `keys` when not split
+  std::int64_t splits;
+  std::int64_t visit_keys;         // keys between two looks at a pending interrupt
+  std::int64_t items;              // work items: batch · kv_heads · blocks · splits
+  std::int64_t workspace_floats;   // per thread, inside a kernel
+  std::int64_t partial_floats;     // of all partial states together
+  double flops;                    // multiplications and additions over visible pairs, at most
+
+  // Everything a call of so many threads allocates.
+  std::int64_t scratch_bytes(int threads) const;
+  std::int64_t thread_bytes() const;
+  std::int64_t partial_bytes() const { return partial_floats * 4; }
+  // Threads beyond this many cost more to wake than they save.
+  int useful_threads() const;
+};
+
+AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape,
+                             const TileNeeds& needs);
+
+// The plan of attention_weights over `rows` query rows of each head.
+AttentionPlan plan_weights(const TileFacts& facts, const AttentionShape& shape, std::int64_t rows,
+                           const TileNeeds& needs);
+
+}  // namespace numattn

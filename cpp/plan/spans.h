@@ -1,0 +1,31 @@
+// Which keys structure lets a query row see: always one interval. The sole such logic.
+//
+//   causal          j <= position
+//   window (l, r)   position − l <= j <= position + r, a side of −1 unbounded
+//   lengths         j < key_count
+#pragma once
+
+#include <cstdint>
+
+namespace numattn {
+
+struct SpanRules {
+  bool causal = false;
+  std::int64_t window_left = -1;
+  std::int64_t window_right = -1;
+};
+
+struct KeySpan {
+  std::int64_t begin;
+  std::int64_t end;
+
+  bool empty() const { return begin >= end; }
+};
+
+// Positions and window sides stay within ±kFarthestPosition, so that their sums fit.
+constexpr std::int64_t kFarthestPosition = std::int64_t{1} << 61;
+
+// Keys [begin, end) within [0, key_count) that the row at `position` sees; (0, 0) for none.
+KeySpan key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count);
+
+}  // namespace numattn

@@ -1,0 +1,51 @@
+"""Attention for NumPy, on the CPU.
+
+>>> import numpy as np
+>>> import numattn as na
+>>> x = np.random.default_rng(0).standard_normal((1, 8, 128, 64), np.float32)
+>>> na.attention(x, x, x, is_causal=True).shape
+(1, 8, 128, 64)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numattn import isa, position, threads
+from numattn._core import __version__
+from numattn.attention import attention, attention_weights
+from numattn.config import show_config
+from numattn.linear import Linear
+from numattn.mha import MultiHeadAttention
+from numattn.norm import layer_norm
+from numattn.plan import Plan, plan
+from numattn.threads import get_num_threads, set_num_threads
+
+__all__ = [
+    "Linear",
+    "MultiHeadAttention",
+    "Plan",
+    "__version__",
+    "attention",
+    "attention_weights",
+    "get_num_threads",
+    "isa",
+    "layer_norm",
+    "plan",
+    "position",
+    "reference",
+    "set_num_threads",
+    "show_config",
+]
+
+isa._use_environment()
+threads._use_environment()
+
+
+def __getattr__(name: str) -> Any:
+    """Load the oracle when it is first asked for: most programs never do."""
+    if name == "reference":
+        import numattn.reference as reference
+
+        return reference
+    raise AttributeError(f"module 'numattn' has no attribute {name!r}")

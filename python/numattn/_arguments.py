@@ -1,0 +1,142 @@
+"""Coercion of small arguments; shapes and ranges are checked by the core."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Window = Sequence[int | None] | None
+
+
+def integer_array(name: str, value: ArrayLike, *, scalar: bool) -> NDArray[np.int64]:
+    """A contiguous int64 vector; ``scalar`` allows one number as well."""
+    array = np.asarray(value)
+    if array.size == 0 and array.dtype == np.float64:  # an empty list
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, not {array.dtype}")
+    if array.ndim > 1 or (array.ndim == 0 and not scalar):
+        raise ValueError(f"{name} must be one-dimensional, not of shape {array.shape}")
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit 64 signed bits, not {int(array.max())}")
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def float_array(name: str, value: ArrayLike, most_axes: int) -> NDArray[np.float32]:
+    """A contiguous float32 array of small per-head numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
+        raise TypeError(f"{name} must hold real numbers, not {array.dtype}")
+    if not 1 <= array.ndim <= most_axes:
+        raise ValueError(f"{name} must have 1 to {most_axes} dimensions, not shape {array.shape}")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def window_sides(window: Window) -> tuple[int, int]:
+    """(left, right) with −1 for an unbounded side."""
+    if window is None:
+        return (-1, -1)
+    try:
+        left, right = window
+    except (TypeError, ValueError):
+        raise ValueError(f"window must be a pair (left, right) or None, not {window!r}") from None
+    return (
+        -1 if left is None else bounded_integer("window", left),
+        -1 if right is None else bounded_integer("window", right),
+    )
+
+
+def bounded_integer(name: str, value: Any) -> int:
+    """An integer of at most 64 signed bits."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{name} must fit 64 signed bits, not {number}")
+    return number
+
+
+def thread_count(num_threads: int | None) -> int:
+    """0 for no limit."""
+    if num_threads is None:
+        return 0
+    count = bounded_integer("num_threads", num_threads)
+    if count < 1:
+        raise ValueError(f"num_threads must be at least 1, not {count}")
+    return min(count, 2**31 - 1)
+
+
+def optional_real(name: str, value: float | None) -> float | None:
+    """A Python float, or None."""
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number, not {value!r}") from None
+
+
+def _offsets(q_offset: ArrayLike) -> NDArray[np.int64] | None:
+    if isinstance(q_offset, int) and q_offset == 0:
+        return None
+    if isinstance(q_offset, int):
+        bounded_integer("q_offset", q_offset)
+    return integer_array("q_offset", q_offset, scalar=True).reshape(-1)
+
+
+class Score(NamedTuple):
+    """The score arguments in the order in which the core takes them."""
+
+    mask: Any
+    bias: Any
+    is_causal: bool
+    q_offset: NDArray[np.int64] | None
+    window_left: int
+    window_right: int
+    scale: float | None
+    softcap: float | None
+    kv_lens: NDArray[np.int64] | None
+    alibi_slopes: NDArray[np.float32] | None
+    sinks: NDArray[np.float32] | None
+    layout: str
+    num_threads: int
+
+
+def score_arguments(
+    mask: ArrayLike | None,
+    bias: ArrayLike | None,
+    is_causal: bool,
+    q_offset: ArrayLike,
+    window: Window,
+    scale: float | None,
+    softcap: float | None,
+    kv_lens: ArrayLike | None,
+    alibi_slopes: ArrayLike | None,
+    sinks: ArrayLike | None,
+    layout: str,
+    num_threads: int | None,
+) -> Score:
+    """Coerce the score arguments of every function of the family."""
+    left, right = (-1, -1) if window is None else window_sides(window)
+    if not isinstance(layout, str):
+        raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+    return Score(
+        mask,
+        bias,
+        bool(is_causal),
+        _offsets(q_offset),
+        left,
+        right,
+        optional_real("scale", scale),
+        optional_real("softcap", softcap),
+        None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
+        None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
+        None if sinks is None else float_array("sinks", sinks, 1),
+        layout,
+        thread_count(num_threads),
+    )

@@ -1,0 +1,53 @@
+"""The compiled core; its only callers are the modules of this package, which say what things mean."""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+__version__: str
+
+def attention(
+    q: Any, k: Any, v: Any, score: tuple[Any, ...], out: Any, return_lse: bool, /
+) -> Any: ...
+def attention_weights(q: Any, k: Any, rows: Any, score: tuple[Any, ...], /) -> NDArray[Any]: ...
+def plan(
+    q_shape: list[int],
+    k_shape: list[int],
+    v_shape: list[int],
+    dtype_model: NDArray[Any],
+    score: tuple[Any, ...],
+    /,
+) -> dict[str, Any]: ...
+
+class PackedLinear:
+    def __init__(self, weight: NDArray[Any], bias: NDArray[Any] | None) -> None: ...
+    @property
+    def in_features(self) -> int: ...
+    @property
+    def out_features(self) -> int: ...
+    def run(
+        self,
+        x: NDArray[Any],
+        activation: str,
+        residual: NDArray[Any] | None,
+        out: NDArray[Any] | None,
+        num_threads: int,
+        /,
+    ) -> NDArray[Any]: ...
+
+def layer_norm(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    epsilon: float,
+    out: NDArray[Any] | None,
+    num_threads: int,
+    /,
+) -> NDArray[Any]: ...
+def available_isas() -> list[str]: ...
+def current_isa() -> str: ...
+def use_isa(name: str, /) -> None: ...
+def cpu_features() -> str: ...
+def set_num_threads(count: int, /) -> None: ...
+def get_num_threads() -> int: ...
+def thread_limits() -> dict[str, int]: ...

@@ -1,0 +1,75 @@
+"""Choice of the instruction set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from numattn import _core
+
+
+def available() -> list[str]:
+    """Instruction sets that this machine can run, slowest first.
+
+    Examples
+    --------
+    >>> import numattn as na
+    >>> "scalar" in na.isa.available()
+    True
+    """
+    names: list[str] = _core.available_isas()
+    return names
+
+
+def current() -> str:
+    """The instruction set in force: the best available unless another was chosen.
+
+    Examples
+    --------
+    >>> import numattn as na
+    >>> na.isa.current() in na.isa.available()
+    True
+    """
+    name: str = _core.current_isa()
+    return name
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Use one instruction set inside a ``with`` block, in every thread of the process.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`available`.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown or the machine lacks the instructions.
+
+    Examples
+    --------
+    >>> import numattn as na
+    >>> with na.isa.use("scalar"):
+    ...     na.isa.current()
+    'scalar'
+    """
+    before = current()
+    _core.use_isa(name)
+    try:
+        yield
+    finally:
+        _core.use_isa(before)
+
+
+def _use_environment() -> None:
+    """Obey ``NUMATTN_ISA``; a name that cannot be obeyed fails the import."""
+    name = os.environ.get("NUMATTN_ISA")
+    if not name:
+        return
+    try:
+        _core.use_isa(name)
+    except ValueError as error:
+        raise ImportError(f"NUMATTN_ISA={name!r}: {error}") from None

@@ -1,0 +1,80 @@
+"""Normalisation layers around attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from numattn import _core
+from numattn._arguments import thread_count
+from numattn.linear import _crosses, as_float_vector, as_matrix, as_output_matrix
+
+Array = NDArray[Any]
+
+
+def layer_norm(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    eps: float = 1e-5,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Layer normalisation over the last axis.
+
+    ``y = (x - mean) / sqrt(variance + eps) · weight + bias``, in two passes in float32.
+
+    Parameters
+    ----------
+    x : array of shape (..., n)
+        float32, float16 or bfloat16.
+    weight, bias : arrays of shape (n,)
+    eps : float
+        Added to the variance.
+    out : array of x's shape and dtype, optional
+        May be x itself.
+    num_threads : int, optional
+        Upper limit for this call.
+
+    Returns
+    -------
+    array of x's shape and dtype
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        Before anything is written.
+
+    Notes
+    -----
+    Ba, Kiros and Hinton, "Layer Normalization" (2016).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numattn as na
+    >>> na.layer_norm(np.array([[1, 2, 3]], np.float32), np.ones(3, np.float32)).round(3)
+    array([[-1.225,  0.   ,  1.225]], dtype=float32)
+    """
+    rows = np.asarray(x)
+    if rows.ndim == 0:
+        raise ValueError("x must have at least one dimension")
+    if out is not None:
+        if not isinstance(out, np.ndarray):
+            raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+        if out.shape != rows.shape:
+            raise ValueError(f"out must have x's shape {rows.shape}, not {out.shape}")
+        if _crosses(out, rows):
+            raise ValueError("out overlaps x without being the same array")
+    result: Array = _core.layer_norm(
+        as_matrix(rows),
+        as_float_vector("weight", weight),
+        None if bias is None else as_float_vector("bias", bias),
+        float(eps),
+        None if out is None else as_output_matrix(out),
+        thread_count(num_threads),
+    )
+    return result.reshape(rows.shape) if out is None else out
