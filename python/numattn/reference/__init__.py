@@ -1,0 +1,32 @@
+"""The oracle: numattn's public functions in plain NumPy, float64, formulas as written.
+
+No compiled code, no blocking, no approximation: a reader can check each formula against the paper
+it names, and a user can check numattn against it. Inputs of any float dtype (float16 and
+``ml_dtypes.bfloat16`` included) are cast to float64, and every result is float64. It builds the
+whole (B, Hq, Sq, Sk) score array, so it is meant for checking, not for work.
+
+Examples
+--------
+>>> import numpy as np
+>>> from numattn import reference
+>>> q = k = v = np.eye(2).reshape(1, 1, 2, 2)
+>>> reference.attention(q, k, v, is_causal=True)[0, 0, 0]
+array([1., 0.])
+"""
+
+from __future__ import annotations
+
+from .attention import attention, attention_weights
+from .linear import Linear
+from .mha import MultiHeadAttention
+from .norm import layer_norm
+from .position import sinusoidal
+
+__all__ = [
+    "Linear",
+    "MultiHeadAttention",
+    "attention",
+    "attention_weights",
+    "layer_norm",
+    "sinusoidal",
+]

@@ -1,0 +1,242 @@
+"""softmax(s)·v, and the softmax alone, in float64.
+
+With s and `allowed` of `score.py`, over the keys j that row i may attend:
+
+    m = max(s, sink)    p_j = exp(s_j − m)    l = Σ p_j + exp(sink − m)
+    weight_j = p_j / l    o = Σ weight_j·v_j    lse = m + log l
+
+(Vaswani et al., Attention Is All You Need, 2017, section 3.2.1, with the score arguments of the
+ONNX operator Attention and the attention sink of Xiao et al., 2023.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .score import BoolArray, Float64Array, final_scores, heads_first, share_heads
+
+
+def attention(
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    is_causal: bool = False,
+    q_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    kv_lens: ArrayLike | None = None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
+    layout: str = "bhsd",
+    out: NDArray[Any] | None = None,
+    return_lse: bool = False,
+    num_threads: int | None = None,
+) -> Any:
+    """Scaled dot-product attention, as `numattn.attention` promises it, in float64.
+
+    Parameters
+    ----------
+    q : array (B, Hq, Sq, D)
+        Queries, of any float dtype. Query head h uses key head h // (Hq // Hkv).
+        Three dimensions are one batch entry, and give a result of three.
+    k : array (B, Hkv, Sk, D)
+        Keys.
+    v : array (B, Hkv, Sk, Dv)
+        Values.
+    mask : bool array broadcastable to (B, Hq, Sq, Sk), optional
+        True = may attend.
+    bias : float array broadcastable to (B, Hq, Sq, Sk), optional
+        Added to the scores; −inf excludes a key.
+    is_causal : bool
+        Key j is visible to row i iff j ≤ q_offset + i.
+    q_offset : int or int array (B,)
+        Position of the first query row among the keys.
+    window : (left, right), optional
+        Key j is visible iff pos − left ≤ j ≤ pos + right, pos = q_offset + i; −1 or None is
+        unbounded.
+    scale : float, optional
+        Factor of q·kᵀ; 1/sqrt(D) by default.
+    softcap : float, optional
+        c: scores become c·tanh(s/c) before bias and mask.
+    kv_lens : int array (B,), optional
+        Only keys j < kv_lens[b] exist.
+    alibi_slopes : float array (Hq,) or (B, Hq), optional
+        Adds −slope·|pos − j|.
+    sinks : float array (Hq,), optional
+        One more logit per head, which takes probability and gives no value.
+    layout : "bhsd" or "bshd"
+        Order of the dimensions of q, k, v and the result.
+    out : array, optional
+        Receives the result, cast to its dtype.
+    return_lse : bool
+        Also return the log-sum-exp of the final scores, sink included.
+    num_threads : int, optional
+        Accepted so that calls can be compared; the reference ignores it.
+
+    Returns
+    -------
+    o : float64 array shaped like q with Dv for D, or `out`
+        A row that may attend nothing is 0. A non-finite value reaches exactly the rows that attend
+        it; an excluded key's value is left out, not multiplied by 0.
+    lse : float64 array (B, Hq, Sq)
+        Only with `return_lse`; −inf (or the sink) for a row that may attend nothing.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit one another, or the layout is unknown.
+
+    Examples
+    --------
+    >>> q = k = [[[1.0], [1.0]]]
+    >>> v = [[[2.0], [4.0]]]
+    >>> attention(q, k, v).tolist()
+    [[[3.0], [3.0]]]
+    >>> attention(q, k, v, is_causal=True).tolist()
+    [[[2.0], [3.0]]]
+    """
+    one_entry = np.ndim(q) == 3
+    query, key, value = (heads_first(x, layout, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
+    if value.shape[:3] != key.shape[:3]:
+        raise ValueError(f"k {key.shape} and v {value.shape} differ in batch, heads or length")
+    with np.errstate(all="ignore"):
+        score, allowed = final_scores(
+            query,
+            key,
+            np.arange(query.shape[2]),
+            mask=mask,
+            bias=bias,
+            is_causal=is_causal,
+            q_offset=q_offset,
+            window=window,
+            scale=scale,
+            softcap=softcap,
+            kv_lens=kv_lens,
+            alibi_slopes=alibi_slopes,
+        )
+        weight, lse = softmax(score, allowed, sinks)
+        o = weigh_values(weight, allowed, share_heads(value, query.shape[1]))
+    if layout == "bshd":
+        o = o.swapaxes(1, 2)
+    if one_entry:
+        o, lse = o[0], lse[0]
+    if out is not None:
+        np.copyto(out, o, casting="unsafe")
+        o = out
+    return (o, lse) if return_lse else o
+
+
+def attention_weights(
+    q: ArrayLike,
+    k: ArrayLike,
+    *,
+    rows: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    is_causal: bool = False,
+    q_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    kv_lens: ArrayLike | None = None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
+    layout: str = "bhsd",
+    num_threads: int | None = None,
+) -> Float64Array:
+    """Return the probabilities by which `attention` weighs the values, in float64.
+
+    Parameters
+    ----------
+    q : array (B, Hq, Sq, D)
+        Queries, as in `attention`.
+    k : array (B, Hkv, Sk, D)
+        Keys, as in `attention`.
+    rows : int array (R,), optional
+        The query rows wanted, all by default; negative ones count from the end. Row r keeps its
+        position, q_offset + rows[r], and its rows of mask and bias.
+    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks, layout
+        As in `attention`.
+    num_threads : int, optional
+        Accepted so that calls can be compared; the reference ignores it.
+
+    Returns
+    -------
+    float64 array (B, Hq, R, Sk), in both layouts
+        0 exactly where a key is excluded. Without sinks, each row that may attend something sums
+        to 1. (Hq, R, Sk) for inputs of three dimensions.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit one another, or the layout is unknown.
+    IndexError
+        If `rows` has an index outside [−Sq, Sq).
+
+    Examples
+    --------
+    >>> q = k = [[[1.0], [1.0]]]
+    >>> attention_weights(q, k, rows=[-1]).tolist()
+    [[[0.5, 0.5]]]
+    """
+    query, key = heads_first(q, layout, "q"), heads_first(k, layout, "k")
+    wanted = np.arange(query.shape[2])
+    if rows is not None:
+        wanted = wanted[np.atleast_1d(np.asarray(rows, dtype=np.intp))]
+    with np.errstate(all="ignore"):
+        score, allowed = final_scores(
+            query,
+            key,
+            wanted,
+            mask=mask,
+            bias=bias,
+            is_causal=is_causal,
+            q_offset=q_offset,
+            window=window,
+            scale=scale,
+            softcap=softcap,
+            kv_lens=kv_lens,
+            alibi_slopes=alibi_slopes,
+        )
+        weight, _ = softmax(score, allowed, sinks)
+    return weight[0] if np.ndim(q) == 3 else weight
+
+
+def softmax(
+    score: Float64Array, allowed: BoolArray, sinks: ArrayLike | None
+) -> tuple[Float64Array, Float64Array]:
+    """Return weights (B, Hq, R, Sk), 0 where not allowed, and lse (B, Hq, R)."""
+    sink = np.full(score.shape[1], -np.inf)
+    if sinks is not None:
+        sink = np.broadcast_to(np.asarray(sinks).astype(np.float64), sink.shape)
+    sink = sink[:, np.newaxis, np.newaxis]
+    largest = np.maximum(score.max(axis=3, keepdims=True, initial=-np.inf), sink)
+    # exp(−inf − −inf) is NaN; a row whose logits are all −inf weighs nothing, as an empty row does.
+    shift = np.where(largest == -np.inf, 0.0, largest)
+    part = np.where(allowed, np.exp(score - shift), 0.0)
+    total = part.sum(axis=3, keepdims=True) + np.exp(sink - shift)
+    weight = np.where(allowed & (largest != -np.inf), part / total, 0.0)
+    lse: Float64Array = (largest + np.log(total))[..., 0]
+    return weight, lse
+
+
+def weigh_values(weight: Float64Array, allowed: BoolArray, value: Float64Array) -> Float64Array:
+    """Return Σ_{j allowed} weight_j·v_j, (B, Hq, R, Dv).
+
+    Excluded terms are left out of the sum, since 0·NaN and 0·inf are NaN: finite values are summed
+    by a matrix product, where a weight of 0 is as good as leaving out, and the others one by one.
+    """
+    finite = np.isfinite(value)
+    o: Float64Array = weight @ np.where(finite, value, 0.0)
+    for j in np.flatnonzero(~finite.all(axis=(0, 1, 3))):
+        term = weight[:, :, :, j, np.newaxis] * value[:, :, np.newaxis, j]
+        counts = allowed[:, :, :, j, np.newaxis] & ~finite[:, :, np.newaxis, j]
+        o = o + np.where(counts, term, 0.0)
+    return o

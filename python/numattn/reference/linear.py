@@ -1,0 +1,120 @@
+"""y = activation(x·Wᵀ + b) + residual, in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .score import Float64Array
+
+
+def relu(x: Float64Array) -> Float64Array:
+    """Return max(x, 0)."""
+    return np.maximum(x, 0.0)
+
+
+def gelu(x: Float64Array) -> Float64Array:
+    """Return x·Φ(x), with Φ the normal distribution function (Hendrycks and Gimpel, 2016)."""
+    erf = np.array([math.erf(value) for value in (x / math.sqrt(2)).ravel()], dtype=np.float64)
+    return 0.5 * x * (1 + erf.reshape(x.shape))
+
+
+def gelu_tanh(x: Float64Array) -> Float64Array:
+    """Return 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), the same paper's approximation."""
+    return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+
+
+def silu(x: Float64Array) -> Float64Array:
+    """Return x / (1 + exp(−x)) (also called swish)."""
+    return np.asarray(x / (1 + np.exp(-x)))
+
+
+ACTIVATIONS: dict[str, Callable[[Float64Array], Float64Array]] = {
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "silu": silu,
+}
+
+
+class Linear:
+    """A dense layer: activation(x·Wᵀ + b) + residual, as `numattn.Linear` promises it, in float64.
+
+    Parameters
+    ----------
+    weight : array (out_features, in_features)
+    bias : array (out_features,), optional
+    dtype : dtype, optional
+        Accepted so that calls can be compared; the reference always computes in float64.
+
+    Raises
+    ------
+    ValueError
+        If the weight is not a matrix or the bias does not fit it.
+
+    Examples
+    --------
+    >>> Linear([[1.0, 2.0]], [3.0])([10.0, 100.0]).tolist()
+    [213.0]
+    """
+
+    def __init__(
+        self, weight: ArrayLike, bias: ArrayLike | None = None, *, dtype: DTypeLike | None = None
+    ) -> None:
+        self.weight: Float64Array = np.asarray(weight).astype(np.float64)
+        if self.weight.ndim != 2:
+            raise ValueError(f"weight must be (out_features, in_features), not {self.weight.shape}")
+        self.out_features, self.in_features = self.weight.shape
+        self.bias: Float64Array = np.zeros(self.out_features)
+        if bias is not None:
+            self.bias = np.asarray(bias).astype(np.float64)
+        if self.bias.shape != (self.out_features,):
+            raise ValueError(f"bias {self.bias.shape} does not fit weight {self.weight.shape}")
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        *,
+        activation: str | None = None,
+        residual: ArrayLike | None = None,
+        out: NDArray[Any] | None = None,
+        num_threads: int | None = None,
+    ) -> NDArray[Any]:
+        """Return activation(x·Wᵀ + b) + residual.
+
+        Parameters
+        ----------
+        x : array (..., in_features)
+        activation : None, "relu", "gelu", "gelu_tanh" or "silu"
+        residual : array (..., out_features), optional
+            Added after the activation.
+        out : array (..., out_features), optional
+            Receives the result, cast to its dtype.
+        num_threads : int, optional
+            Accepted so that calls can be compared; the reference ignores it.
+
+        Returns
+        -------
+        float64 array (..., out_features), or `out`
+
+        Raises
+        ------
+        ValueError
+            If the activation is unknown or the shapes do not fit.
+        """
+        if activation is not None and activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be None or of {[*ACTIVATIONS]}, not {activation!r}")
+        with np.errstate(all="ignore"):
+            y: Float64Array = np.asarray(x).astype(np.float64) @ self.weight.T + self.bias
+            if activation is not None:
+                y = ACTIVATIONS[activation](y)
+            if residual is not None:
+                y = y + np.asarray(residual).astype(np.float64)
+        if out is None:
+            return y
+        np.copyto(out, y, casting="unsafe")
+        return out

@@ -1,0 +1,189 @@
+"""Multi-head attention in float64: project, attend head by head, join, project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .attention import attention, attention_weights
+from .linear import Linear
+
+
+class MultiHeadAttention:
+    """Multi-head attention, as `numattn.MultiHeadAttention` promises it, in float64.
+
+    y = concat_h(attention(x·Wqᵀ, c·Wkᵀ, c·Wvᵀ)_h)·Woᵀ, with c = context or x, biases added where
+    given (Vaswani et al., 2017, section 3.2.2; grouped key heads as in Ainslie et al., 2023).
+
+    Parameters
+    ----------
+    num_heads : int
+        Hq.
+    wq : array (Hq·D, E)
+    wk : array (Hkv·D, Ec)
+    wv : array (Hkv·Dv, Ec)
+    wo : array (Eo, Hq·Dv)
+    bq, bk, bv, bo : arrays of the rows of wq, wk, wv, wo, optional
+    num_kv_heads : int, optional
+        Hkv; num_heads by default.
+    rope : None
+        Rotary positions are not part of the reference.
+    dtype : dtype, optional
+        Accepted so that calls can be compared; the reference always computes in float64.
+
+    Raises
+    ------
+    ValueError
+        If the weights do not divide into the heads, or rope is given.
+
+    Examples
+    --------
+    >>> one = [[1.0]]
+    >>> MultiHeadAttention(1, one, one, one, one)([[2.0], [2.0]]).tolist()
+    [[2.0], [2.0]]
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        wq: ArrayLike,
+        wk: ArrayLike,
+        wv: ArrayLike,
+        wo: ArrayLike,
+        *,
+        bq: ArrayLike | None = None,
+        bk: ArrayLike | None = None,
+        bv: ArrayLike | None = None,
+        bo: ArrayLike | None = None,
+        num_kv_heads: int | None = None,
+        rope: None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        if rope is not None:
+            raise ValueError("the reference knows no rope")
+        self.num_heads = num_heads
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        self.query, self.key = Linear(wq, bq), Linear(wk, bk)
+        self.value, self.output = Linear(wv, bv), Linear(wo, bo)
+        for name, layer, heads in (
+            ("wq", self.query, self.num_heads),
+            ("wk", self.key, self.num_kv_heads),
+            ("wv", self.value, self.num_kv_heads),
+        ):
+            if layer.out_features % heads != 0:
+                raise ValueError(f"{name} {layer.weight.shape} does not divide into {heads} heads")
+
+    @classmethod
+    def from_torch(
+        cls, state_dict_like: Mapping[str, Any], num_heads: int, prefix: str = ""
+    ) -> MultiHeadAttention:
+        """Take the weights of a `torch.nn.MultiheadAttention`.
+
+        Parameters
+        ----------
+        state_dict_like : mapping of str to array or CPU tensor
+            Has in_proj_weight (3E, E), or q_proj_weight, k_proj_weight and v_proj_weight;
+            out_proj.weight; and, if the module has biases, in_proj_bias (3E,) and out_proj.bias.
+        num_heads : int
+        prefix : str
+            Stands before each of these names.
+
+        Raises
+        ------
+        KeyError
+            If a weight is missing.
+        ValueError
+            If the module appends learned keys (bias_k and bias_v).
+        """
+        state = {
+            name.removeprefix(prefix): np.asarray(value)
+            for name, value in state_dict_like.items()
+            if name.startswith(prefix)
+        }
+        if "bias_k" in state or "bias_v" in state:
+            raise ValueError("bias_k and bias_v (add_bias_kv=True) are not supported")
+        if "in_proj_weight" in state:
+            wq, wk, wv = np.split(state["in_proj_weight"], 3)
+        else:
+            wq, wk, wv = (state[f"{name}_proj_weight"] for name in "qkv")
+        bq = bk = bv = None
+        if "in_proj_bias" in state:
+            bq, bk, bv = np.split(state["in_proj_bias"], 3)
+        bo = state.get("out_proj.bias")
+        return cls(num_heads, wq, wk, wv, state["out_proj.weight"], bq=bq, bk=bk, bv=bv, bo=bo)
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        context: ArrayLike | None = None,
+        *,
+        cache: None = None,
+        mask: ArrayLike | None = None,
+        bias: ArrayLike | None = None,
+        is_causal: bool = False,
+        q_offset: ArrayLike = 0,
+        window: tuple[int | None, int | None] | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        kv_lens: ArrayLike | None = None,
+        alibi_slopes: ArrayLike | None = None,
+        sinks: ArrayLike | None = None,
+        num_threads: int | None = None,
+        return_weights: bool = False,
+    ) -> Any:
+        """Return y, or (y, weights).
+
+        Parameters
+        ----------
+        x : array (B, Sq, E) or (Sq, E)
+        context : array (B, Sk, Ec) or (Sk, Ec), optional
+            What keys and values are made of: x by default.
+        cache : None
+            A cache is not part of the reference.
+        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
+            As in `attention`.
+        num_threads : int, optional
+            Accepted so that calls can be compared; the reference ignores it.
+        return_weights : bool
+            Also return the probabilities of every head.
+
+        Returns
+        -------
+        y : float64 array (B, Sq, Eo) or (Sq, Eo)
+        weights : float64 array (B, Hq, Sq, Sk) or (Hq, Sq, Sk)
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not fit one another, or cache is given.
+        """
+        if cache is not None:
+            raise ValueError("the reference knows no cache")
+        source = x if context is None else context
+        q = split_heads(self.query(x), self.num_heads)
+        k = split_heads(self.key(source), self.num_kv_heads)
+        v = split_heads(self.value(source), self.num_kv_heads)
+        score: dict[str, Any] = {
+            "mask": mask,
+            "bias": bias,
+            "is_causal": is_causal,
+            "q_offset": q_offset,
+            "window": window,
+            "scale": scale,
+            "softcap": softcap,
+            "kv_lens": kv_lens,
+            "alibi_slopes": alibi_slopes,
+            "sinks": sinks,
+            "layout": "bshd",
+        }
+        o = attention(q, k, v, **score)
+        y = self.output(o.reshape(*o.shape[:-2], -1))
+        return (y, attention_weights(q, k, **score)) if return_weights else y
+
+
+def split_heads(x: NDArray[Any], heads: int) -> NDArray[Any]:
+    """Return (..., S, H·D) as (..., S, H, D)."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)

@@ -1,0 +1,101 @@
+"""Final scores and which of them count: all that happens between q·kᵀ and the softmax.
+
+s = scale·q·kᵀ → softcap → + bias + alibi;  allowed = causal ∧ window ∧ kv_lens ∧ mask ∧ bias ≠ −inf
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float64Array: TypeAlias = NDArray[np.float64]
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+
+def heads_first(x: ArrayLike, layout: str, name: str) -> Float64Array:
+    """Return x as float64 (B, H, S, D), whatever its layout, dtype and number of dimensions."""
+    if layout not in ("bhsd", "bshd"):
+        raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+    array = np.asarray(x).astype(np.float64)
+    if array.ndim == 3:
+        array = array[np.newaxis]
+    if array.ndim != 4:
+        raise ValueError(f"{name} must have 3 or 4 dimensions, not shape {array.shape}")
+    return array.swapaxes(1, 2) if layout == "bshd" else array
+
+
+def share_heads(x: Float64Array, num_heads: int) -> Float64Array:
+    """Repeat each key or value head for the query heads that use it: h reads h // (Hq // Hkv)."""
+    if num_heads % x.shape[1] != 0:
+        raise ValueError(f"{num_heads} query heads do not divide among {x.shape[1]} key heads")
+    return np.repeat(x, num_heads // x.shape[1], axis=1)
+
+
+def final_scores(
+    q: Float64Array,
+    k: Float64Array,
+    rows: NDArray[np.int64],
+    *,
+    mask: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    is_causal: bool = False,
+    q_offset: ArrayLike = 0,
+    window: tuple[int | None, int | None] | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    kv_lens: ArrayLike | None = None,
+    alibi_slopes: ArrayLike | None = None,
+) -> tuple[Float64Array, BoolArray]:
+    """Return scores (B, Hq, R, Sk), −inf where a key is excluded, and allowed (B, Hq, R, Sk).
+
+    q (B, Hq, Sq, D) and k (B, Hkv, Sk, D); `rows` (R,) are the query rows wanted.
+    """
+    batch, num_heads, q_len, width = q.shape
+    k_len = k.shape[2]
+    if k.shape[0] != batch or k.shape[3] != width:
+        raise ValueError(f"q {q.shape} and k {k.shape} differ in batch or head size")
+    full = (batch, num_heads, q_len, k_len)
+    key = np.arange(k_len)
+    # position[b, 0, r, 0] = q_offset[b] + rows[r]
+    offset = np.broadcast_to(np.asarray(q_offset, dtype=np.int64), (batch,))
+    position = (offset[:, np.newaxis] + rows)[:, np.newaxis, :, np.newaxis]
+
+    scale = 1 / math.sqrt(width) if scale is None else scale
+    score = scale * (q[:, :, rows] @ share_heads(k, num_heads).swapaxes(2, 3))
+    allowed = np.ones(score.shape, dtype=np.bool_)
+    if softcap is not None:
+        score = softcap * np.tanh(score / softcap)
+    if bias is not None:
+        bias = np.broadcast_to(np.asarray(bias).astype(np.float64), full)[:, :, rows]
+        score = score + bias
+        allowed &= bias != -np.inf
+    if alibi_slopes is not None:
+        slope = np.asarray(alibi_slopes).astype(np.float64)
+        slope = np.broadcast_to(slope, (batch, num_heads))[:, :, np.newaxis, np.newaxis]
+        score = score - slope * abs(position - key)
+    if mask is not None:
+        allowed &= np.broadcast_to(np.asarray(mask, dtype=np.bool_), full)[:, :, rows]
+    if is_causal:
+        allowed &= key <= position
+    if window is not None:
+        allowed &= within_window(position, key, window)
+    if kv_lens is not None:
+        lengths = np.broadcast_to(np.asarray(kv_lens, dtype=np.int64), (batch,))
+        allowed &= key < lengths[:, np.newaxis, np.newaxis, np.newaxis]
+    return np.where(allowed, score, -np.inf), allowed
+
+
+def within_window(
+    position: NDArray[np.int64], key: NDArray[np.int64], window: tuple[int | None, int | None]
+) -> BoolArray:
+    """Return position − left ≤ key ≤ position + right; None or −1 leaves a side unbounded."""
+    left, right = (None if side in (None, -1) else side for side in window)
+    inside = np.ones(np.broadcast_shapes(position.shape, key.shape), dtype=np.bool_)
+    if left is not None:
+        inside &= position - key <= left
+    if right is not None:
+        inside &= key - position <= right
+    return inside
