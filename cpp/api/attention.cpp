@@ -68,7 +68,7 @@ class RowMaker {
     row.query = element(params.q, batch, head, query);
     if (params.mask) row.mask = element(*params.mask, batch, head, query);
     if (params.bias) row.bias = element(*params.bias, batch, head, query);
-    row.position = offset(batch) + query;
+    row.position = row_position(offset(batch), query);
     const std::int64_t keys = params.kv_lens ? params.kv_lens->data[batch] : problem_.keys;
     const KeySpan span = key_span(spans_, row.position, keys);
     row.key_begin = span.begin;

@@ -72,13 +72,13 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   const Scratch scratch(threads * workspace * 4);
   const std::int64_t item_size = call.output.item_size();
   const auto item = [&](std::int64_t index, Worker& worker) {
-    // Row blocks pass over one group of panels in turn, so that it stays in the caches.
-    const std::int64_t row = index % plan.row_blocks * kGemmRows;
-    const std::int64_t panel = index / plan.row_blocks * plan.panels_per_item;
+    // Successive items share their rows, which then wait in the cache.
+    const std::int64_t row = index / plan.panel_groups * plan.block_rows;
+    const std::int64_t panel = index % plan.panel_groups * plan.panels_per_item;
     const std::int64_t column = panel * kPanelColumns;
     GemmBlock block{};
     block.x = from_row(x, row);
-    block.row_count = static_cast<int>(std::min<std::int64_t>(kGemmRows, rows - row));
+    block.row_count = static_cast<int>(std::min(plan.block_rows, rows - row));
     block.depth = in_features_;
     block.panels = storage_->panel(panel, in_features_);
     block.column_count = std::min(plan.panels_per_item * kPanelColumns, out_features_ - column);

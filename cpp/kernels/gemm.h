@@ -68,15 +68,16 @@ inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth, const
   }
 }
 
-// The epilogue of one panel: columns [column, column + count) of the block.
-inline void write_panel(const GemmBlock& block, std::int64_t column, std::int64_t count,
-                        const float* sums) {
+// The epilogue of one panel: rows [first, first + row_count), columns [column, column + count).
+inline void write_panel(const GemmBlock& block, int first, int row_count, std::int64_t column,
+                        std::int64_t count, const float* sums) {
   const std::int64_t item = dtype_size(block.output_dtype);
-  for (int row = 0; row < block.row_count; ++row) {
+  for (int i = 0; i < row_count; ++i) {
+    const std::int64_t row = first + i;
     char* output = block.output + row * block.output_row_stride + column * item;
     for (std::int64_t n = 0; n < count; n += Vec::kWidth) {
       const int lanes = lanes_left(n, count);
-      Vec value = load(sums + row * kPanelColumns + n);
+      Vec value = load(sums + i * kPanelColumns + n);
       if (block.bias != nullptr) value = value + load_partial(block.bias + column + n, lanes);
       value = activated(value, block.activation);
       if (block.residual != nullptr) {
@@ -95,8 +96,13 @@ inline void gemm(const GemmBlock& block) {
   const FloatRows x = float_rows(block.x, 0, block.row_count, block.depth, copy);
   for (std::int64_t column = 0; column < block.column_count; column += kPanelColumns) {
     const std::int64_t left = block.column_count - column;
-    multiply_panel(x, block.row_count, block.depth, block.panels + column * block.depth, sums);
-    write_panel(block, column, left < kPanelColumns ? left : kPanelColumns, sums);
+    const std::int64_t columns = left < kPanelColumns ? left : kPanelColumns;
+    const float* panel = block.panels + column * block.depth;
+    for (int row = 0; row < block.row_count; row += kGemmRows) {
+      const int rows = block.row_count - row < kGemmRows ? block.row_count - row : kGemmRows;
+      multiply_panel({x.data + row * x.stride, x.stride}, rows, block.depth, panel, sums);
+      write_panel(block, row, rows, column, columns, sums);
+    }
   }
 }
 

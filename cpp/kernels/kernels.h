@@ -208,16 +208,16 @@ static inline AttendWorkspace attend_workspace(const TileFacts& facts, const Wor
   return at;
 }
 
-// Rows of x that a gemm block holds: enough that packed panels are reused, few enough that the
-// rows stay in the second-level cache beside a panel.
+// Rows whose sums gemm holds at a time: enough that a slice of a packed panel is used eight times.
 constexpr int kGemmRows = 64;
 
 // Lane groups of one query block at most: how often a copied tile of keys is used.
 constexpr int kMostLaneGroups = 12;
 
-// The workspace of gemm: a tile of sums, and the rows as float32 where they cannot be read in place.
-static inline std::int64_t gemm_workspace(std::int64_t depth, bool copy) {
-  return kGemmRows * kPanelColumns + (copy ? kGemmRows * padded_floats(depth) : 0);
+// The workspace of gemm: a tile of sums, and the block's rows as float32 where they cannot be read in
+// place.
+static inline std::int64_t gemm_workspace(std::int64_t block_rows, std::int64_t depth, bool copy) {
+  return kGemmRows * kPanelColumns + (copy ? block_rows * padded_floats(depth) : 0);
 }
 
 }  // namespace numattn

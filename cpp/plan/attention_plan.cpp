@@ -9,12 +9,12 @@ namespace {
 // used twice while queries, outputs and scores stay within half of a 256 KiB second-level cache.
 constexpr std::int64_t kBlockRows = 96;
 
-// Keys per split, in key blocks: about 1,000 keys, enough that combining the states is nothing.
-constexpr std::int64_t kSplitBlocks = 16;
+// Keys per split, rounded to key blocks: enough that combining the states is nothing.
+constexpr std::int64_t kSplitKeys = 1152;
 
-// Key blocks per visit at head dimension 128: 96 rows · 4,096 keys · 512 flops take some 20 ms on
-// the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
-constexpr std::int64_t kVisitBlocks = 64;
+// Keys per visit at head dimension 128, rounded to key blocks: 96 rows · 4,608 keys · 512 flops take
+// some 10 ms on the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
+constexpr std::int64_t kVisitKeys = 4608;
 
 // About what one core does in the time that waking another takes.
 constexpr double kFlopsPerThread = 4e5;
@@ -31,13 +31,12 @@ AttentionPlan cut(const TileFacts& facts, const AttentionShape& shape, std::int6
   plan.key_block = facts.key_block;
   plan.split_keys = shape.keys;
   plan.splits = 1;
-  if (split && shape.keys >= 2 * kSplitBlocks * facts.key_block) {
-    plan.split_keys = kSplitBlocks * facts.key_block;
+  if (split && shape.keys >= 2 * kSplitKeys) {
+    plan.split_keys = divide_up(kSplitKeys, facts.key_block) * facts.key_block;
     plan.splits = divide_up(shape.keys, plan.split_keys);
   }
-  const std::int64_t wide = std::max<std::int64_t>(shape.head_dim, shape.value_dim);
-  const std::int64_t visit_blocks = std::clamp<std::int64_t>(kVisitBlocks * 128 / std::max<std::int64_t>(wide, 1), 1, 4 * kVisitBlocks);
-  plan.visit_keys = visit_blocks * facts.key_block;
+  const std::int64_t wide = std::max<std::int64_t>({shape.head_dim, shape.value_dim, 32});
+  plan.visit_keys = divide_up(kVisitKeys * 128, wide * facts.key_block) * facts.key_block;
   plan.items = shape.batch * shape.kv_heads * plan.blocks * plan.splits;
   return plan;
 }

