@@ -1,0 +1,94 @@
+"""numattn, called as a user would call it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cases import AttentionCase, Case, EncoderCase, LayerCase, LinearCase, Operands
+from contestant import Candidate, Recipe
+from oracle import model_folder
+
+
+def single(result: NDArray[Any]) -> NDArray[np.float32]:
+    return result.astype(np.float32)
+
+
+class Numattn:
+    """numattn itself; a row that it cannot run yet fails with the error that a user would see."""
+
+    name = "numattn"
+
+    def __init__(self, threads: int) -> None:
+        import numattn
+
+        self.library: Any = numattn
+        self.threads = threads
+        self.version = str(getattr(numattn, "__version__", "unknown"))
+
+    def recipes(self, case: Case, dtype: str, operands: Operands) -> list[Recipe]:
+        if isinstance(case, AttentionCase):
+            return [partial(self.attention, case, operands)]
+        if isinstance(case, LinearCase):
+            return [partial(self.linear, case, dtype, operands)]
+        if isinstance(case, LayerCase):
+            return [partial(self.layer, case, dtype, operands)]
+        return [partial(self.encoder, case, dtype, operands)]
+
+    def attention_keywords(self, case: AttentionCase, operands: Operands) -> dict[str, Any]:
+        """The row's arguments, naming only what departs from the default."""
+        keywords: dict[str, Any] = {"num_threads": self.threads}
+        if case.causal:
+            keywords["is_causal"] = True
+        if case.window is not None:
+            keywords["window"] = case.window
+        if case.dense_mask:
+            keywords["mask"] = operands["mask"]
+        if case.precision != "highest":
+            keywords["precision"] = case.precision
+        return keywords
+
+    def attention(self, case: AttentionCase, operands: Operands) -> Candidate:
+        keywords = self.attention_keywords(case, operands)
+        query, key, value = (operands[name] for name in ("query", "key", "value"))
+        call = partial(self.library.attention, query, key, value, **keywords)
+        return Candidate(self.kernel(case, operands), call, single)
+
+    def linear(self, case: LinearCase, dtype: str, operands: Operands) -> Candidate:
+        layer = self.library.Linear(operands["weight"], operands["bias"], **storage(dtype))
+        call = partial(layer, operands["x"], activation=case.activation, num_threads=self.threads)
+        return Candidate("Linear", call, single)
+
+    def layer(self, case: LayerCase, dtype: str, operands: Operands) -> Candidate:
+        state = {name: array for name, array in operands.items() if name != "x"}
+        layer = self.library.MultiHeadAttention.from_torch(state, case.heads, **storage(dtype))
+        call = partial(layer, operands["x"], num_threads=self.threads)
+        return Candidate("MultiHeadAttention", call, single)
+
+    def encoder(self, case: EncoderCase, dtype: str, operands: Operands) -> Candidate:
+        from numattn.models import Bert
+
+        model = Bert.from_folder(model_folder(), **storage(dtype))
+        call = partial(model, operands["token_ids"], num_threads=self.threads)
+        return Candidate("models.Bert", call, single)
+
+    def isa(self) -> str:
+        return str(self.library.isa.current())
+
+    def kernel(self, case: AttentionCase, operands: Operands) -> str:
+        """The kernel and the ISA that `plan` names for this row."""
+        plan = self.library.plan(
+            case.query_shape,
+            case.key_shape,
+            dtype=operands["query"].dtype,
+            **self.attention_keywords(case, operands),
+        )
+        return f"{plan.kernel} on {plan.isa}"
+
+
+def storage(dtype: str) -> dict[str, str]:
+    """The keyword that keeps weights in 16 bits; float32 is the default of every class."""
+    return {} if dtype == "f32" else {"dtype": {"bf16": "bfloat16", "f16": "float16"}[dtype]}

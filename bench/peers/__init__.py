@@ -1,0 +1,1 @@
+"""The libraries we stand beside, one adapter each."""
