@@ -49,6 +49,7 @@ test-cpp: $(VENV)/.tools
 
 test-python: $(VENV)/.installed $(VENV)/.model $(VENV)/.tools
 	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --doctest-modules --pyargs numattn
 
 lint: $(VENV)/.installed $(VENV)/.tools
 	$(VENV)/bin/ruff check python tests bench tools

@@ -13,10 +13,10 @@ import pytest
 from onnx.backend.test.case.node import _NodeTestCases as NODE_CASES
 from onnx.backend.test.runner import Runner
 from onnx.reference import ReferenceEvaluator
-from tolerance import distance, float32_epsilon, norm
 
 from numattn import reference
 from numattn.compat.onnx import attention
+from tolerance import distance, float32_epsilon, norm
 
 importlib.import_module("onnx.backend.test.case.node.attention")  # fills NODE_CASES
 

@@ -31,9 +31,8 @@ def isa_flags() -> dict[str, list[str]]:
 
 def exported_symbols(object_file: Path) -> list[tuple[str, str]]:
     """(type, name) of every symbol that other objects could see."""
-    listing = subprocess.run(
-        ["nm", "--demangle", "--defined-only", object_file], check=True, capture_output=True, text=True
-    ).stdout
+    command = ["nm", "--demangle", "--defined-only", object_file]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     symbols = [line.split(maxsplit=2)[1:] for line in listing.splitlines()]
     return [(kind, name) for kind, name in symbols if kind.isupper() or kind in "uvw"]
 

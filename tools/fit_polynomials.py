@@ -65,13 +65,12 @@ def fit_normal_tail(high: float, degree: int, weight: Callable[[np.ndarray], np.
     value = np.full_like(t32, np.float32(coefficients[-1]))
     for coefficient in coefficients[-2::-1]:
         value = value * t32 + np.float32(coefficient)
-    print(f"    largest t·error in float32 {np.max(t * np.abs(np.exp2(value.astype(float)) - exact)):.2e}")
+    rounded = np.max(t * np.abs(np.exp2(value.astype(float)) - exact))
+    print(f"    largest t·error in float32 {rounded:.2e}")
 
 
 if __name__ == "__main__":
     fit_exp2(5)
     fit_exp2(6)
     for high, degree in ((6.0, 8), (8.0, 9), (10.0, 9), (10.0, 10)):
-        fit_normal_tail(
-            high, degree, lambda t: np.exp(log_ndtr(-t)) * np.maximum(t, 0.3) + 3e-6
-        )
+        fit_normal_tail(high, degree, lambda t: np.exp(log_ndtr(-t)) * np.maximum(t, 0.3) + 3e-6)

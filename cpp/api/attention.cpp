@@ -1,4 +1,5 @@
-// Runs a checked attention call: plan, scratch, one work item per (batch, key head, query block, split).
+// Runs a checked attention call: plan, scratch, one work item per (batch, key head, query block,
+// split).
 #include "numattn/attention.h"
 
 #include <algorithm>
@@ -16,14 +17,14 @@ namespace numattn {
 namespace {
 
 AttentionShape shape_of(const AttentionProblem& problem) {
-  return {problem.batch,   problem.query_heads, problem.kv_heads, problem.queries,
-          problem.keys,    problem.head_dim,    problem.value_dim};
+  return {problem.batch, problem.query_heads, problem.kv_heads, problem.queries,
+          problem.keys,  problem.head_dim,    problem.value_dim};
 }
 
 // The (position, element) matrix of one batch entry and head.
 Matrix matrix_of(const View& view, std::int64_t batch, std::int64_t head) {
-  const char* data = static_cast<const char*>(view.data) + batch * view.strides[0] +
-                     head * view.strides[1];
+  const char* data =
+      static_cast<const char*>(view.data) + batch * view.strides[0] + head * view.strides[1];
   return {data, view.dtype, view.strides[2], view.strides[3]};
 }
 
@@ -36,7 +37,8 @@ bool in_place(const View& view) {
 
 TileNeeds needs_of(const AttentionProblem& problem) {
   const AttentionParams& params = problem.params;
-  return {params.mask.has_value(), params.bias.has_value(), !in_place(params.k), !in_place(params.v)};
+  return {params.mask.has_value(), params.bias.has_value(), !in_place(params.k),
+          !in_place(params.v)};
 }
 
 ScoreRules rules_of(const AttentionProblem& problem) {
@@ -108,14 +110,12 @@ struct Run {
   const Kernels& kernels;
   const AttentionPlan& plan;
   RowMaker rows;
-  View output;     // canonical order
-  float* lse;      // null when not wanted
+  View output;  // canonical order
+  float* lse;   // null when not wanted
   Scratch scratch;
   float* partials;
 
-  char* thread_memory(int thread) const {
-    return scratch.data() + thread * plan.thread_bytes();
-  }
+  char* thread_memory(int thread) const { return scratch.data() + thread * plan.thread_bytes(); }
   QueryRow* thread_rows(int thread) const {
     return reinterpret_cast<QueryRow*>(thread_memory(thread));
   }
@@ -161,7 +161,8 @@ void set_outputs(const Run& run, const Place& place, std::int64_t index, QueryRo
   row.output = static_cast<char*>(run.output.data) + place.batch * run.output.strides[0] +
                head * run.output.strides[1] + query * run.output.strides[2];
   if (run.lse != nullptr) {
-    row.lse = run.lse + (place.batch * run.problem.query_heads + head) * run.problem.queries + query;
+    row.lse =
+        run.lse + (place.batch * run.problem.query_heads + head) * run.problem.queries + query;
   }
 }
 
@@ -264,12 +265,18 @@ bool run_attention(const AttentionProblem& problem, const View& output, float* l
   const AttentionPlan plan = plan_attention(kernels.facts, shape_of(problem), needs_of(problem));
   if (plan.items == 0) return true;
   const int threads = threads_for(plan, problem.params.num_threads);
-  Run run{problem, kernels, plan, RowMaker(problem, nullptr), in_bhsd(output, problem.params.layout),
-          lse,     Scratch(plan.scratch_bytes(threads)), nullptr};
+  Run run{problem,
+          kernels,
+          plan,
+          RowMaker(problem, nullptr),
+          in_bhsd(output, problem.params.layout),
+          lse,
+          Scratch(plan.scratch_bytes(threads)),
+          nullptr};
   run.partials = reinterpret_cast<float*>(run.thread_memory(threads));
-  const Outcome outcome = parallel_for(
-      plan.items, threads, interrupt,
-      [&run](std::int64_t index, Worker& worker) { attend_item(run, index, worker); });
+  const Outcome outcome =
+      parallel_for(plan.items, threads, interrupt,
+                   [&run](std::int64_t index, Worker& worker) { attend_item(run, index, worker); });
   if (outcome == Outcome::kInterrupted || plan.splits == 1) return outcome == Outcome::kFinished;
   return parallel_for(problem.batch * problem.kv_heads * plan.rows_per_head, threads, interrupt,
                       [&run](std::int64_t index, Worker& worker) {
@@ -285,8 +292,14 @@ bool run_attention_weights(const AttentionProblem& problem, const IntArray& pick
   const AttentionPlan plan = plan_weights(kernels.facts, shape_of(problem), picked.size, needs);
   if (plan.items == 0 || problem.keys == 0) return true;
   const int threads = threads_for(plan, problem.params.num_threads);
-  const Run run{problem, kernels, plan, RowMaker(problem, &picked), View{}, nullptr,
-                Scratch(plan.scratch_bytes(threads)), nullptr};
+  const Run run{problem,
+                kernels,
+                plan,
+                RowMaker(problem, &picked),
+                View{},
+                nullptr,
+                Scratch(plan.scratch_bytes(threads)),
+                nullptr};
   const std::int64_t group = problem.query_heads / problem.kv_heads;
   const auto item = [&](std::int64_t index, Worker& worker) {
     const Place place = place_of(plan, problem.kv_heads, index);
@@ -297,7 +310,8 @@ bool run_attention_weights(const AttentionProblem& problem, const IntArray& pick
       const std::int64_t in_head = first + i;
       rows[i] = run.rows.make(place.batch, place.kv_head, in_head);
       const std::int64_t head = place.kv_head * group + in_head % group;
-      const std::int64_t row = (place.batch * problem.query_heads + head) * picked.size + in_head / group;
+      const std::int64_t row =
+          (place.batch * problem.query_heads + head) * picked.size + in_head / group;
       rows[i].output = reinterpret_cast<char*>(weights + row * problem.keys);
     }
     kernels.weights({block_of(run, place, rows, row_count, run.thread_workspace(worker.index())),

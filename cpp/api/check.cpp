@@ -3,7 +3,6 @@
 #include <cmath>
 #include <initializer_list>
 
-
 namespace numattn {
 namespace {
 
@@ -32,8 +31,8 @@ void check_bytes(const View& view, const char* name) {
 }
 
 void check_inputs(const AttentionParams& params) {
-  const char* axes = params.layout == Layout::kBhsd ? "(B, H, S, D) or (H, S, D)"
-                                                    : "(B, S, H, D) or (S, H, D)";
+  const char* axes =
+      params.layout == Layout::kBhsd ? "(B, H, S, D) or (H, S, D)" : "(B, S, H, D) or (S, H, D)";
   if (params.q.rank != 3 && params.q.rank != 4) {
     refuse("q must have 3 or 4 dimensions ", axes, ", not shape ", shape_text(params.q));
   }
@@ -150,9 +149,9 @@ void check_per_head(const AttentionProblem& problem) {
     const bool batched = slopes->rank == 2 && slopes->shape[0] == problem.batch &&
                          slopes->shape[1] == problem.query_heads;
     if (!flat && !batched) {
-      const std::string got = slopes->rank == 1
-                                  ? "(" + number(slopes->shape[0]) + ",)"
-                                  : "(" + number(slopes->shape[0]) + ", " + number(slopes->shape[1]) + ")";
+      const std::string got = slopes->rank == 1 ? "(" + number(slopes->shape[0]) + ",)"
+                                                : "(" + number(slopes->shape[0]) + ", " +
+                                                      number(slopes->shape[1]) + ")";
       refuse("alibi_slopes must have shape (Hq,) or (B, Hq) = (", number(problem.batch), ", ",
              number(problem.query_heads), "), not ", got);
     }
@@ -197,7 +196,8 @@ void check_same_shape(const View& view, const char* name, const std::array<std::
 
 void check_same_dtype(const View& view, const char* name, DType dtype, const char* owner) {
   if (view.dtype == dtype) return;
-  refuse(name, " must have ", owner, "'s dtype ", dtype_name(dtype), ", not ", dtype_name(view.dtype));
+  refuse(name, " must have ", owner, "'s dtype ", dtype_name(dtype), ", not ",
+         dtype_name(view.dtype));
 }
 
 }  // namespace
@@ -257,12 +257,14 @@ AttentionProblem check_attention(const AttentionParams& params) {
   check_per_batch(problem);
   check_per_head(problem);
   check_score_operands(problem);
-  const double scale = params.scale.value_or(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
+  const double scale =
+      params.scale.value_or(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
   problem.scale = static_cast<float>(scale);
   problem.rank = params.q.rank;
   std::int64_t bytes = canonical.q.item_size();
-  for (const std::int64_t length : {std::max<std::int64_t>(problem.batch, 1), problem.query_heads,
-                                    std::max<std::int64_t>(problem.queries, 1), problem.value_dim}) {
+  for (const std::int64_t length :
+       {std::max<std::int64_t>(problem.batch, 1), problem.query_heads,
+        std::max<std::int64_t>(problem.queries, 1), problem.value_dim}) {
     bytes = checked_product(bytes, length, "the output");
   }
   std::array<std::int64_t, 4>& shape = problem.output_shape;
@@ -296,8 +298,8 @@ void check_linear_weight(const View& weight, const std::optional<View>& bias) {
   if (!bias) return;
   check_rank(*bias, "bias", 1, "(out_features,)");
   if (bias->shape[0] != weight.shape[0]) {
-    refuse("bias of shape ", shape_text(*bias), " does not fit weight of shape ", shape_text(weight),
-           ": one number per output feature");
+    refuse("bias of shape ", shape_text(*bias), " does not fit weight of shape ",
+           shape_text(weight), ": one number per output feature");
   }
 }
 
@@ -306,7 +308,8 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
     refuse("x must have ", number(linear.in_features()), " features in its last dimension, not ",
            number(call.x.shape[1]));
   }
-  if (call.num_threads < 0) refuse("num_threads must be at least 1, not ", number(call.num_threads));
+  if (call.num_threads < 0)
+    refuse("num_threads must be at least 1, not ", number(call.num_threads));
   const std::array<std::int64_t, 4> shape{call.x.shape[0], linear.out_features(), 0, 0};
   checked_product(checked_product(std::max<std::int64_t>(shape[0], 1), shape[1], "the output"),
                   call.x.item_size(), "the output");
@@ -331,7 +334,8 @@ void check_layer_norm(const LayerNormParams& params) {
   if (!(params.epsilon >= 0.0) || !std::isfinite(params.epsilon)) {
     refuse("eps must be finite and not negative, not ", std::to_string(params.epsilon));
   }
-  if (params.num_threads < 0) refuse("num_threads must be at least 1, not ", number(params.num_threads));
+  if (params.num_threads < 0)
+    refuse("num_threads must be at least 1, not ", number(params.num_threads));
   check_same_shape(params.output, "out", params.x.shape, 2);
   check_same_dtype(params.output, "out", params.x.dtype, "x");
   check_writable(params.output, "out");

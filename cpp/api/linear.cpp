@@ -53,7 +53,8 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias) 
     kernels.pack_weight({matrix_of(weight), out_features_, in_features_, panel,
                          const_cast<float*>(storage_->panel(panel, in_features_))});
   }
-  if (bias) std::memcpy(storage_->bias.data(), bias->data, static_cast<std::size_t>(out_features_) * 4);
+  if (bias)
+    std::memcpy(storage_->bias.data(), bias->data, static_cast<std::size_t>(out_features_) * 4);
 }
 
 PackedLinear::~PackedLinear() = default;
@@ -82,7 +83,8 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     block.depth = in_features_;
     block.panels = storage_->panel(panel, in_features_);
     block.column_count = std::min(plan.panels_per_item * kPanelColumns, out_features_ - column);
-    if (storage_->has_bias) block.bias = reinterpret_cast<const float*>(storage_->bias.data()) + column;
+    if (storage_->has_bias)
+      block.bias = reinterpret_cast<const float*>(storage_->bias.data()) + column;
     block.activation = activation;
     if (call.residual) {
       block.residual_row_stride = call.residual->strides[0];
@@ -92,7 +94,8 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     }
     block.output_dtype = call.output.dtype;
     block.output_row_stride = call.output.strides[0];
-    block.output = static_cast<char*>(call.output.data) + row * block.output_row_stride + column * item_size;
+    block.output =
+        static_cast<char*>(call.output.data) + row * block.output_row_stride + column * item_size;
     block.workspace = reinterpret_cast<float*>(scratch.data()) + worker.index() * workspace;
     kernels.gemm(block);
   };
@@ -108,7 +111,8 @@ bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt) {
   const std::int64_t rows_per_item = std::max<std::int64_t>(1, 16384 / width);
   const std::int64_t items = (rows + rows_per_item - 1) / rows_per_item;
   const std::int64_t useful = std::min<std::int64_t>(items / 4 + 1, 1024);
-  const int threads = useful == 1 ? 1 : std::min(static_cast<int>(useful), thread_budget(params.num_threads));
+  const int threads =
+      useful == 1 ? 1 : std::min(static_cast<int>(useful), thread_budget(params.num_threads));
   const std::int64_t padded = padded_floats(width);
   const Scratch scratch(threads * padded * 4);
   const float* weight = static_cast<const float*>(params.weight.data);
@@ -120,7 +124,8 @@ bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt) {
     kernels.layer_norm({from_row(x, row), std::min(rows_per_item, rows - row), width, weight, bias,
                         static_cast<float>(params.epsilon), params.output.dtype,
                         static_cast<char*>(params.output.data) + row * params.output.strides[0],
-                        params.output.strides[0], reinterpret_cast<float*>(scratch.data()) + padded * worker.index()});
+                        params.output.strides[0],
+                        reinterpret_cast<float*>(scratch.data()) + padded * worker.index()});
   };
   return parallel_for(items, threads, interrupt, item) == Outcome::kFinished;
 }

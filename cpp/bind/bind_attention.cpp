@@ -1,4 +1,5 @@
-// attention, attention_weights and plan for the Python layer, which has coerced the small arguments.
+// attention, attention_weights and plan for the Python layer, which has coerced the small
+// arguments.
 #include <pybind11/stl.h>
 
 #include "numpy_view.h"
@@ -42,7 +43,9 @@ class ScoreArguments {
 View input_view(const py::array& array, const char* name) {
   const View view = view_of(array, name);
   if (view.dtype == DType::kBool) {
-    throw DTypeError(std::string(name) + " has dtype bool; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");
+    throw DTypeError(std::string(name) +
+                     " has dtype bool; it must be float32, float16 or bfloat16: cast it with "
+                     ".astype(np.float32)");
   }
   return view;
 }
@@ -109,7 +112,8 @@ py::array attention_weights(const py::object& q_object, const py::object& k_obje
 
 // A C-contiguous array of that shape without memory: enough for a plan.
 View planned_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name) {
-  if (shape.size() > 4) throw std::invalid_argument(std::string(name) + " has more than 4 dimensions");
+  if (shape.size() > 4)
+    throw std::invalid_argument(std::string(name) + " has more than 4 dimensions");
   View view;
   view.dtype = dtype;
   view.rank = static_cast<int>(shape.size());

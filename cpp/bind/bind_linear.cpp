@@ -10,7 +10,9 @@ namespace {
 View float_view(const py::array& array, const char* name) {
   const View view = view_of(array, name);
   if (view.dtype == DType::kBool) {
-    throw DTypeError(std::string(name) + " has dtype bool; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");
+    throw DTypeError(std::string(name) +
+                     " has dtype bool; it must be float32, float16 or bfloat16: cast it with "
+                     ".astype(np.float32)");
   }
   return view;
 }

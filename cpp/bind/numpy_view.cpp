@@ -25,17 +25,19 @@ DType dtype_of(const py::array& array, const std::string& name) {
   const int number = dtype.num();
   const std::string text = py::str(static_cast<const py::object&>(dtype));
   const char order = dtype.byteorder();
-  const bool swapped = (order == '>') == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) && order != '=' && order != '|';
+  const bool swapped =
+      (order == '>') == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) && order != '=' && order != '|';
   if (swapped) {
-    throw DTypeError(name + " has the byte-swapped dtype " + text +
-                     ": convert it with .astype(" + name + ".dtype.newbyteorder('='))");
+    throw DTypeError(name + " has the byte-swapped dtype " + text + ": convert it with .astype(" +
+                     name + ".dtype.newbyteorder('='))");
   }
   if (number == kNumpyFloat32) return DType::kFloat32;
   if (number == kNumpyFloat16) return DType::kFloat16;
   if (number == kNumpyBool) return DType::kBool;
   if (text == "bfloat16") return DType::kBFloat16;
   if (number == kNumpyFloat64) {
-    throw DTypeError(name + " is float64, which is never cast silently: cast it with .astype(np.float32)");
+    throw DTypeError(name +
+                     " is float64, which is never cast silently: cast it with .astype(np.float32)");
   }
   throw DTypeError(name + " has dtype " + text +
                    "; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");

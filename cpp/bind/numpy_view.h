@@ -22,7 +22,8 @@ py::array as_array(const py::object& object);
 
 // An array as a View; `array` must outlive it.
 View view_of(const py::array& array, const std::string& name);
-std::optional<View> optional_view(const py::object& object, const std::string& name, py::array& owner);
+std::optional<View> optional_view(const py::object& object, const std::string& name,
+                                  py::array& owner);
 
 // Contiguous float32 without a copy; the Python layer has seen to that.
 std::optional<FloatArray> float_array(const py::object& object);

@@ -13,9 +13,12 @@ struct FeatureName {
 };
 
 constexpr FeatureName kFeatureNames[] = {
-    {kAvx2, "avx2"},           {kFma, "fma"},
-    {kF16c, "f16c"},           {kAvx512, "avx512"},
-    {kAvx512Bf16, "avx512bf16"}, {kAvx512Fp16, "avx512fp16"},
+    {kAvx2, "avx2"},
+    {kFma, "fma"},
+    {kF16c, "f16c"},
+    {kAvx512, "avx512"},
+    {kAvx512Bf16, "avx512bf16"},
+    {kAvx512Fp16, "avx512fp16"},
     {kAmxBf16, "amxbf16"},
 };
 
@@ -37,8 +40,8 @@ std::uint64_t enabled_states() {
   return (static_cast<std::uint64_t>(high) << 32) | low;
 }
 
-constexpr std::uint64_t kYmmStates = 0x6;     // SSE and upper YMM halves
-constexpr std::uint64_t kZmmStates = 0xE6;    // those, mask registers and ZMM
+constexpr std::uint64_t kYmmStates = 0x6;       // SSE and upper YMM halves
+constexpr std::uint64_t kZmmStates = 0xE6;      // those, mask registers and ZMM
 constexpr std::uint64_t kTileStates = 0x60000;  // tile configuration and tile data
 
 #endif
@@ -59,7 +62,7 @@ std::uint32_t detect_features() {
     if (bit(basic.c, 29)) features |= kF16c;
   }
   if ((states & kZmmStates) == kZmmStates) {
-    const bool foundation = bit(extended.b, 16) && bit(extended.b, 17);       // F, DQ
+    const bool foundation = bit(extended.b, 16) && bit(extended.b, 17);         // F, DQ
     const bool bytes_and_lengths = bit(extended.b, 30) && bit(extended.b, 31);  // BW, VL
     if (foundation && bytes_and_lengths) features |= kAvx512;
     if (bit(extended.d, 23)) features |= kAvx512Fp16;

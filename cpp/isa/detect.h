@@ -15,7 +15,7 @@ enum Feature : std::uint32_t {
   kAvx2 = 1u << 0,
   kFma = 1u << 1,
   kF16c = 1u << 2,
-  kAvx512 = 1u << 3,      // F, BW, DQ and VL together
+  kAvx512 = 1u << 3,  // F, BW, DQ and VL together
   kAvx512Bf16 = 1u << 4,
   kAvx512Fp16 = 1u << 5,
   kAmxBf16 = 1u << 6,

@@ -79,7 +79,8 @@ void use_isa(const std::string& name) {
   }
   std::string names;
   for (const std::string& known : available_isas()) names += (names.empty() ? "" : ", ") + known;
-  throw std::invalid_argument("instruction set '" + name + "' is unknown or not available here; available: " + names);
+  throw std::invalid_argument("instruction set '" + name +
+                              "' is unknown or not available here; available: " + names);
 }
 
 std::string cpu_features() { return feature_names(machine_features()); }

@@ -8,8 +8,8 @@ namespace numattn {
 namespace {
 
 // Phi(−t), the normal distribution's tail, for t >= 0: 2^h(t), h a minimax polynomial for
-// log2 Phi(−t) on [0, 8] (tools/fit_polynomials.py; |t · error| <= 5e-8). Phi(−8) = 6e-16 is nothing
-// beside float32, so larger t are limited to 8.
+// log2 Phi(−t) on [0, 8] (tools/fit_polynomials.py; |t · error| <= 5e-8). Phi(−8) = 6e-16 is
+// nothing beside float32, so larger t are limited to 8.
 inline Vec normal_tail(Vec t) {
   const Vec x = min(broadcast(8.0f), t);
   Vec h = broadcast(1.314317756850869e-07f);

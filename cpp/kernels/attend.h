@@ -159,8 +159,7 @@ inline void attend_keys(const AttendBlock& block, const TileFacts& facts, const 
       switch (group.vectors) {
         case 1: attend_tile<1>(block, group, keys, key_part, value_part, work, first); break;
         case 2: attend_tile<2>(block, group, keys, key_part, value_part, work, first); break;
-        default:
-          attend_tile<kTileVectors>(block, group, keys, key_part, value_part, work, first);
+        default: attend_tile<kTileVectors>(block, group, keys, key_part, value_part, work, first);
       }
     }
     j = tile_end;
@@ -189,7 +188,8 @@ inline RowResult finish_row(float peak, float sum, float sink) {
   return {weight / total, static_cast<float>(lse)};
 }
 
-// Rows [lane, lane + kWidth) of a group: write(row, d, values, count) gets output[d][lane] · factor.
+// Rows [lane, lane + kWidth) of a group: write(row, d, values, count) gets output[d][lane] ·
+// factor.
 template <class Write>
 inline void write_rows(const float* output, std::int64_t value_dim, int lane, int row_count,
                        Vec factor, const Write& write) {

@@ -27,7 +27,8 @@ inline void combine(const CombineRow& row) {
     for (std::int64_t d = 0; d < row.value_dim; d += Vec::kWidth) {
       const int count = lanes_left(d, row.value_dim);
       const Vec state = load_partial(row.workspace + d, count);
-      store_partial(row.workspace + d, fma(load_partial(from + d, count), broadcast(factor), state), count);
+      store_partial(row.workspace + d, fma(load_partial(from + d, count), broadcast(factor), state),
+                    count);
     }
   }
   const RowResult result = finish_row(peak, sum, row.sink);

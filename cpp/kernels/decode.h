@@ -1,7 +1,8 @@
 // Attention of few query rows over many keys: the head dimension lies in lanes, keys and values are
 // streamed once for all rows of their head. Same definition and same state as attend.h, row by row:
 //
-//   score[row][key] = Σ_d query[row][d] · key[key][d],   output[row][d] = Σ_key weight[row][key] · value[key][d]
+//   score[row][key] = Σ_d query[row][d] · key[key][d],   output[row][d] = Σ_key weight[row][key] ·
+//   value[key][d]
 //
 // Scores lie with keys contiguous, so masks and biases are read along their own rows.
 #pragma once
@@ -14,7 +15,8 @@ namespace {
 constexpr int kDecodeRows = 8;
 
 // Keys whose products with `Rows` rows are accumulated side by side: enough independent chains to
-// hide the latency of a fused multiply-add (4 cycles, up to 2 a cycle), few enough to stay in registers.
+// hide the latency of a fused multiply-add (4 cycles, up to 2 a cycle), few enough to stay in
+// registers.
 constexpr int keys_abreast(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : rows <= 4 ? 2 : 1; }
 
 template <int Rows, int Keys>
@@ -70,7 +72,8 @@ inline void score_rows(const float* query, std::int64_t query_stride, FloatRows 
 }
 
 // One row's raw scores become logits in place: the steps of score_tile(), keys in lanes.
-inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyTile keys, float* scores) {
+inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyTile keys,
+                          float* scores) {
   const Vec excluded = broadcast(-kInfinity);
   const Vec cap = broadcast(rules.softcap * kLog2E);
   const Vec slope = broadcast(row.alibi_slope * -kLog2E);
@@ -78,7 +81,9 @@ inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyTile 
   for (int i = 0; i < Vec::kWidth; ++i) ramp[i] = static_cast<float>(i);
   const auto limited = [&keys](std::int64_t key) {
     const std::int64_t relative = key - keys.begin;
-    return broadcast(static_cast<float>(relative < 0 ? 0 : relative > keys.count ? keys.count : relative));
+    return broadcast(static_cast<float>(relative < 0            ? 0
+                                        : relative > keys.count ? keys.count
+                                                                : relative));
   };
   const Vec begin = limited(row.key_begin);
   const Vec end = limited(row.key_end);
@@ -173,10 +178,10 @@ inline void decode_tile(const AttendBlock& block, KeyTile keys, bool all_visible
   const std::int64_t score_stride = padded_floats(facts.key_block);
   const FloatRows key = float_rows(block.key, keys.begin, keys.count, block.head_dim, work.key);
   switch (block.row_count) {
-#define NUMATTN_SCORE_ROWS(rows)                                                               \
-  case rows:                                                                                   \
-    score_rows<rows>(work.query, query_stride, key, keys.count, block.head_dim, work.score,    \
-                     score_stride);                                                            \
+#define NUMATTN_SCORE_ROWS(rows)                                                            \
+  case rows:                                                                                \
+    score_rows<rows>(work.query, query_stride, key, keys.count, block.head_dim, work.score, \
+                     score_stride);                                                         \
     break;
     NUMATTN_SCORE_ROWS(1)
     NUMATTN_SCORE_ROWS(2)
@@ -195,13 +200,17 @@ inline void decode_tile(const AttendBlock& block, KeyTile keys, bool all_visible
     finish_scores(block.rows[r], block.rules, keys, scores);
     alpha[r] = update_row(keys.count, scores, work.peak + r, work.sum + r);
   }
-  const FloatRows value = float_rows(block.value, keys.begin, keys.count, block.value_dim, work.value);
+  const FloatRows value =
+      float_rows(block.value, keys.begin, keys.count, block.value_dim, work.value);
   if (!all_visible && has_nonfinite(value, keys.count, block.value_dim)) {
-    add_visible_value_rows(block, keys, value, work.score, score_stride, alpha, work.output, output_stride);
+    add_visible_value_rows(block, keys, value, work.score, score_stride, alpha, work.output,
+                           output_stride);
   } else if (block.row_count <= 4) {
-    add_value_rows<4>(block, value, keys.count, work.score, score_stride, alpha, work.output, output_stride);
+    add_value_rows<4>(block, value, keys.count, work.score, score_stride, alpha, work.output,
+                      output_stride);
   } else {
-    add_value_rows<2>(block, value, keys.count, work.score, score_stride, alpha, work.output, output_stride);
+    add_value_rows<2>(block, value, keys.count, work.score, score_stride, alpha, work.output,
+                      output_stride);
   }
 }
 
@@ -211,7 +220,8 @@ inline void begin_decode(const AttendBlock& block, const Workspace& work) {
   const Vec factor = broadcast(block.rules.scale * kLog2E);
   for (int r = 0; r < block.row_count; ++r) {
     float* query = work.query + r * query_stride;
-    copy_row(block.rows[r].query, block.query_dtype, block.query_column_stride, block.head_dim, query);
+    copy_row(block.rows[r].query, block.query_dtype, block.query_column_stride, block.head_dim,
+             query);
     for (std::int64_t d = 0; d < block.head_dim; d += Vec::kWidth) {
       const int count = lanes_left(d, block.head_dim);
       store_partial(query + d, load_partial(query + d, count) * factor, count);

@@ -32,7 +32,8 @@ inline void pack_weight(const PackWeight& pack) {
                         : zero();
       }
       transpose(square);
-      for (int i = 0; i < count; ++i) store(pack.packed + (k + i) * kPanelColumns + lane, square[i]);
+      for (int i = 0; i < count; ++i)
+        store(pack.packed + (k + i) * kPanelColumns + lane, square[i]);
     }
   }
 }
@@ -50,7 +51,8 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
         store(at, Add ? load(at) + sum : sum);
       };
       multiply_rows<kTileVectors>(
-          rows, {depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns}, finish);
+          rows, {depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns},
+          finish);
     }
   }
 }
@@ -83,7 +85,8 @@ inline void write_panel(const GemmBlock& block, int first, int row_count, std::i
       if (block.residual != nullptr) {
         const char* from = block.residual + row * block.residual_row_stride +
                            (column + n) * block.residual_column_stride;
-        value = value + read_elements(from, block.output_dtype, block.residual_column_stride, lanes);
+        value =
+            value + read_elements(from, block.output_dtype, block.residual_column_stride, lanes);
       }
       write_elements(output + n * item, block.output_dtype, value, lanes);
     }

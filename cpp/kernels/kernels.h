@@ -19,31 +19,31 @@ struct Matrix {
 
 // One query row of a block: a pair (query head, query position) that reads one key head.
 struct QueryRow {
-  const char* query;          // head_dim elements
-  char* output;               // value_dim contiguous elements; null when partial results are kept
-  float* lse;                 // null when not wanted
-  const char* mask;           // elements over keys, from key 0; null without a mask
-  const char* bias;           // likewise
-  std::int64_t key_begin;     // the row's span: structure lets it see [key_begin, key_end)
+  const char* query;       // head_dim elements
+  char* output;            // value_dim contiguous elements; null when partial results are kept
+  float* lse;              // null when not wanted
+  const char* mask;        // elements over keys, from key 0; null without a mask
+  const char* bias;        // likewise
+  std::int64_t key_begin;  // the row's span: structure lets it see [key_begin, key_end)
   std::int64_t key_end;
-  std::int64_t position;      // where the row stands among the keys
+  std::int64_t position;  // where the row stands among the keys
   float alibi_slope;
-  float sink;                 // an extra logit; −inf is none
+  float sink;  // an extra logit; −inf is none
 };
 
 // The state of an online softmax over some of the keys, in base 2:
 //   peak = max s₂,   sum = Σ 2^(s₂ − peak),   output = Σ 2^(s₂ − peak) · v,   s₂ = s · log2 e.
 // States over disjoint keys combine exactly (kernels/combine.h).
 struct PartialState {
-  float* output;              // row_count × value_dim
-  float* peak;                // row_count
-  float* sum;                 // row_count
+  float* output;  // row_count × value_dim
+  float* peak;    // row_count
+  float* sum;     // row_count
 };
 
 // How a raw score becomes a logit, alike for all rows of a block.
 struct ScoreRules {
   float scale;
-  float softcap;              // 0 is none
+  float softcap;  // 0 is none
   bool alibi;
   DType bias_dtype;
   std::int64_t mask_key_stride;  // bytes from one key to the next; 0 repeats one element
@@ -63,7 +63,7 @@ struct AttendBlock {
   Matrix key;
   Matrix value;
   ScoreRules rules;
-  std::int64_t key_begin;     // this visit looks at keys [key_begin, key_end) only
+  std::int64_t key_begin;  // this visit looks at keys [key_begin, key_end) only
   std::int64_t key_end;
   bool begin;
   bool end;
@@ -73,14 +73,14 @@ struct AttendBlock {
 
 // Exact weights of one query block: rows[i].output is a float32 row of key_count weights.
 struct WeightsBlock {
-  AttendBlock scores;           // value, value_dim, output_dtype and partial are not read
+  AttendBlock scores;  // value, value_dim, output_dtype and partial are not read
   std::int64_t key_count;
 };
 
 // Results of one row over several key splits, combined, normalised and written.
 struct CombineRow {
-  const float* outputs;         // split s: outputs + s · output_stride, value_dim floats
-  const float* peaks;           // split s: peaks[s · peak_stride]
+  const float* outputs;  // split s: outputs + s · output_stride, value_dim floats
+  const float* peaks;    // split s: peaks[s · peak_stride]
   const float* sums;
   std::int64_t output_stride;
   std::int64_t peak_stride;
@@ -90,7 +90,7 @@ struct CombineRow {
   char* output;
   float* lse;
   float sink;
-  float* workspace;             // value_dim floats
+  float* workspace;  // value_dim floats
 };
 
 enum class Activation : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
@@ -103,8 +103,8 @@ struct PackWeight {
   Matrix weight;
   std::int64_t row_count;
   std::int64_t depth;
-  std::int64_t panel;           // which panel
-  float* packed;                // depth · kPanelColumns floats
+  std::int64_t panel;  // which panel
+  float* packed;       // depth · kPanelColumns floats
 };
 
 // out[i][n] = activation(Σ_k x[i][k] · weight[n][k] + bias[n]) + residual[i][n] for one block of
@@ -113,18 +113,18 @@ struct GemmBlock {
   Matrix x;
   int row_count;
   std::int64_t depth;
-  const float* panels;          // the first panel of the block
-  std::int64_t first_column;    // the output feature at which it starts
-  std::int64_t column_count;    // features of the block
-  const float* bias;            // of the first feature; null without
+  const float* panels;        // the first panel of the block
+  std::int64_t first_column;  // the output feature at which it starts
+  std::int64_t column_count;  // features of the block
+  const float* bias;          // of the first feature; null without
   Activation activation;
-  const char* residual;         // element (row 0, first feature); null without
+  const char* residual;  // element (row 0, first feature); null without
   std::int64_t residual_row_stride;
   std::int64_t residual_column_stride;
-  DType output_dtype;           // of residual and output
-  char* output;                 // element (row 0, first feature), columns contiguous
+  DType output_dtype;  // of residual and output
+  char* output;        // element (row 0, first feature), columns contiguous
   std::int64_t output_row_stride;
-  float* workspace;             // gemm_workspace() floats
+  float* workspace;  // gemm_workspace() floats
 };
 
 // out = (x − mean) / sqrt(variance + epsilon) · weight + bias, row by row.
@@ -133,20 +133,20 @@ struct NormRows {
   std::int64_t row_count;
   std::int64_t width;
   const float* weight;
-  const float* bias;            // null without
+  const float* bias;  // null without
   float epsilon;
   DType output_dtype;
   char* output;
   std::int64_t output_row_stride;
-  float* workspace;             // width floats
+  float* workspace;  // width floats
 };
 
 // Sizes a kernel works in; they shape the plan, and so the result's rounding.
 struct TileFacts {
-  int lane_group;      // query rows that share a vector register group
-  int key_block;       // keys per tile
-  int decode_rows;     // up to so many rows the decode kernel is used
-  int vector_width;    // float32 lanes of a register
+  int lane_group;    // query rows that share a vector register group
+  int key_block;     // keys per tile
+  int decode_rows;   // up to so many rows the decode kernel is used
+  int vector_width;  // float32 lanes of a register
 };
 
 struct Kernels {
@@ -176,14 +176,15 @@ static inline bool reads_in_place(const Matrix& matrix) {
 }
 
 struct WorkspaceNeeds {
-  int row_capacity;          // query rows of a block, whole lane groups (decode: rows)
+  int row_capacity;  // query rows of a block, whole lane groups (decode: rows)
   std::int64_t head_dim;
-  std::int64_t value_dim;    // 0 where no output is accumulated
-  bool mask, bias;           // dense ones are laid out tile by tile
-  bool key_copy, value_copy; // tiles that cannot be read in place
+  std::int64_t value_dim;     // 0 where no output is accumulated
+  bool mask, bias;            // dense ones are laid out tile by tile
+  bool key_copy, value_copy;  // tiles that cannot be read in place
 };
 
-static inline AttendWorkspace attend_workspace(const TileFacts& facts, const WorkspaceNeeds& needs) {
+static inline AttendWorkspace attend_workspace(const TileFacts& facts,
+                                               const WorkspaceNeeds& needs) {
   AttendWorkspace at{};
   std::int64_t next = 0;
   const auto take = [&next](std::int64_t floats) {
@@ -214,8 +215,8 @@ constexpr int kGemmRows = 64;
 // Lane groups of one query block at most: how often a copied tile of keys is used.
 constexpr int kMostLaneGroups = 12;
 
-// The workspace of gemm: a tile of sums, and the block's rows as float32 where they cannot be read in
-// place.
+// The workspace of gemm: a tile of sums, and the block's rows as float32 where they cannot be read
+// in place.
 static inline std::int64_t gemm_workspace(std::int64_t block_rows, std::int64_t depth, bool copy) {
   return kGemmRows * kPanelColumns + (copy ? block_rows * padded_floats(depth) : 0);
 }

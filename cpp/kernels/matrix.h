@@ -116,7 +116,8 @@ inline bool has_nonfinite(FloatRows rows, std::int64_t row_count, std::int64_t w
     const float* from = rows.data + row * rows.stride;
     for (std::int64_t column = 0; column < width; column += Vec::kWidth) {
       const int count = lanes_left(column, width);
-      const Vec values = count == Vec::kWidth ? load(from + column) : load_partial(from + column, count);
+      const Vec values =
+          count == Vec::kWidth ? load(from + column) : load_partial(from + column, count);
       sum = fma(values, zero(), sum);
     }
   }

@@ -1,6 +1,7 @@
 // Layer normalisation over the last axis, in two passes over a float32 copy of the row:
 //
-//   mean = Σ x / n,   variance = Σ (x − mean)² / n,   y = (x − mean) / √(variance + ε) · weight + bias
+//   mean = Σ x / n,   variance = Σ (x − mean)² / n,   y = (x − mean) / √(variance + ε) · weight +
+//   bias
 #pragma once
 
 #include <cmath>

@@ -22,14 +22,14 @@ constexpr float kLargest = 3.4028234663852886e38f;
 struct LaneGroup {
   const QueryRow* rows;
   int row_count;
-  int vectors;                // registers that hold row_count lanes
-  std::int64_t span_begin;    // union of the rows' spans
+  int vectors;              // registers that hold row_count lanes
+  std::int64_t span_begin;  // union of the rows' spans
   std::int64_t span_end;
   std::int64_t shared_begin;  // intersection of the rows' spans
   std::int64_t shared_end;
-  bool shared_mask;           // all rows read the same mask elements
+  bool shared_mask;  // all rows read the same mask elements
   bool shared_bias;
-  const float* query;         // [head_dim][kLaneGroup]
+  const float* query;  // [head_dim][kLaneGroup]
 };
 
 struct KeyTile {
@@ -38,8 +38,10 @@ struct KeyTile {
 };
 
 inline LaneGroup lane_group(const QueryRow* rows, int row_count, const float* query) {
-  LaneGroup group{rows, row_count, (row_count + Vec::kWidth - 1) / Vec::kWidth,
-                  INT64_MAX, INT64_MIN, INT64_MIN, INT64_MAX, true, true, query};
+  LaneGroup group{rows,      row_count, (row_count + Vec::kWidth - 1) / Vec::kWidth,
+                  INT64_MAX, INT64_MIN, INT64_MIN,
+                  INT64_MAX, true,      true,
+                  query};
   for (int i = 0; i < row_count; ++i) {
     const QueryRow& row = rows[i];
     group.shared_mask &= row.mask == rows[0].mask;
@@ -65,12 +67,13 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
       const int columns = lanes_left(d, block.head_dim);
       Vec square[Vec::kWidth];
       for (int i = 0; i < Vec::kWidth; ++i) {
-        square[i] = lane + i < row_count
-                        ? read_elements(rows[lane + i].query + d * item, block.query_dtype, item, columns)
-                        : zero();
+        square[i] = lane + i < row_count ? read_elements(rows[lane + i].query + d * item,
+                                                         block.query_dtype, item, columns)
+                                         : zero();
       }
       transpose(square);
-      for (int j = 0; j < columns; ++j) store(packed + (d + j) * kLaneGroup + lane, square[j] * factor);
+      for (int j = 0; j < columns; ++j)
+        store(packed + (d + j) * kLaneGroup + lane, square[j] * factor);
     }
   }
 }
@@ -79,7 +82,8 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
 enum class Excluded { kNone, kSome, kAll };
 
 // tile[key][lane] from one dense operand whose row i starts at field(rows[i]); a shared operand
-// fills tile[key] instead. Lanes beyond the last row repeat it, so that they do not blur the answer.
+// fills tile[key] instead. Lanes beyond the last row repeat it, so that they do not blur the
+// answer.
 template <class Field>
 inline Excluded gather_tile(const LaneGroup& group, KeyTile keys, DType dtype, std::int64_t stride,
                             bool shared, float excluded, const Field& field, float* tile) {
@@ -108,7 +112,8 @@ inline Excluded gather_tile(const LaneGroup& group, KeyTile keys, DType dtype, s
       }
       Vec square[Vec::kWidth];
       for (int i = 0; i < Vec::kWidth; ++i) {
-        square[i] = row_vector(lane + i < group.row_count ? lane + i : group.row_count - 1, j, count);
+        square[i] =
+            row_vector(lane + i < group.row_count ? lane + i : group.row_count - 1, j, count);
       }
       transpose(square);
       for (int k = 0; k < count; ++k) store(tile + (j + k) * kLaneGroup + lane, square[k]);
@@ -154,7 +159,8 @@ inline void multiply_keys(const LaneGroup& group, FloatRows key, std::int64_t ke
       store(to + m * kLaneGroup + v * Vec::kWidth, sum);
     };
     multiply_rows<Vectors>(
-        rows, {head_dim, key.data + j * key.stride, key.stride, 1, group.query, kLaneGroup}, finish);
+        rows, {head_dim, key.data + j * key.stride, key.stride, 1, group.query, kLaneGroup},
+        finish);
   }
 }
 
@@ -270,19 +276,21 @@ inline bool wholly_visible(const LaneGroup& group, KeyTile keys) {
 // Base-2 logits of the tile into work.score. False: a mask or bias excludes all of it, nothing of
 // the keys was read, and no score was written.
 template <int Vectors>
-inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys, FloatRows key,
-                       const Workspace& work) {
+inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
+                       FloatRows key, const Workspace& work) {
   const ScoreRules& rules = block.rules;
   Excluded mask = Excluded::kNone;
   if (group.rows[0].mask != nullptr) {
-    mask = gather_tile(group, keys, DType::kBool, rules.mask_key_stride, group.shared_mask, 0.0f,
-                       [](const QueryRow& row) { return row.mask; }, work.mask);
+    mask = gather_tile(
+        group, keys, DType::kBool, rules.mask_key_stride, group.shared_mask, 0.0f,
+        [](const QueryRow& row) { return row.mask; }, work.mask);
     if (mask == Excluded::kAll) return false;
   }
   const bool has_bias = group.rows[0].bias != nullptr;
-  if (has_bias && gather_tile(group, keys, rules.bias_dtype, rules.bias_key_stride, group.shared_bias,
-                            -kInfinity, [](const QueryRow& row) { return row.bias; },
-                            work.bias) == Excluded::kAll) {
+  if (has_bias &&
+      gather_tile(
+          group, keys, rules.bias_dtype, rules.bias_key_stride, group.shared_bias, -kInfinity,
+          [](const QueryRow& row) { return row.bias; }, work.bias) == Excluded::kAll) {
     return false;
   }
   multiply_keys<Vectors>(group, key, keys.count, block.head_dim, work.score);

@@ -14,7 +14,8 @@ namespace {
 //
 // AVX-512, 192 keys: 36 KiB of scores leave the first-level cache, but each tile's values are added
 // to the output once per 192 keys, not once per 64, and its three streams need a load in eight
-// cycles. Measured on Zen 4, f32, S2048: 64 keys 95, 96 keys 98, 192 keys 101, 256 keys 102 GFLOP/s.
+// cycles. Measured on Zen 4, f32, S2048: 64 keys 95, 96 keys 98, 192 keys 101, 256 keys 102
+// GFLOP/s.
 constexpr int kKeyBlock = kTileRows == 8 ? 192 : 96;
 
 constexpr TileFacts kFacts{kLaneGroup, kKeyBlock, kDecodeRows, Vec::kWidth};

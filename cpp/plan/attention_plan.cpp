@@ -12,8 +12,8 @@ constexpr std::int64_t kBlockRows = 96;
 // Keys per split, rounded to key blocks: enough that combining the states is nothing.
 constexpr std::int64_t kSplitKeys = 1152;
 
-// Keys per visit at head dimension 128, rounded to key blocks: 96 rows · 4,608 keys · 512 flops take
-// some 10 ms on the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
+// Keys per visit at head dimension 128, rounded to key blocks: 96 rows · 4,608 keys · 512 flops
+// take some 10 ms on the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
 constexpr std::int64_t kVisitKeys = 4608;
 
 // About what one core does in the time that waking another takes.
@@ -54,7 +54,8 @@ std::int64_t AttentionPlan::scratch_bytes(int threads) const {
 
 int AttentionPlan::useful_threads() const {
   const double most = std::max(1.0, flops / kFlopsPerThread);
-  return static_cast<int>(std::min({most, static_cast<double>(std::max<std::int64_t>(items, 1)), 65536.0}));
+  return static_cast<int>(
+      std::min({most, static_cast<double>(std::max<std::int64_t>(items, 1)), 65536.0}));
 }
 
 AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape,
@@ -64,10 +65,12 @@ AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape
   AttentionPlan plan = cut(facts, shape, rows_per_head, decode, rows_per_head <= kBlockRows);
   const int capacity = static_cast<int>(
       decode ? facts.decode_rows
-             : divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
-  const WorkspaceNeeds workspace{capacity, shape.head_dim, shape.value_dim, needs.mask, needs.bias,
-                                 needs.key_copy, needs.value_copy};
-  plan.workspace_floats = std::max(attend_workspace(facts, workspace).total, padded_floats(shape.value_dim));
+             : divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) *
+                   facts.lane_group);
+  const WorkspaceNeeds workspace{capacity,   shape.head_dim, shape.value_dim, needs.mask,
+                                 needs.bias, needs.key_copy, needs.value_copy};
+  plan.workspace_floats =
+      std::max(attend_workspace(facts, workspace).total, padded_floats(shape.value_dim));
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
   }
@@ -83,8 +86,8 @@ AttentionPlan plan_weights(const TileFacts& facts, const AttentionShape& shape, 
   plan.block_rows = facts.lane_group;
   plan.blocks = divide_up(plan.rows_per_head, plan.block_rows);
   plan.items = shape.batch * shape.kv_heads * plan.blocks;
-  const WorkspaceNeeds workspace{facts.lane_group, shape.head_dim, 0, needs.mask, needs.bias,
-                                 needs.key_copy, false};
+  const WorkspaceNeeds workspace{facts.lane_group, shape.head_dim, 0,    needs.mask,
+                                 needs.bias,       needs.key_copy, false};
   plan.workspace_floats = attend_workspace(facts, workspace).total;
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
                static_cast<double>(rows) * static_cast<double>(shape.keys) *

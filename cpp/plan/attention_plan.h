@@ -32,18 +32,18 @@ struct TileNeeds {
 };
 
 struct AttentionPlan {
-  bool decode;                     // few query rows: the head dimension lies in lanes
-  std::int64_t rows_per_head;      // query rows that read one key head
-  std::int64_t block_rows;         // of them, at most so many per query block
-  std::int64_t blocks;             // query blocks per key head
+  bool decode;                 // few query rows: the head dimension lies in lanes
+  std::int64_t rows_per_head;  // query rows that read one key head
+  std::int64_t block_rows;     // of them, at most so many per query block
+  std::int64_t blocks;         // query blocks per key head
   std::int64_t key_block;
-  std::int64_t split_keys;         // keys per split; `keys` when not split
+  std::int64_t split_keys;  // keys per split; `keys` when not split
   std::int64_t splits;
-  std::int64_t visit_keys;         // keys between two looks at a pending interrupt
-  std::int64_t items;              // work items: batch · kv_heads · blocks · splits
-  std::int64_t workspace_floats;   // per thread, inside a kernel
-  std::int64_t partial_floats;     // of all partial states together
-  double flops;                    // multiplications and additions over visible pairs, at most
+  std::int64_t visit_keys;        // keys between two looks at a pending interrupt
+  std::int64_t items;             // work items: batch · kv_heads · blocks · splits
+  std::int64_t workspace_floats;  // per thread, inside a kernel
+  std::int64_t partial_floats;    // of all partial states together
+  double flops;                   // multiplications and additions over visible pairs, at most
 
   // Everything a call of so many threads allocates.
   std::int64_t scratch_bytes(int threads) const;

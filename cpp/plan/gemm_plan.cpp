@@ -19,11 +19,11 @@ constexpr double kFlopsPerThread = 4e5;
 
 int GemmPlan::useful_threads() const {
   const double most = std::max(1.0, flops / kFlopsPerThread);
-  return static_cast<int>(std::min({most, static_cast<double>(std::max<std::int64_t>(items, 1)), 65536.0}));
+  return static_cast<int>(
+      std::min({most, static_cast<double>(std::max<std::int64_t>(items, 1)), 65536.0}));
 }
 
-GemmPlan plan_gemm(std::int64_t rows, std::int64_t features,
-                   std::int64_t depth, bool copies_rows) {
+GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies_rows) {
   GemmPlan plan{};
   const std::int64_t fitting = kRowBytes / (4 * std::max<std::int64_t>(depth, 1));
   plan.block_rows = std::clamp<std::int64_t>(fitting / kGemmRows * kGemmRows, kGemmRows, kMostRows);
@@ -37,7 +37,8 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features,
   plan.panel_groups = (plan.panels + plan.panels_per_item - 1) / plan.panels_per_item;
   plan.items = plan.row_blocks * plan.panel_groups;
   plan.workspace_floats = gemm_workspace(std::min(rows, plan.block_rows), depth, copies_rows);
-  plan.flops = 2.0 * static_cast<double>(rows) * static_cast<double>(features) * static_cast<double>(depth);
+  plan.flops =
+      2.0 * static_cast<double>(rows) * static_cast<double>(features) * static_cast<double>(depth);
   return plan;
 }
 

@@ -8,9 +8,9 @@
 namespace numattn {
 
 struct GemmPlan {
-  std::int64_t block_rows;      // rows of an item, which stay in the second-level cache
+  std::int64_t block_rows;  // rows of an item, which stay in the second-level cache
   std::int64_t row_blocks;
-  std::int64_t panels;          // of all output features
+  std::int64_t panels;  // of all output features
   std::int64_t panels_per_item;
   std::int64_t panel_groups;
   std::int64_t items;
@@ -20,7 +20,6 @@ struct GemmPlan {
   int useful_threads() const;
 };
 
-GemmPlan plan_gemm(std::int64_t rows, std::int64_t features,
-                   std::int64_t depth, bool copies_rows);
+GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies_rows);
 
 }  // namespace numattn

@@ -33,12 +33,13 @@ class Worker {
 namespace detail {
 
 using Item = void (*)(const void* body, std::int64_t index, Worker& worker);
-Outcome run_items(std::int64_t count, int threads, InterruptCheck check, Item item, const void* body);
+Outcome run_items(std::int64_t count, int threads, InterruptCheck check, Item item,
+                  const void* body);
 
 }  // namespace detail
 
-// body(index, worker) for every index in [0, count), on at most `threads` threads, in no fixed order.
-// The body must not throw. kInterrupted: some items were not run, or not to their end.
+// body(index, worker) for every index in [0, count), on at most `threads` threads, in no fixed
+// order. The body must not throw. kInterrupted: some items were not run, or not to their end.
 template <class Body>
 Outcome parallel_for(std::int64_t count, int threads, InterruptCheck check, const Body& body) {
   const auto item = [](const void* erased, std::int64_t index, Worker& worker) {

@@ -1,4 +1,4 @@
-"""The compiled core; its only callers are the modules of this package, which say what things mean."""
+"""The compiled core; only the modules of this package call it, and they say what things mean."""
 
 from typing import Any
 

@@ -185,8 +185,9 @@ def _require_apart(out: Array, inputs: dict[str, ArrayLike | None]) -> None:
 def _overlap(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
+    shares_memory: Any = np.shares_memory  # its annotation knows only two kinds of max_work
     try:
-        return bool(np.shares_memory(a, b, max_work=100_000))
+        return bool(shares_memory(a, b, max_work=100_000))
     except Exception:  # np.exceptions.TooHardError, np.TooHardError before NumPy 1.25
         return True
 

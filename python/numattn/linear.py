@@ -63,7 +63,7 @@ class Linear:
         self, weight: ArrayLike, bias: ArrayLike | None = None, *, dtype: DTypeLike | None = None
     ) -> None:
         if dtype is not None and np.dtype(dtype) != np.float32:
-            raise ValueError(f"dtype must be float32, not {np.dtype(dtype)}: packed weights are float32")
+            raise ValueError(f"dtype must be float32, the storage type, not {np.dtype(dtype)}")
         self._packed = _core.PackedLinear(
             np.asarray(weight), None if bias is None else as_float_vector("bias", bias)
         )

@@ -74,8 +74,8 @@ class MultiHeadAttention:
         if rope is not None:
             raise ValueError("rope must be None: rotary positions are not available here")
         self.num_heads = bounded_integer("num_heads", num_heads)
-        self.num_kv_heads = (
-            self.num_heads if num_kv_heads is None else bounded_integer("num_kv_heads", num_kv_heads)
+        self.num_kv_heads = bounded_integer(
+            "num_kv_heads", self.num_heads if num_kv_heads is None else num_kv_heads
         )
         self._weights = {
             "wq": _matrix("wq", wq), "wk": _matrix("wk", wk), "wv": _matrix("wv", wv)
@@ -222,7 +222,8 @@ class MultiHeadAttention:
         if cache is not None:
             raise ValueError("cache must be None: caches are not available here")
         rows = _rows("x", x)
-        q, k, v = self._project(rows, None if context is None else _rows("context", context), num_threads)
+        source = None if context is None else _rows("context", context)
+        q, k, v = self._project(rows, source, num_threads)
         score: dict[str, Any] = {
             "mask": mask, "bias": bias, "is_causal": is_causal, "q_offset": q_offset,
             "window": window, "scale": scale, "softcap": softcap, "kv_lens": kv_lens,

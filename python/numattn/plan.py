@@ -123,5 +123,6 @@ def _dtype(dtype: Any) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError:
             raise TypeError("dtype bfloat16 needs the package ml_dtypes") from None
-        return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype)
+        dtype = ml_dtypes.bfloat16
+    result: np.dtype[Any] = np.dtype(dtype)
+    return result

@@ -58,10 +58,12 @@ void memory_grows_with_threads_not_with_length() {
 void needs_take_memory() {
   const AttentionShape shape{2, 4, 4, 200, 200, 64, 64};
   const std::int64_t plain = numattn::plan_attention(kWide, shape, kNothing).workspace_floats;
-  for (const TileNeeds needs : {TileNeeds{true, false, false, false}, TileNeeds{false, true, false, false},
-                                TileNeeds{false, false, true, false}, TileNeeds{false, false, false, true}}) {
+  for (const TileNeeds needs :
+       {TileNeeds{true, false, false, false}, TileNeeds{false, true, false, false},
+        TileNeeds{false, false, true, false}, TileNeeds{false, false, false, true}}) {
     const std::int64_t more = numattn::plan_attention(kWide, shape, needs).workspace_floats;
-    expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more), as_long(plain));
+    expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more),
+           as_long(plain));
   }
 }
 

@@ -47,8 +47,10 @@ void rounds_to_nearest_even() {
     const auto middle = static_cast<float>((low + high) / 2);
     const std::uint16_t even = (bits & 1u) == 0 ? lower : upper;
     expect(float16_from_float(middle) == even, "float16 tie above %04x", bits);
-    expect(float16_from_float(std::nextafter(middle, 0.0f)) == lower, "float16 below tie %04x", bits);
-    expect(float16_from_float(std::nextafter(middle, INFINITY)) == upper, "float16 above tie %04x", bits);
+    expect(float16_from_float(std::nextafter(middle, 0.0f)) == lower, "float16 below tie %04x",
+           bits);
+    expect(float16_from_float(std::nextafter(middle, INFINITY)) == upper, "float16 above tie %04x",
+           bits);
   }
   expect(float16_from_float(65519.9f) == 0x7BFF && float16_from_float(65520.0f) == 0x7C00,
          "float16 overflow at the tie beyond the largest");

@@ -34,7 +34,7 @@ struct AttentionParams {
   View q, k, v;
   std::optional<View> mask, bias;
   bool is_causal = false;
-  IntArray q_offset;               // 1 or B values; none is 0
+  IntArray q_offset;  // 1 or B values; none is 0
   std::int64_t window_left = -1;
   std::int64_t window_right = -1;
   std::optional<double> scale;
@@ -43,7 +43,7 @@ struct AttentionParams {
   std::optional<FloatArray> alibi_slopes;
   std::optional<FloatArray> sinks;
   Layout layout = Layout::kBhsd;
-  int num_threads = 0;             // 0 is no limit
+  int num_threads = 0;  // 0 is no limit
 };
 
 // A checked call in canonical form: rank 4, (batch, head, position, element), broadcast strides 0.
@@ -76,8 +76,9 @@ using Interrupt = bool (*)();
 AttentionProblem check_attention(const AttentionParams& params);
 void check_attention_output(const AttentionProblem& problem, const View& output);
 
-// Writes `output` and, where not null, lse (batch, query_heads, queries), contiguous float32. False:
-// interrupted, and the output is unspecified. Throws std::bad_alloc before anything is written.
+// Writes `output` and, where not null, lse (batch, query_heads, queries), contiguous float32.
+// False: interrupted, and the output is unspecified. Throws std::bad_alloc before anything is
+// written.
 bool run_attention(const AttentionProblem& problem, const View& output, float* lse,
                    Interrupt interrupt);
 

@@ -8,10 +8,10 @@
 #include <cstring>
 
 // X(enumerator, name, bytes)
-#define NUMATTN_DTYPES(X)          \
-  X(kFloat32, "float32", 4)        \
-  X(kFloat16, "float16", 2)        \
-  X(kBFloat16, "bfloat16", 2)      \
+#define NUMATTN_DTYPES(X)     \
+  X(kFloat32, "float32", 4)   \
+  X(kFloat16, "float16", 2)   \
+  X(kBFloat16, "bfloat16", 2) \
   X(kBool, "bool", 1)
 
 namespace numattn {

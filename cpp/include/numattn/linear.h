@@ -24,10 +24,10 @@ class PackedLinear {
   std::int64_t out_features() const { return out_features_; }
 
   struct Call {
-    View x;                         // (rows, in_features)
-    std::string activation;         // "" is none
-    std::optional<View> residual;   // (rows, out_features)
-    View output;                    // likewise, x's dtype, last dimension contiguous
+    View x;                        // (rows, in_features)
+    std::string activation;        // "" is none
+    std::optional<View> residual;  // (rows, out_features)
+    View output;                   // likewise, x's dtype, last dimension contiguous
     int num_threads = 0;
   };
   // Throws before anything is written. False: interrupted.
@@ -42,8 +42,8 @@ class PackedLinear {
 
 // (x − mean) / sqrt(variance + epsilon) · weight + bias over the last of two dimensions.
 struct LayerNormParams {
-  View x, output;                   // (rows, width)
-  View weight;                      // (width), contiguous float32, as is bias
+  View x, output;  // (rows, width)
+  View weight;     // (width), contiguous float32, as is bias
   std::optional<View> bias;
   double epsilon = 1e-5;
   int num_threads = 0;

@@ -11,11 +11,11 @@ int get_num_threads();
 
 // What bounds the number of threads; 0 where nothing is set.
 struct ThreadLimits {
-  int process;      // set_num_threads()
-  int openmp;       // omp_get_max_threads()
-  int affinity;     // processors this process may run on
-  int cgroup;       // the CPU quota of the control group, rounded down, at least 1
-  bool nested;      // inside somebody else's parallel region: 1 thread
+  int process;   // set_num_threads()
+  int openmp;    // omp_get_max_threads()
+  int affinity;  // processors this process may run on
+  int cgroup;    // the CPU quota of the control group, rounded down, at least 1
+  bool nested;   // inside somebody else's parallel region: 1 thread
 };
 
 ThreadLimits thread_limits();

@@ -65,12 +65,14 @@ inline Vec select(Mask mask, Vec a, Vec b) {
 }
 
 inline float reduce_add(Vec a) {
-  const __m128 fours = _mm_add_ps(_mm256_castps256_ps128(a.lanes), _mm256_extractf128_ps(a.lanes, 1));
+  const __m128 fours =
+      _mm_add_ps(_mm256_castps256_ps128(a.lanes), _mm256_extractf128_ps(a.lanes, 1));
   const __m128 twos = _mm_add_ps(fours, _mm_movehl_ps(fours, fours));
   return _mm_cvtss_f32(_mm_add_ss(twos, _mm_movehdup_ps(twos)));
 }
 inline float reduce_max(Vec a) {
-  const __m128 fours = _mm_max_ps(_mm256_castps256_ps128(a.lanes), _mm256_extractf128_ps(a.lanes, 1));
+  const __m128 fours =
+      _mm_max_ps(_mm256_castps256_ps128(a.lanes), _mm256_extractf128_ps(a.lanes, 1));
   const __m128 twos = _mm_max_ps(fours, _mm_movehl_ps(fours, fours));
   return _mm_cvtss_f32(_mm_max_ss(twos, _mm_movehdup_ps(twos)));
 }
@@ -90,8 +92,7 @@ inline Vec load_bfloat16(const std::uint16_t* from) {
 inline void store_bfloat16(std::uint16_t* to, Vec a) {
   const __m256i bits = _mm256_castps_si256(a.lanes);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  const __m256i rounded =
-      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
   const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
   const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a.lanes, a.lanes, _CMP_UNORD_Q));
   const __m256i kept = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);

@@ -1,7 +1,8 @@
 // Vec over AVX-512 (F, BW, DQ, VL): 16 float32 lanes. Operations as defined in vec/scalar.h.
 #pragma once
 
-// GCC 11 and 12 warn of their own _mm512_undefined_*() wherever an intrinsic is inlined (GCC bug 105593).
+// GCC 11 and 12 warn of their own _mm512_undefined_*() wherever an intrinsic is inlined (GCC bug
+// 105593).
 #ifndef __clang__
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -70,9 +71,8 @@ inline Vec load_float16(const std::uint16_t* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
 }
 inline void store_float16(std::uint16_t* to, Vec a) {
-  _mm256_storeu_si256(
-      reinterpret_cast<__m256i*>(to),
-      _mm512_cvtps_ph(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtps_ph(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 inline Vec load_bfloat16(const std::uint16_t* from) {
   const __m512i wide =
@@ -82,8 +82,7 @@ inline Vec load_bfloat16(const std::uint16_t* from) {
 inline void store_bfloat16(std::uint16_t* to, Vec a) {
   const __m512i bits = _mm512_castps_si512(a.lanes);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded =
-      _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
   const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
   const __mmask16 nan = _mm512_cmp_ps_mask(a.lanes, a.lanes, _CMP_UNORD_Q);
   const __m512i kept = _mm512_mask_blend_epi32(nan, rounded, quiet);

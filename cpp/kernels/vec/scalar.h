@@ -67,7 +67,8 @@ inline Vec abs(Vec a) {
   const FourInts magnitude = {0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF, 0x7FFFFFFF};
   return {(FourFloats)((FourInts)a.lanes & magnitude)};
 }
-// Adding 1.5 · 2^23 leaves no room for a fraction; exact for |a| <= 2^22, which is all that exp needs.
+// Adding 1.5 · 2^23 leaves no room for a fraction; exact for |a| <= 2^22, which is all that exp
+// needs.
 inline Vec round(Vec a) {
   const Vec shift = broadcast(12582912.0f);
   return (a + shift) - shift;
@@ -75,16 +76,15 @@ inline Vec round(Vec a) {
 inline Vec scale_by_power(Vec a, Vec exponent) {
   FourInts whole;
   for (int i = 0; i < 4; ++i) {  // a NaN's conversion would be undefined: any power will do for it
-    whole[i] = exponent.lanes[i] == exponent.lanes[i] ? static_cast<std::int32_t>(exponent.lanes[i]) : 0;
+    whole[i] =
+        exponent.lanes[i] == exponent.lanes[i] ? static_cast<std::int32_t>(exponent.lanes[i]) : 0;
   }
   const FourInts half = whole >> 1;
   const FourInts rest = whole - half;
   return {a.lanes * (FourFloats)((half + 127) << 23) * (FourFloats)((rest + 127) << 23)};
 }
 
-inline float reduce_add(Vec a) {
-  return (a.lanes[0] + a.lanes[2]) + (a.lanes[1] + a.lanes[3]);
-}
+inline float reduce_add(Vec a) { return (a.lanes[0] + a.lanes[2]) + (a.lanes[1] + a.lanes[3]); }
 inline float reduce_max(Vec a) {
   float largest = a.lanes[0];
   for (int i = 1; i < 4; ++i) largest = a.lanes[i] > largest ? a.lanes[i] : largest;
