@@ -1,5 +1,6 @@
 #include "check.h"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 
@@ -18,6 +19,13 @@ std::string number(std::int64_t value) { return std::to_string(value); }
 void check_rank(const View& view, const char* name, int rank, const char* axes) {
   if (view.rank == rank) return;
   refuse(name, " must have ", number(rank), " dimensions ", axes, ", not shape ", shape_text(view));
+}
+
+void check_floating(const View& view, const char* name) {
+  if (view.dtype != DType::kBool) return;
+  throw DTypeError(std::string(name) +
+                   " has dtype bool; it must be float32, float16 or bfloat16: cast it with "
+                   ".astype(np.float32)");
 }
 
 void check_bytes(const View& view, const char* name) {
@@ -43,6 +51,7 @@ void check_inputs(const AttentionParams& params) {
                      dtype_name(params.q.dtype) + ", " + dtype_name(params.k.dtype) + " and " +
                      dtype_name(params.v.dtype) + ": cast them with .astype()");
   }
+  check_floating(params.q, "q");
   check_bytes(params.q, "q");
   check_bytes(params.k, "k");
   check_bytes(params.v, "v");
@@ -237,6 +246,30 @@ View in_bhsd(const View& view, Layout layout) {
   return ordered;
 }
 
+Layout parse_layout(const std::string& name) {
+  if (name == "bhsd") return Layout::kBhsd;
+  if (name == "bshd") return Layout::kBshd;
+  refuse("layout must be 'bhsd' or 'bshd', not '", name, "'");
+}
+
+View contiguous_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name) {
+  if (shape.size() > 4) {
+    refuse(name, " must have 3 or 4 dimensions, not ",
+           number(static_cast<std::int64_t>(shape.size())));
+  }
+  View view;
+  view.dtype = dtype;
+  view.rank = static_cast<int>(shape.size());
+  std::int64_t stride = view.item_size();
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    if (shape[axis] < 0) refuse(name, " has the negative length ", number(shape[axis]));
+    view.shape[axis] = shape[axis];
+    view.strides[axis] = stride;
+    stride = checked_product(stride, std::max<std::int64_t>(shape[axis], 1), name);
+  }
+  return view;
+}
+
 AttentionProblem check_attention(const AttentionParams& params) {
   check_inputs(params);
   AttentionProblem problem{};
@@ -294,6 +327,7 @@ void check_linear_weight(const View& weight, const std::optional<View>& bias) {
   if (weight.shape[0] < 1 || weight.shape[1] < 1) {
     refuse("weight must have at least one row and one column, not shape ", shape_text(weight));
   }
+  check_floating(weight, "weight");
   check_bytes(weight, "weight");
   if (!bias) return;
   check_rank(*bias, "bias", 1, "(out_features,)");
@@ -304,6 +338,7 @@ void check_linear_weight(const View& weight, const std::optional<View>& bias) {
 }
 
 void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& call) {
+  check_floating(call.x, "x");
   if (call.x.shape[1] != linear.in_features()) {
     refuse("x must have ", number(linear.in_features()), " features in its last dimension, not ",
            number(call.x.shape[1]));
@@ -322,6 +357,7 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
 }
 
 void check_layer_norm(const LayerNormParams& params) {
+  check_floating(params.x, "x");
   const std::int64_t width = params.x.shape[1];
   if (width < 1) refuse("x must have at least one element in its last dimension");
   const auto check_vector = [width](const View& vector, const char* name) {

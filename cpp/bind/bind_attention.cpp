@@ -25,30 +25,14 @@ class ScoreArguments {
     params.kv_lens = int_array(score_[8]);
     params.alibi_slopes = float_array(score_[9]);
     params.sinks = float_array(score_[10]);
-    params.layout = layout_of(score_[11].cast<std::string>());
+    params.layout = parse_layout(score_[11].cast<std::string>());
     params.num_threads = score_[12].cast<int>();
   }
 
  private:
-  static Layout layout_of(const std::string& name) {
-    if (name == "bhsd") return Layout::kBhsd;
-    if (name == "bshd") return Layout::kBshd;
-    throw std::invalid_argument("layout must be 'bhsd' or 'bshd', not '" + name + "'");
-  }
-
   py::tuple score_;
   py::array mask_owner_, bias_owner_;
 };
-
-View input_view(const py::array& array, const char* name) {
-  const View view = view_of(array, name);
-  if (view.dtype == DType::kBool) {
-    throw DTypeError(std::string(name) +
-                     " has dtype bool; it must be float32, float16 or bfloat16: cast it with "
-                     ".astype(np.float32)");
-  }
-  return view;
-}
 
 std::vector<py::ssize_t> output_shape(const AttentionProblem& problem) {
   return {problem.output_shape.begin(), problem.output_shape.begin() + problem.rank};
@@ -61,9 +45,9 @@ py::object attention(const py::object& q_object, const py::object& k_object,
   const py::array k = as_array(k_object);
   const py::array v = as_array(v_object);
   AttentionParams params;
-  params.q = input_view(q, "q");
-  params.k = input_view(k, "k");
-  params.v = input_view(v, "v");
+  params.q = view_of(q, "q");
+  params.k = view_of(k, "k");
+  params.v = view_of(v, "v");
   ScoreArguments score(score_tuple);
   score.apply_to(params);
   const AttentionProblem problem = check_attention(params);
@@ -89,19 +73,13 @@ py::array attention_weights(const py::object& q_object, const py::object& k_obje
   const py::array q = as_array(q_object);
   const py::array k = as_array(k_object);
   AttentionParams params;
-  params.q = input_view(q, "q");
-  params.k = input_view(k, "k");
+  params.q = view_of(q, "q");
+  params.k = view_of(k, "k");
   params.v = params.k;  // no values are read; the keys' shape always fits
   ScoreArguments score(score_tuple);
   score.apply_to(params);
   const AttentionProblem problem = check_attention(params);
   const IntArray rows = int_array(rows_object).value();
-  for (std::int64_t i = 0; i < rows.size; ++i) {
-    if (rows.data[i] < 0 || rows.data[i] >= problem.queries) {
-      throw std::invalid_argument("rows must lie between -Sq and Sq - 1 = " +
-                                  std::to_string(problem.queries - 1));
-    }
-  }
   std::vector<py::ssize_t> shape{problem.batch, problem.query_heads, rows.size, problem.keys};
   if (problem.rank == 3) shape.erase(shape.begin());
   py::array weights = empty_float32(shape);
@@ -110,33 +88,14 @@ py::array attention_weights(const py::object& q_object, const py::object& k_obje
   return weights;
 }
 
-// A C-contiguous array of that shape without memory: enough for a plan.
-View planned_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name) {
-  if (shape.size() > 4)
-    throw std::invalid_argument(std::string(name) + " has more than 4 dimensions");
-  View view;
-  view.dtype = dtype;
-  view.rank = static_cast<int>(shape.size());
-  std::int64_t stride = view.item_size();
-  for (std::size_t axis = shape.size(); axis-- > 0;) {
-    if (shape[axis] < 0) throw std::invalid_argument(std::string(name) + " has a negative length");
-    view.shape[axis] = shape[axis];
-    view.strides[axis] = stride;
-    if (__builtin_mul_overflow(stride, shape[axis], &stride)) {
-      throw std::invalid_argument(std::string(name) + " is too large: its size exceeds 64 bits");
-    }
-  }
-  return view;
-}
-
 py::dict plan(const std::vector<std::int64_t>& q_shape, const std::vector<std::int64_t>& k_shape,
               const std::vector<std::int64_t>& v_shape, const py::array& dtype_model,
               const py::tuple& score_tuple) {
   const DType dtype = dtype_of(dtype_model, "dtype");
   AttentionParams params;
-  params.q = planned_view(q_shape, dtype, "q");
-  params.k = planned_view(k_shape, dtype, "k");
-  params.v = planned_view(v_shape, dtype, "v");
+  params.q = contiguous_view(q_shape, dtype, "q");
+  params.k = contiguous_view(k_shape, dtype, "k");
+  params.v = contiguous_view(v_shape, dtype, "v");
   ScoreArguments score(score_tuple);
   score.apply_to(params);
   const AttentionReport report = report_attention(check_attention(params));

@@ -7,19 +7,9 @@
 namespace numattn::bind {
 namespace {
 
-View float_view(const py::array& array, const char* name) {
-  const View view = view_of(array, name);
-  if (view.dtype == DType::kBool) {
-    throw DTypeError(std::string(name) +
-                     " has dtype bool; it must be float32, float16 or bfloat16: cast it with "
-                     ".astype(np.float32)");
-  }
-  return view;
-}
-
-std::optional<View> optional_float_view(const py::object& object, const char* name) {
+std::optional<View> known_view(const py::object& object, const char* name) {
   if (object.is_none()) return std::nullopt;
-  return float_view(py::reinterpret_borrow<py::array>(object), name);
+  return view_of(py::reinterpret_borrow<py::array>(object), name);
 }
 
 py::array output_or_new(const py::object& out, const py::array& x, std::int64_t columns) {
@@ -30,9 +20,9 @@ py::array output_or_new(const py::object& out, const py::array& x, std::int64_t 
 py::array run_linear(const PackedLinear& linear, const py::array& x, const std::string& activation,
                      const py::object& residual, const py::object& out, int num_threads) {
   PackedLinear::Call call;
-  call.x = float_view(x, "x");
+  call.x = view_of(x, "x");
   call.activation = activation;
-  call.residual = optional_float_view(residual, "residual");
+  call.residual = known_view(residual, "residual");
   call.num_threads = num_threads;
   const py::array output = output_or_new(out, x, linear.out_features());
   call.output = view_of(output, "out");
@@ -43,9 +33,9 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
 py::array layer_norm(const py::array& x, const py::array& weight, const py::object& bias,
                      double epsilon, const py::object& out, int num_threads) {
   LayerNormParams params;
-  params.x = float_view(x, "x");
-  params.weight = float_view(weight, "weight");
-  params.bias = optional_float_view(bias, "bias");
+  params.x = view_of(x, "x");
+  params.weight = view_of(weight, "weight");
+  params.bias = known_view(bias, "bias");
   params.epsilon = epsilon;
   params.num_threads = num_threads;
   const py::array output = output_or_new(out, x, x.shape(1));
@@ -59,8 +49,7 @@ py::array layer_norm(const py::array& x, const py::array& weight, const py::obje
 void bind_linear(py::module_& module) {
   py::class_<PackedLinear>(module, "PackedLinear")
       .def(py::init([](const py::array& weight, const py::object& bias) {
-        return std::make_unique<PackedLinear>(float_view(weight, "weight"),
-                                              optional_float_view(bias, "bias"));
+        return std::make_unique<PackedLinear>(view_of(weight, "weight"), known_view(bias, "bias"));
       }))
       .def("run", &run_linear)
       .def_property_readonly("in_features", &PackedLinear::in_features)

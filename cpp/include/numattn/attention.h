@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <optional>
 #include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "numattn/view.h"
 
@@ -67,6 +69,12 @@ struct AttentionReport {
   std::int64_t scratch_bytes;
   double flops;
 };
+
+// "bhsd" or "bshd"; std::invalid_argument for any other name.
+Layout parse_layout(const std::string& name);
+
+// A C-contiguous array of that shape without memory: enough for a report.
+View contiguous_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name);
 
 // Returning true stops a running call.
 using Interrupt = bool (*)();
