@@ -112,6 +112,7 @@ struct Run {
   RowMaker rows;
   View output;  // canonical order
   float* lse;   // null when not wanted
+  int threads;
   Scratch scratch;
   float* partials;
 
@@ -200,6 +201,25 @@ void visit_keys(const Run& run, AttendBlock& block, KeySpan keys, Worker& worker
   } while (!block.end && !worker.stopped());
 }
 
+// Asks for the queries and outputs of the item that this thread will probably do next: their rows
+// lie apart, and packing them would wait for each.
+void fetch_item(const Run& run, std::int64_t index) {
+  const std::int64_t item = run.problem.params.q.item_size();
+  if (index >= run.plan.items || run.problem.params.q.strides[3] != item) return;
+  const Place place = place_of(run.plan, run.problem.kv_heads, index);
+  const std::int64_t first = place.block * run.plan.block_rows;
+  const std::int64_t last = std::min(first + run.plan.block_rows, run.plan.rows_per_head);
+  const auto fetch = [](const char* data, std::int64_t bytes) {
+    for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 0, 2);
+  };
+  for (std::int64_t in_head = first; in_head < last; ++in_head) {
+    QueryRow row = run.rows.make(place.batch, place.kv_head, in_head);
+    set_outputs(run, place, in_head, row);
+    fetch(row.query, run.problem.head_dim * item);
+    fetch(row.output, run.problem.value_dim * item);
+  }
+}
+
 void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionPlan& plan = run.plan;
   const Place place = place_of(plan, run.problem.kv_heads, index);
@@ -223,6 +243,7 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
     keys.end = std::min(keys.end, (place.split + 1) * plan.split_keys);
   }
   if (keys.empty()) keys = {0, 0};
+  if (!plan.decode && plan.splits == 1) fetch_item(run, index + run.threads);
   visit_keys(run, block, keys, worker);
 }
 
@@ -271,6 +292,7 @@ bool run_attention(const AttentionProblem& problem, const View& output, float* l
           RowMaker(problem, nullptr),
           in_bhsd(output, problem.params.layout),
           lse,
+          threads,
           Scratch(plan.scratch_bytes(threads)),
           nullptr};
   run.partials = reinterpret_cast<float*>(run.thread_memory(threads));
@@ -292,13 +314,8 @@ bool run_attention_weights(const AttentionProblem& problem, const IntArray& pick
   const AttentionPlan plan = plan_weights(kernels.facts, shape_of(problem), picked.size, needs);
   if (plan.items == 0 || problem.keys == 0) return true;
   const int threads = threads_for(plan, problem.params.num_threads);
-  const Run run{problem,
-                kernels,
-                plan,
-                RowMaker(problem, &picked),
-                View{},
-                nullptr,
-                Scratch(plan.scratch_bytes(threads)),
+  const Run run{problem, kernels, plan,    RowMaker(problem, &picked),
+                View{},  nullptr, threads, Scratch(plan.scratch_bytes(threads)),
                 nullptr};
   const std::int64_t group = problem.query_heads / problem.kv_heads;
   const auto item = [&](std::int64_t index, Worker& worker) {

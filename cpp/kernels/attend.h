@@ -110,7 +110,7 @@ inline void add_visible_values(const LaneGroup& group, KeyTile keys, FloatRows v
 template <int Vectors>
 inline void attend_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                         FloatRows key, FloatRows value, const Workspace& work, std::int64_t first) {
-  if (!score_tile<Vectors>(block, group, keys, key, work)) return;
+  if (!score_tile<Vectors>(block, group, keys, key, value, work)) return;
   Vec alpha[Vectors];
   update_softmax<Vectors>(keys.count, work.score, work.peak + first, work.sum + first, alpha);
   float* output = work.output + first * block.value_dim;
@@ -173,7 +173,7 @@ struct RowResult {
 };
 
 // A row that saw nothing has sum 0; any other has sum >= 1, or NaN, which must come through.
-inline RowResult finish_row(float peak, float sum, float sink) {
+inline RowResult finish_row(float peak, float sum, float sink, bool wants_lse) {
   if (sum == 0.0f) return {0.0f, sink};
   float top = peak;
   float weight = 1.0f;
@@ -184,6 +184,7 @@ inline RowResult finish_row(float peak, float sum, float sink) {
     weight = std::exp2(peak - top);
     total = sum * weight + std::exp2(sink2 - top);
   }
+  if (!wants_lse) return {weight / total, 0.0f};
   const double lse = (static_cast<double>(top) + std::log2(static_cast<double>(total))) * kLn2;
   return {weight / total, static_cast<float>(lse)};
 }
@@ -227,7 +228,8 @@ inline void write_results(const AttendBlock& block, const Workspace& work, int f
     for (int i = 0; i < Vec::kWidth && lane + i < rows; ++i) {
       const int at = first + lane + i;
       const QueryRow& row = block.rows[at];
-      const RowResult result = finish_row(work.peak[at], work.sum[at], row.sink);
+      const RowResult result =
+          finish_row(work.peak[at], work.sum[at], row.sink, row.lse != nullptr);
       factor[i] = result.factor;
       seen[i] = work.sum[at] != 0.0f;
       if (row.lse != nullptr) *row.lse = result.lse;

@@ -31,7 +31,7 @@ inline void combine(const CombineRow& row) {
                     count);
     }
   }
-  const RowResult result = finish_row(peak, sum, row.sink);
+  const RowResult result = finish_row(peak, sum, row.sink, row.lse != nullptr);
   if (row.lse != nullptr) *row.lse = result.lse;
   const std::int64_t item = dtype_size(row.output_dtype);
   for (std::int64_t d = 0; d < row.value_dim; d += Vec::kWidth) {

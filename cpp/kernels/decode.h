@@ -14,6 +14,20 @@ namespace {
 
 constexpr int kDecodeRows = 8;
 
+// Memory is the limit here, so it must never idle: while a tile's keys are multiplied its values
+// are fetched, and while its values are added the next tile's keys.
+struct FetchedRows {
+  const char* data;
+  std::int64_t stride;
+  std::int64_t bytes;  // of a row; 0 where its elements lie apart
+};
+
+inline FetchedRows rows_to_fetch(const Matrix& matrix, std::int64_t first, std::int64_t width) {
+  const std::int64_t item = dtype_size(matrix.dtype);
+  return {matrix.data + first * matrix.row_stride, matrix.row_stride,
+          matrix.column_stride == item ? width * item : 0};
+}
+
 // Keys whose products with `Rows` rows are accumulated side by side: enough independent chains to
 // hide the latency of a fused multiply-add (4 cycles, up to 2 a cycle), few enough to stay in
 // registers.
@@ -57,11 +71,12 @@ inline void score_keys(const float* query, std::int64_t query_stride, const floa
 
 template <int Rows>
 inline void score_rows(const float* query, std::int64_t query_stride, FloatRows key,
-                       std::int64_t key_count, std::int64_t head_dim, float* scores,
-                       std::int64_t score_stride) {
+                       std::int64_t key_count, std::int64_t head_dim, FetchedRows ahead,
+                       float* scores, std::int64_t score_stride) {
   constexpr int kKeys = keys_abreast(Rows);
   std::int64_t j = 0;
   for (; j + kKeys <= key_count; j += kKeys) {
+    for (int i = 0; i < kKeys; ++i) fetch_bytes(ahead.data + (j + i) * ahead.stride, ahead.bytes);
     score_keys<Rows, kKeys>(query, query_stride, key.data + j * key.stride, key.stride, head_dim,
                             scores + j, score_stride);
   }
@@ -130,9 +145,10 @@ inline float update_row(std::int64_t key_count, float* scores, float* peak, floa
 // output[r][d] = alpha[r] · output[r][d] + Σ_j weights[r][j] · value[j][d]
 template <int Vectors>
 inline void add_value_rows(const AttendBlock& block, FloatRows value, std::int64_t key_count,
-                           const float* weights, std::int64_t weight_stride, const float* alpha,
-                           float* output, std::int64_t output_stride) {
+                           FetchedRows next_keys, const float* weights, std::int64_t weight_stride,
+                           const float* alpha, float* output, std::int64_t output_stride) {
   constexpr int kColumns = Vectors * Vec::kWidth;
+  constexpr int kLines = kColumns * 4 / kLineBytes;
   const auto finish_at = [&](std::int64_t d) {
     return [=](int r, int v, Vec sum) {
       float* at = output + r * output_stride + d + v * Vec::kWidth;
@@ -141,9 +157,10 @@ inline void add_value_rows(const AttendBlock& block, FloatRows value, std::int64
   };
   std::int64_t d = 0;
   for (; d + kColumns <= block.value_dim; d += kColumns) {
+    const Ahead<kLines> ahead{next_keys.data + d * 4, next_keys.stride};
     multiply_rows<Vectors>(block.row_count,
                            {key_count, weights, weight_stride, 1, value.data + d, value.stride},
-                           finish_at(d));
+                           finish_at(d), Vec::kWidth, ahead);
   }
   for (; d < block.value_dim; d += Vec::kWidth) {
     multiply_rows<1, true>(block.row_count,
@@ -177,23 +194,11 @@ inline void decode_tile(const AttendBlock& block, KeyTile keys, bool all_visible
   const std::int64_t output_stride = padded_floats(block.value_dim);
   const std::int64_t score_stride = padded_floats(facts.key_block);
   const FloatRows key = float_rows(block.key, keys.begin, keys.count, block.head_dim, work.key);
-  switch (block.row_count) {
-#define NUMATTN_SCORE_ROWS(rows)                                                            \
-  case rows:                                                                                \
-    score_rows<rows>(work.query, query_stride, key, keys.count, block.head_dim, work.score, \
-                     score_stride);                                                         \
-    break;
-    NUMATTN_SCORE_ROWS(1)
-    NUMATTN_SCORE_ROWS(2)
-    NUMATTN_SCORE_ROWS(3)
-    NUMATTN_SCORE_ROWS(4)
-    NUMATTN_SCORE_ROWS(5)
-    NUMATTN_SCORE_ROWS(6)
-    NUMATTN_SCORE_ROWS(7)
-    NUMATTN_SCORE_ROWS(8)
-#undef NUMATTN_SCORE_ROWS
-    default: break;
-  }
+  const FetchedRows values = rows_to_fetch(block.value, keys.begin, block.value_dim);
+  with_count(block.row_count, [&](auto rows) {
+    score_rows<decltype(rows)::value>(work.query, query_stride, key, keys.count, block.head_dim,
+                                      values, work.score, score_stride);
+  });
   float alpha[kDecodeRows];
   for (int r = 0; r < block.row_count; ++r) {
     float* scores = work.score + r * score_stride;
@@ -205,11 +210,14 @@ inline void decode_tile(const AttendBlock& block, KeyTile keys, bool all_visible
   if (!all_visible && has_nonfinite(value, keys.count, block.value_dim)) {
     add_visible_value_rows(block, keys, value, work.score, score_stride, alpha, work.output,
                            output_stride);
-  } else if (block.row_count <= 4) {
-    add_value_rows<4>(block, value, keys.count, work.score, score_stride, alpha, work.output,
+    return;
+  }
+  const FetchedRows next = rows_to_fetch(block.key, keys.begin + keys.count, block.head_dim);
+  if (block.row_count <= 4) {
+    add_value_rows<4>(block, value, keys.count, next, work.score, score_stride, alpha, work.output,
                       output_stride);
   } else {
-    add_value_rows<2>(block, value, keys.count, work.score, score_stride, alpha, work.output,
+    add_value_rows<2>(block, value, keys.count, next, work.score, score_stride, alpha, work.output,
                       output_stride);
   }
 }
@@ -241,7 +249,7 @@ inline void end_decode(const AttendBlock& block, const Workspace& work) {
     const QueryRow& row = block.rows[r];
     const float* output = work.output + r * output_stride;
     const bool partial = block.partial != nullptr;
-    const RowResult result = finish_row(work.peak[r], work.sum[r], row.sink);
+    const RowResult result = finish_row(work.peak[r], work.sum[r], row.sink, row.lse != nullptr);
     const float factor = partial ? 1.0f : result.factor;
     const bool seen = work.sum[r] != 0.0f;
     for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {

@@ -38,10 +38,14 @@ inline void pack_weight(const PackWeight& pack) {
   }
 }
 
-// sums[row][column] of one panel over one slice of the depth; `add` to what is there.
-template <bool Add>
+// sums[row][column] of one panel over one slice of the depth, added to what is there or not. Each
+// of the slice's tiles fetches its share of the slice that follows in memory, so that weights from
+// afar arrive while others are at work.
+template <bool Add, int AheadLines>
 inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const float* panel,
-                           float* sums) {
+                           std::int64_t tiles, float* sums) {
+  const std::int64_t step = kPanelColumns * 4 / tiles;
+  Ahead<AheadLines> ahead{reinterpret_cast<const char*>(panel + depth * kPanelColumns), step};
   for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
     for (int row = 0; row < row_count; row += kTileRows) {
       const int rows = row_count - row < kTileRows ? row_count - row : kTileRows;
@@ -52,21 +56,34 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
       };
       multiply_rows<kTileVectors>(
           rows, {depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns},
-          finish);
+          finish, Vec::kWidth, ahead);
+      ahead.data += depth * step;
+    }
+  }
+}
+
+template <int AheadLines>
+inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth, const float* panel,
+                           std::int64_t tiles, float* sums) {
+  for (std::int64_t k = 0; k < depth; k += kDepthSlice) {
+    const std::int64_t slice = depth - k < kDepthSlice ? depth - k : kDepthSlice;
+    const FloatRows part{x.data + k, x.stride};
+    if (k == 0) {
+      multiply_slice<false, AheadLines>(part, row_count, slice, panel, tiles, sums);
+    } else {
+      multiply_slice<true, AheadLines>(part, row_count, slice, panel + k * kPanelColumns, tiles,
+                                       sums);
     }
   }
 }
 
 inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth, const float* panel,
                            float* sums) {
-  for (std::int64_t k = 0; k < depth; k += kDepthSlice) {
-    const std::int64_t slice = depth - k < kDepthSlice ? depth - k : kDepthSlice;
-    const FloatRows part{x.data + k, x.stride};
-    if (k == 0) {
-      multiply_slice<false>(part, row_count, slice, panel, sums);
-    } else {
-      multiply_slice<true>(part, row_count, slice, panel + k * kPanelColumns, sums);
-    }
+  const std::int64_t tiles = (row_count + kTileRows - 1) / kTileRows * (kPanelColumns / kLaneGroup);
+  switch (tiles) {  // a step of the depth is three cache lines of the panel
+    case 1: multiply_panel<3>(x, row_count, depth, panel, tiles, sums); break;
+    case 2: multiply_panel<2>(x, row_count, depth, panel, tiles, sums); break;
+    default: multiply_panel<1>(x, row_count, depth, panel, tiles, sums);
   }
 }
 

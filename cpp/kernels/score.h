@@ -148,18 +148,23 @@ inline Vec with_alibi(Vec score, Vec negative_slope, Vec distance) {
   return fma(negative_slope, abs(distance), score);
 }
 
-// scores[key][lane] = query · key for the tile.
+// scores[key][lane] = query · key for the tile. While keys multiply, the next ones and the values
+// of these are fetched: they are read soon.
 template <int Vectors>
-inline void multiply_keys(const LaneGroup& group, FloatRows key, std::int64_t key_count,
-                          std::int64_t head_dim, float* scores) {
+inline void multiply_keys(const LaneGroup& group, FloatRows key, FloatRows value,
+                          std::int64_t key_count, const AttendBlock& block, float* scores) {
   for (std::int64_t j = 0; j < key_count; j += kTileRows) {
     const int rows = key_count - j < kTileRows ? static_cast<int>(key_count - j) : kTileRows;
+    for (int i = 0; i < rows; ++i) {
+      fetch_bytes(key.data + (j + kTileRows + i) * key.stride, block.head_dim * 4);
+      fetch_bytes(value.data + (j + i) * value.stride, block.value_dim * 4);
+    }
     float* to = scores + j * kLaneGroup;
     const auto finish = [to](int m, int v, Vec sum) {
       store(to + m * kLaneGroup + v * Vec::kWidth, sum);
     };
     multiply_rows<Vectors>(
-        rows, {head_dim, key.data + j * key.stride, key.stride, 1, group.query, kLaneGroup},
+        rows, {block.head_dim, key.data + j * key.stride, key.stride, 1, group.query, kLaneGroup},
         finish);
   }
 }
@@ -277,7 +282,7 @@ inline bool wholly_visible(const LaneGroup& group, KeyTile keys) {
 // the keys was read, and no score was written.
 template <int Vectors>
 inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                       FloatRows key, const Workspace& work) {
+                       FloatRows key, FloatRows value, const Workspace& work) {
   const ScoreRules& rules = block.rules;
   Excluded mask = Excluded::kNone;
   if (group.rows[0].mask != nullptr) {
@@ -293,7 +298,7 @@ inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile
           [](const QueryRow& row) { return row.bias; }, work.bias) == Excluded::kAll) {
     return false;
   }
-  multiply_keys<Vectors>(group, key, keys.count, block.head_dim, work.score);
+  multiply_keys<Vectors>(group, key, value, keys.count, block, work.score);
   if (rules.softcap > 0.0f) apply_softcap(group, keys.count, rules.softcap, work.score);
   if (has_bias) apply_bias(group, keys.count, work.bias, work.score);
   if (rules.alibi) apply_alibi(group, keys, work.score);

@@ -34,10 +34,39 @@ struct TileOperands {
   std::int64_t b_row;
 };
 
+constexpr int kLineBytes = 64;
+
+// Fetching into the first level holds up the loads beside it: decode of four rows on Zen 4 read 10
+// GB/s so and 16.5 GB/s, the speed of memory, this way.
+constexpr int kIntoSecondLevel = 2;
+
+// Memory that a later step will read, fetched while this one computes: at each step of the depth
+// `Lines` cache lines from `data`, which then moves on by `step` bytes. Fetching never faults.
+template <int Lines>
+struct Ahead {
+  const char* data = nullptr;
+  std::int64_t step = 0;
+
+  void fetch() {
+#pragma GCC unroll 8
+    for (int line = 0; line < Lines; ++line)
+      __builtin_prefetch(data + line * kLineBytes, 0, kIntoSecondLevel);
+    if (Lines > 0) data += step;
+  }
+};
+
+using NothingAhead = Ahead<0>;
+
+inline void fetch_bytes(const void* data, std::int64_t bytes) {
+  const char* from = static_cast<const char*>(data);
+  for (std::int64_t at = 0; at < bytes; at += kLineBytes)
+    __builtin_prefetch(from + at, 0, kIntoSecondLevel);
+}
+
 // finish(m, v, sums) takes the vector v of row m. The last vector of b holds `last_lanes` elements.
-template <int Rows, int Vectors, bool Partial, class Finish>
+template <int Rows, int Vectors, bool Partial, class Fetch, class Finish>
 __attribute__((always_inline)) inline void multiply_tile(const TileOperands& in, int last_lanes,
-                                                         const Finish& finish) {
+                                                         Fetch ahead, const Finish& finish) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
@@ -59,6 +88,7 @@ __attribute__((always_inline)) inline void multiply_tile(const TileOperands& in,
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) sums[m][v] = fma(left, right[v], sums[m][v]);
     }
+    ahead.fetch();
     a += in.a_column;
     b += in.b_row;
   }
@@ -69,20 +99,34 @@ __attribute__((always_inline)) inline void multiply_tile(const TileOperands& in,
   }
 }
 
-// The tile of `rows` <= 8 rows, as one of the compiled heights.
-template <int Vectors, bool Partial = false, class Finish>
-inline void multiply_rows(int rows, const TileOperands& in, const Finish& finish,
-                          int last_lanes = Vec::kWidth) {
-  switch (rows) {
-    case 1: multiply_tile<1, Vectors, Partial>(in, last_lanes, finish); break;
-    case 2: multiply_tile<2, Vectors, Partial>(in, last_lanes, finish); break;
-    case 3: multiply_tile<3, Vectors, Partial>(in, last_lanes, finish); break;
-    case 4: multiply_tile<4, Vectors, Partial>(in, last_lanes, finish); break;
-    case 5: multiply_tile<5, Vectors, Partial>(in, last_lanes, finish); break;
-    case 6: multiply_tile<6, Vectors, Partial>(in, last_lanes, finish); break;
-    case 7: multiply_tile<7, Vectors, Partial>(in, last_lanes, finish); break;
-    default: multiply_tile<8, Vectors, Partial>(in, last_lanes, finish); break;
+// A number known to the compiler: call(Count<n>{}) for the n that `count`, of 1 to 8, turns out to
+// be.
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+template <class Call>
+inline void with_count(int count, const Call& call) {
+  switch (count) {
+    case 1: call(Count<1>{}); break;
+    case 2: call(Count<2>{}); break;
+    case 3: call(Count<3>{}); break;
+    case 4: call(Count<4>{}); break;
+    case 5: call(Count<5>{}); break;
+    case 6: call(Count<6>{}); break;
+    case 7: call(Count<7>{}); break;
+    default: call(Count<8>{});
   }
+}
+
+// The tile of `rows` <= 8 rows, as one of the compiled heights.
+template <int Vectors, bool Partial = false, class Fetch = NothingAhead, class Finish>
+inline void multiply_rows(int rows, const TileOperands& in, const Finish& finish,
+                          int last_lanes = Vec::kWidth, Fetch ahead = {}) {
+  with_count(rows, [&](auto height) {
+    multiply_tile<decltype(height)::value, Vectors, Partial>(in, last_lanes, ahead, finish);
+  });
 }
 
 }  // namespace

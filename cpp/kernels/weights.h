@@ -13,7 +13,8 @@ namespace {
 template <int Vectors>
 inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                          FloatRows key, const Workspace& work) {
-  if (!score_tile<Vectors>(block, group, keys, key, work)) return;
+  // Without values: the keys stand in for what is fetched ahead.
+  if (!score_tile<Vectors>(block, group, keys, key, key, work)) return;
   for (int lane = 0; lane < group.row_count; lane += Vec::kWidth) {
     write_rows(work.score, keys.count, lane, group.row_count, broadcast(1.0f),
                [&](int i, std::int64_t j, Vec values, int count) {
