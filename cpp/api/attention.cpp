@@ -70,7 +70,7 @@ class RowMaker {
     row.query = element(params.q, batch, head, query);
     if (params.mask) row.mask = element(*params.mask, batch, head, query);
     if (params.bias) row.bias = element(*params.bias, batch, head, query);
-    row.position = row_position(offset(batch), query);
+    row.position = saturating_add(offset(batch), query);
     const std::int64_t keys = params.kv_lens ? params.kv_lens->data[batch] : problem_.keys;
     const KeySpan span = key_span(spans_, row.position, keys);
     row.key_begin = span.begin;
@@ -306,32 +306,33 @@ bool run_attention(const AttentionProblem& problem, const View& output, float* l
                       }) == Outcome::kFinished;
 }
 
-bool run_attention_weights(const AttentionProblem& problem, const IntArray& picked, float* weights,
-                           Interrupt interrupt) {
+bool run_attention_weights(const AttentionProblem& problem, const std::optional<IntArray>& picked,
+                           float* weights, Interrupt interrupt) {
   const Kernels& kernels = current_kernels();
   TileNeeds needs = needs_of(problem);
   needs.value_copy = false;
-  const AttentionPlan plan = plan_weights(kernels.facts, shape_of(problem), picked.size, needs);
+  const std::int64_t row_count = picked ? picked->size : problem.queries;
+  const AttentionPlan plan = plan_weights(kernels.facts, shape_of(problem), row_count, needs);
   if (plan.items == 0 || problem.keys == 0) return true;
   const int threads = threads_for(plan, problem.params.num_threads);
-  const Run run{problem, kernels, plan,    RowMaker(problem, &picked),
+  const Run run{problem, kernels, plan,    RowMaker(problem, picked ? &*picked : nullptr),
                 View{},  nullptr, threads, Scratch(plan.scratch_bytes(threads)),
                 nullptr};
   const std::int64_t group = problem.query_heads / problem.kv_heads;
   const auto item = [&](std::int64_t index, Worker& worker) {
     const Place place = place_of(plan, problem.kv_heads, index);
     const std::int64_t first = place.block * plan.block_rows;
-    const int row_count = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
+    const int block_rows = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
     QueryRow* rows = run.thread_rows(worker.index());
-    for (int i = 0; i < row_count; ++i) {
+    for (int i = 0; i < block_rows; ++i) {
       const std::int64_t in_head = first + i;
       rows[i] = run.rows.make(place.batch, place.kv_head, in_head);
       const std::int64_t head = place.kv_head * group + in_head % group;
       const std::int64_t row =
-          (place.batch * problem.query_heads + head) * picked.size + in_head / group;
+          (place.batch * problem.query_heads + head) * row_count + in_head / group;
       rows[i].output = reinterpret_cast<char*>(weights + row * problem.keys);
     }
-    kernels.weights({block_of(run, place, rows, row_count, run.thread_workspace(worker.index())),
+    kernels.weights({block_of(run, place, rows, block_rows, run.thread_workspace(worker.index())),
                      problem.keys});
   };
   return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;

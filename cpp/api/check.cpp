@@ -183,6 +183,9 @@ bool has_zero_stride(const View& view) {
 
 void check_writable(const View& output, const char* name) {
   if (!output.writable) refuse(name, " is read-only");
+  for (int axis = 0; axis < output.rank; ++axis) {
+    if (output.shape[static_cast<std::size_t>(axis)] == 0) return;  // nothing will be written
+  }
   const auto last = static_cast<std::size_t>(output.rank - 1);
   if (output.shape[last] > 1 && output.strides[last] != output.item_size()) {
     refuse(name, " must be contiguous along its last dimension; its strides there are ",
@@ -305,6 +308,16 @@ AttentionProblem check_attention(const AttentionParams& params) {
   if (params.layout == Layout::kBshd) std::swap(shape[1], shape[2]);
   if (problem.rank == 3) shape = {shape[1], shape[2], shape[3], 0};
   return problem;
+}
+
+std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::int64_t row_count) {
+  const std::array<std::int64_t, 4> shape{problem.batch, problem.query_heads, row_count,
+                                          problem.keys};
+  std::int64_t bytes = 4;
+  for (const std::int64_t length : shape) {
+    bytes = checked_product(bytes, std::max<std::int64_t>(length, 1), "the array of weights");
+  }
+  return shape;
 }
 
 void check_attention_output(const AttentionProblem& problem, const View& output) {

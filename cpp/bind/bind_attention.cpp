@@ -53,8 +53,8 @@ py::object attention(const py::object& q_object, const py::object& k_object,
   const AttentionProblem problem = check_attention(params);
   const py::array output = out.is_none() ? empty_like_dtype(q, output_shape(problem))
                                          : py::reinterpret_borrow<py::array>(out);
-  const View output_view = view_of(output, "out");
-  if (!out.is_none()) check_attention_output(problem, output_view);
+  const View result = output_view(output, "out");
+  if (!out.is_none()) check_attention_output(problem, result);
   py::array lse;
   float* lse_data = nullptr;
   if (return_lse) {
@@ -63,7 +63,7 @@ py::object attention(const py::object& q_object, const py::object& k_object,
     lse = empty_float32(shape);
     lse_data = static_cast<float*>(lse.mutable_data());
   }
-  run_unlocked([&] { return run_attention(problem, output_view, lse_data, interrupted); });
+  run_unlocked([&] { return run_attention(problem, result, lse_data, interrupted); });
   if (return_lse) return py::make_tuple(output, lse);
   return output;
 }
@@ -79,9 +79,9 @@ py::array attention_weights(const py::object& q_object, const py::object& k_obje
   ScoreArguments score(score_tuple);
   score.apply_to(params);
   const AttentionProblem problem = check_attention(params);
-  const IntArray rows = int_array(rows_object).value();
-  std::vector<py::ssize_t> shape{problem.batch, problem.query_heads, rows.size, problem.keys};
-  if (problem.rank == 3) shape.erase(shape.begin());
+  const std::optional<IntArray> rows = int_array(rows_object);
+  const auto lengths = weights_shape(problem, rows ? rows->size : problem.queries);
+  std::vector<py::ssize_t> shape(lengths.begin() + (problem.rank == 3 ? 1 : 0), lengths.end());
   py::array weights = empty_float32(shape);
   float* data = static_cast<float*>(weights.mutable_data());
   run_unlocked([&] { return run_attention_weights(problem, rows, data, interrupted); });

@@ -25,7 +25,7 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
   call.residual = known_view(residual, "residual");
   call.num_threads = num_threads;
   const py::array output = output_or_new(out, x, linear.out_features());
-  call.output = view_of(output, "out");
+  call.output = output_view(output, "out");
   run_unlocked([&] { return linear.run(call, interrupted); });
   return output;
 }
@@ -39,7 +39,7 @@ py::array layer_norm(const py::array& x, const py::array& weight, const py::obje
   params.epsilon = epsilon;
   params.num_threads = num_threads;
   const py::array output = output_or_new(out, x, x.shape(1));
-  params.output = view_of(output, "out");
+  params.output = output_view(output, "out");
   run_unlocked([&] { return run_layer_norm(params, interrupted); });
   return output;
 }

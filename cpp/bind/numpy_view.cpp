@@ -28,13 +28,18 @@ DType dtype_of(const py::array& array, const std::string& name) {
   const bool swapped =
       (order == '>') == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) && order != '=' && order != '|';
   if (swapped) {
-    throw DTypeError(name + " has the byte-swapped dtype " + text + ": convert it with .astype(" +
+    throw DTypeError(name + " has the byte-swapped dtype " + text +
+                     "; it must be float32, float16 or bfloat16 in native byte order: convert it "
+                     "with .astype(" +
                      name + ".dtype.newbyteorder('='))");
   }
   if (number == kNumpyFloat32) return DType::kFloat32;
   if (number == kNumpyFloat16) return DType::kFloat16;
   if (number == kNumpyBool) return DType::kBool;
   if (text == "bfloat16") return DType::kBFloat16;
+  if (name == "mask") {
+    throw DTypeError("mask has dtype " + text + "; it must be bool: cast it with .astype(bool)");
+  }
   if (number == kNumpyFloat64) {
     throw DTypeError(name +
                      " is float64, which is never cast silently: cast it with .astype(np.float32)");
@@ -65,6 +70,14 @@ View view_of(const py::array& array, const std::string& name) {
     view.strides[static_cast<std::size_t>(axis)] = array.strides(axis);
   }
   return view;
+}
+
+View output_view(const py::array& array, const std::string& name) {
+  try {
+    return view_of(array, name);
+  } catch (const DTypeError& error) {
+    throw std::invalid_argument(error.what());
+  }
 }
 
 std::optional<View> optional_view(const py::object& object, const std::string& name,

@@ -22,6 +22,8 @@ py::array as_array(const py::object& object);
 
 // An array as a View; `array` must outlive it.
 View view_of(const py::array& array, const std::string& name);
+// The same for a result's array, whose wrong element type is a wrong value.
+View output_view(const py::array& array, const std::string& name);
 std::optional<View> optional_view(const py::object& object, const std::string& name,
                                   py::array& owner);
 

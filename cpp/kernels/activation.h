@@ -9,9 +9,10 @@ namespace {
 
 // Phi(−t), the normal distribution's tail, for t >= 0: 2^h(t), h a minimax polynomial for
 // log2 Phi(−t) on [0, 8] (tools/fit_polynomials.py; |t · error| <= 5e-8). Phi(−8) = 6e-16 is
-// nothing beside float32, so larger t are limited to 8.
+// nothing beside float32: beyond 8 the tail is 0.
 inline Vec normal_tail(Vec t) {
-  const Vec x = min(broadcast(8.0f), t);
+  const Vec limit = broadcast(8.0f);
+  const Vec x = min(limit, t);
   Vec h = broadcast(1.314317756850869e-07f);
   h = fma(h, x, broadcast(-3.506852408463601e-06f));
   h = fma(h, x, broadcast(3.592364373616874e-05f));
@@ -22,7 +23,7 @@ inline Vec normal_tail(Vec t) {
   h = fma(h, x, broadcast(-0.45916661620140076f));
   h = fma(h, x, broadcast(-1.1511106491088867f));
   h = fma(h, x, broadcast(-0.9999998807907104f));
-  return exp2(h);
+  return select(less(limit, t), zero(), exp2(h));
 }
 
 // x · Phi(x) = x/2 · (1 + erf(x / √2))

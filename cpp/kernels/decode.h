@@ -102,7 +102,7 @@ inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyTile 
   };
   const Vec begin = limited(row.key_begin);
   const Vec end = limited(row.key_end);
-  const Vec position = broadcast(static_cast<float>(row.position - keys.begin));
+  const Vec position = broadcast(relative_position(row.position, keys.begin));
   for (std::int64_t j = 0; j < keys.count; j += Vec::kWidth) {
     const int count = lanes_left(j, keys.count);
     const Vec key = load(ramp) + broadcast(static_cast<float>(j));

@@ -206,12 +206,17 @@ inline void apply_mask(const LaneGroup& group, std::int64_t key_count, const flo
   });
 }
 
+// In double, since positions may lie at the ends of 64 bits.
+inline float relative_position(std::int64_t position, std::int64_t key) {
+  return static_cast<float>(static_cast<double>(position) - static_cast<double>(key));
+}
+
 // score −= slope · |position − key|
 inline void apply_alibi(const LaneGroup& group, KeyTile keys, float* scores) {
   float position[kLaneGroup] = {};
   float slope[kLaneGroup] = {};
   for (int i = 0; i < group.row_count; ++i) {
-    position[i] = static_cast<float>(group.rows[i].position - keys.begin);
+    position[i] = relative_position(group.rows[i].position, keys.begin);
     slope[i] = group.rows[i].alibi_slope * -kLog2E;
   }
   change_scores(group, keys.count, scores, [&](std::int64_t j, int v, Vec score) {

@@ -1,7 +1,7 @@
 // Exact attention weights of a query block: weight[row][key] = exp(s − max s) / Σ exp(s − max s).
 //
-// Two passes over the row that is being written: logits first, then their weights in place, so no
-// other memory grows with the number of keys. Hidden keys get exactly 0.
+// The row that is being written holds the logits first, then their weights, so no other memory
+// grows with the number of keys. Hidden keys get exactly 0.
 #pragma once
 
 #include "attend.h"
@@ -28,19 +28,22 @@ inline void fill_row(float* row, std::int64_t begin, std::int64_t end, float val
   for (std::int64_t j = begin; j < end; ++j) row[j] = value;
 }
 
+// The row's logits from `j` on; lanes beyond the last key are hidden.
+inline Vec load_logits(const float* row, std::int64_t j, std::int64_t key_count) {
+  const int count = lanes_left(j, key_count);
+  if (count == Vec::kWidth) return load(row + j);
+  float logits[Vec::kWidth];
+  for (int i = 0; i < Vec::kWidth; ++i) logits[i] = i < count ? row[j + i] : -kInfinity;
+  return load(logits);
+}
+
+// Hidden keys get 0 outright: in a row with a NaN their share would be one as well.
 inline void normalise_weights(const QueryRow& row, std::int64_t key_count) {
   float* weights = reinterpret_cast<float*>(row.output);
-  Vec peaks = broadcast(-kInfinity);
+  const Vec hidden = broadcast(-kInfinity);
+  Vec peaks = hidden;
   for (std::int64_t j = 0; j < key_count; j += Vec::kWidth) {
-    const int count = lanes_left(j, key_count);
-    Vec scores = load_partial(weights + j, count);
-    if (count < Vec::kWidth) {
-      float filled[Vec::kWidth];
-      store(filled, scores);
-      for (int i = count; i < Vec::kWidth; ++i) filled[i] = -kInfinity;
-      scores = load(filled);
-    }
-    peaks = max(scores, peaks);
+    peaks = max(load_logits(weights, j, key_count), peaks);
   }
   const float peak = reduce_max(peaks);
   const float sink2 = row.sink * kLog2E;
@@ -48,19 +51,15 @@ inline void normalise_weights(const QueryRow& row, std::int64_t key_count) {
   const float top = highest == -kInfinity ? 0.0f : highest;
   double sum = std::exp2(static_cast<double>(sink2) - static_cast<double>(top));
   for (std::int64_t j = 0; j < key_count; j += Vec::kWidth) {
-    const int count = lanes_left(j, key_count);
-    const Vec weight = exp2(load_partial(weights + j, count) - broadcast(top));
-    store_partial(weights + j, weight, count);
-    float parts[Vec::kWidth];
-    store(parts, weight);
-    float part = 0.0f;
-    for (int i = 0; i < count; ++i) part += parts[i];
-    sum += static_cast<double>(part);
+    const Vec weight = exp2(load_logits(weights, j, key_count) - broadcast(top));
+    sum += static_cast<double>(reduce_add(weight));
   }
-  const Vec inverse = broadcast(sum == 0.0 ? 0.0f : static_cast<float>(1.0 / sum));
+  const Vec inverse = broadcast(static_cast<float>(1.0 / sum));
   for (std::int64_t j = 0; j < key_count; j += Vec::kWidth) {
-    const int count = lanes_left(j, key_count);
-    store_partial(weights + j, load_partial(weights + j, count) * inverse, count);
+    const Vec logits = load_logits(weights, j, key_count);
+    const Vec weight = exp2(logits - broadcast(top)) * inverse;
+    const Vec shown = select(equal(logits, hidden), zero(), weight);
+    store_partial(weights + j, shown, lanes_left(j, key_count));
   }
 }
 

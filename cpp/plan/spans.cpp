@@ -1,21 +1,25 @@
 #include "spans.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace numattn {
 
-std::int64_t row_position(std::int64_t offset, std::int64_t query) {
-  return std::clamp(std::clamp(offset, -kFarthest, kFarthest) + query, -kFarthest, kFarthest);
+std::int64_t saturating_add(std::int64_t a, std::int64_t b) {
+  std::int64_t sum = 0;
+  if (!__builtin_add_overflow(a, b, &sum)) return sum;
+  return b > 0 ? std::numeric_limits<std::int64_t>::max()
+               : std::numeric_limits<std::int64_t>::min();
 }
 
 KeySpan key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count) {
   std::int64_t begin = 0;
   std::int64_t end = key_count;
-  if (rules.causal) end = std::min(end, position + 1);
-  if (rules.window_left >= 0)
-    begin = std::max(begin, position - std::min(rules.window_left, kFarthest));
-  if (rules.window_right >= 0)
-    end = std::min(end, position + std::min(rules.window_right, kFarthest) + 1);
+  if (rules.causal) end = std::min(end, saturating_add(position, 1));
+  if (rules.window_left >= 0) begin = std::max(begin, saturating_add(position, -rules.window_left));
+  if (rules.window_right >= 0) {
+    end = std::min(end, saturating_add(saturating_add(position, rules.window_right), 1));
+  }
   return begin < end ? KeySpan{begin, end} : KeySpan{0, 0};
 }
 

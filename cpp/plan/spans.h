@@ -22,12 +22,8 @@ struct KeySpan {
   bool empty() const { return begin >= end; }
 };
 
-// No array has so many keys: farther positions and wider windows mean the same as these, and sums
-// of two of them fit 64 bits.
-constexpr std::int64_t kFarthest = std::int64_t{1} << 61;
-
-// offset + query, limited to ±kFarthest.
-std::int64_t row_position(std::int64_t offset, std::int64_t query);
+// Sums that stop at the ends of 64 bits: no key lies there, so what is beyond means the same.
+std::int64_t saturating_add(std::int64_t a, std::int64_t b);
 
 // Keys [begin, end) within [0, key_count) that the row at `position` sees; (0, 0) for none.
 KeySpan key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count);

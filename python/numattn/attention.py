@@ -148,6 +148,8 @@ def attention(
     Gimelshein (2018), blocked as in FlashAttention (Dao et al., 2022). The semantics follow the
     ONNX ``Attention`` operator. Keys that structure excludes are never read.
 
+    Finite logits beyond ±2.3e38 count as ±2.3e38: scores are kept in units of log 2.
+
     Results are bitwise the same for any number of threads, any batch neighbours and any memory
     layout of the same values on one instruction set.
 
@@ -166,7 +168,9 @@ def attention(
         layout, num_threads,
     )  # fmt: skip
     if out is not None:
-        _require_apart(out, {"q": q, "k": k, "v": v, "mask": mask, "bias": bias})
+        inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
+        inputs |= {"kv_lens": kv_lens, "alibi_slopes": alibi_slopes, "sinks": sinks}
+        _require_apart(out, inputs)
     result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
         q, k, v, score, out, bool(return_lse)
     )
@@ -257,9 +261,9 @@ def attention_weights(
     return weights
 
 
-def _row_indices(rows: ArrayLike | None, count: int) -> NDArray[np.int64]:
+def _row_indices(rows: ArrayLike | None, count: int) -> NDArray[np.int64] | None:
     if rows is None:
-        return np.arange(count)
+        return None
     picked = integer_array("rows", rows, scalar=True).reshape(-1)
     if picked.size and (picked.min() < -count or picked.max() >= count):
         wrong = picked[(picked < -count) | (picked >= count)][0]

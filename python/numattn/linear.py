@@ -18,10 +18,10 @@ Array = NDArray[Any]
 def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:
     """A contiguous float32 vector from one of float32, float16 or bfloat16."""
     array = np.asarray(value)
-    if array.dtype.name not in ("float32", "float16", "bfloat16"):
+    if array.dtype.name not in ("float32", "float16", "bfloat16") or not array.dtype.isnative:
         raise TypeError(
-            f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16: "
-            "cast it with .astype(np.float32)"
+            f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16 in native "
+            "byte order: cast it with .astype(np.float32)"
         )
     return np.ascontiguousarray(array, dtype=np.float32)
 

@@ -108,6 +108,13 @@ class MultiHeadAttention:
                 raise ValueError(
                     f"{name} of shape {weight.shape} does not divide into {heads[name]} heads"
                 )
+        for name, weight in self._weights.items():
+            given = self._biases[name]
+            if given is not None and np.shape(given) != weight.shape[:1]:
+                raise ValueError(
+                    f"{name.replace('w', 'b')} must have shape ({weight.shape[0]},) "
+                    f"like the rows of {name}, not {np.shape(given)}"
+                )
         if widths["wq"] != widths["wk"]:
             raise ValueError(
                 f"wq and wk must give heads of one size, not {widths['wq']} and {widths['wk']}"

@@ -35,11 +35,13 @@ void compare(const SpanRules& rules, std::int64_t position, std::int64_t key_cou
 void extremes_do_not_wrap() {
   const std::int64_t most = std::numeric_limits<std::int64_t>::max();
   const std::int64_t least = std::numeric_limits<std::int64_t>::min();
-  const std::int64_t far = numattn::row_position(most, 1000);
-  const std::int64_t before = numattn::row_position(least, 0);
+  const std::int64_t far = numattn::saturating_add(most, 1000);
+  const std::int64_t before = numattn::saturating_add(least, -1);
   expect(key_span({true, -1, -1}, far, 10).end == 10, "a far row sees all keys before it");
   expect(key_span({true, -1, -1}, before, 10).empty(), "a row before all keys sees none");
   expect(key_span({false, 5, -1}, far, 10).empty(), "a far window is empty");
+  const std::int64_t half = std::int64_t{1} << 61;
+  expect(key_span({false, half, half}, 2 * half, 10).empty(), "a window that ends before the row");
   expect(key_span({false, most, most}, far, 10).begin == 0, "an endless window is unbounded");
   expect(key_span({false, most, most}, 3, 10).end == 10, "on both sides");
 }

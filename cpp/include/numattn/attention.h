@@ -90,10 +90,12 @@ void check_attention_output(const AttentionProblem& problem, const View& output)
 bool run_attention(const AttentionProblem& problem, const View& output, float* lse,
                    Interrupt interrupt);
 
-// weights (batch, query_heads, row_count, keys), contiguous float32; rows name query positions.
-// `rows` must lie in [0, queries).
-bool run_attention_weights(const AttentionProblem& problem, const IntArray& rows, float* weights,
-                           Interrupt interrupt);
+// The shape of the weights of `row_count` query rows: (batch, query_heads, row_count, keys).
+std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::int64_t row_count);
+
+// Weights of the rows named, each in [0, queries), or of all: contiguous float32 of weights_shape().
+bool run_attention_weights(const AttentionProblem& problem, const std::optional<IntArray>& rows,
+                           float* weights, Interrupt interrupt);
 
 AttentionReport report_attention(const AttentionProblem& problem);
 
