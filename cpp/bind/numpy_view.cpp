@@ -9,6 +9,8 @@ constexpr int kNumpyFloat32 = 11;
 constexpr int kNumpyFloat64 = 12;
 constexpr int kNumpyFloat16 = 23;
 
+constexpr char kNativeOrder = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? '<' : '>';
+
 // The object itself as a contiguous array of T: a conversion would leave its caller a dead pointer.
 template <class T>
 py::array_t<T, py::array::c_style> exact(const py::object& object) {
@@ -22,23 +24,22 @@ py::array_t<T, py::array::c_style> exact(const py::object& object) {
 
 DType dtype_of(const py::array& array, const std::string& name) {
   const py::dtype dtype = array.dtype();
-  const int number = dtype.num();
-  const std::string text = py::str(static_cast<const py::object&>(dtype));
   const char order = dtype.byteorder();
-  const bool swapped =
-      (order == '>') == (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) && order != '=' && order != '|';
-  if (swapped) {
+  const bool native = order == '=' || order == '|' || order == kNativeOrder;
+  const int number = dtype.num();
+  if (native && number == kNumpyFloat32) return DType::kFloat32;
+  if (native && number == kNumpyFloat16) return DType::kFloat16;
+  if (number == kNumpyBool) return DType::kBool;
+  const std::string text = py::str(static_cast<const py::object&>(dtype));
+  if (text == "bfloat16") return DType::kBFloat16;
+  if (name == "mask") {
+    throw DTypeError("mask has dtype " + text + "; it must be bool: cast it with .astype(bool)");
+  }
+  if (!native) {
     throw DTypeError(name + " has the byte-swapped dtype " + text +
                      "; it must be float32, float16 or bfloat16 in native byte order: convert it "
                      "with .astype(" +
                      name + ".dtype.newbyteorder('='))");
-  }
-  if (number == kNumpyFloat32) return DType::kFloat32;
-  if (number == kNumpyFloat16) return DType::kFloat16;
-  if (number == kNumpyBool) return DType::kBool;
-  if (text == "bfloat16") return DType::kBFloat16;
-  if (name == "mask") {
-    throw DTypeError("mask has dtype " + text + "; it must be bool: cast it with .astype(bool)");
   }
   if (number == kNumpyFloat64) {
     throw DTypeError(name +

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ Array = NDArray[Any]
 def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:
     """A contiguous float32 vector from one of float32, float16 or bfloat16."""
     array = np.asarray(value)
+    if array.dtype == np.float32:  # the usual case, told quickly
+        return np.ascontiguousarray(array)
     if array.dtype.name not in ("float32", "float16", "bfloat16") or not array.dtype.isnative:
         raise TypeError(
             f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16 in native "
@@ -133,8 +136,9 @@ def as_matrix(array: Array) -> Array:
     """All axes but the last as one: (..., n) → (rows, n)."""
     if array.ndim == 2:
         return array
-    rows = int(np.prod(array.shape[:-1], dtype=np.int64))
-    return array.reshape(rows, array.shape[-1])
+    if array.shape[-1] == 0:
+        return array.reshape(math.prod(array.shape[:-1]), 0)
+    return array.reshape(-1, array.shape[-1])
 
 
 def as_output_matrix(out: Array) -> Array:
@@ -159,6 +163,8 @@ def _check_companion(name: str, array: Array | None, shape: tuple[int, ...]) -> 
 
 def _crosses(out: Array, residual: Array) -> bool:
     """Whether the two share memory other than element by element."""
+    if out is residual or not np.may_share_memory(out, residual):
+        return False
     same = (
         out.__array_interface__["data"] == residual.__array_interface__["data"]
         and out.strides == residual.strides
