@@ -52,8 +52,8 @@ test-python: $(VENV)/.installed $(VENV)/.model $(VENV)/.tools
 	$(VENV)/bin/python -m pytest --doctest-modules --pyargs numattn
 
 lint: $(VENV)/.installed $(VENV)/.tools
-	$(VENV)/bin/ruff check python tests bench tools
-	$(VENV)/bin/ruff format --check python tests bench tools
+	$(VENV)/bin/ruff check python tests bench tools docs examples
+	$(VENV)/bin/ruff format --check python tests bench tools docs examples
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
 	$(PYTHON) tools/check_symbols.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import numattn as na
 from cases import DTYPES, normal, unit_inputs
-from guard_pages import EDGES, guarded
+from guard_pages import EDGES, PAGE, forbid, guarded
 from numattn import reference
 from tolerance import assert_same_bits, assert_weights_close, expect
 
@@ -133,3 +134,22 @@ def test_nan_in_excluded_keys_is_harmless(
             x[b, :, hi:] = np.inf
     for got, expected in zip(na.attention(q, k, v, return_lse=True, **options), clean, strict=True):
         assert_same_bits(got, expected)
+
+
+def test_keys_between_the_windows_of_picked_rows_are_not_mapped(
+    isa: str, rng: np.random.Generator
+) -> None:
+    """The rows' spans are far apart; what lies between belongs to none of them."""
+    k = normal(rng, (1, 1, 4 * PAGE, 16))
+    q = normal(rng, k.shape)
+    row_bytes = k.shape[-1] * k.itemsize
+    memory = mmap.mmap(-1, k.nbytes)
+    there = np.frombuffer(memory, np.float32).reshape(k.shape)
+    there[:] = k
+    forbid(there.ctypes.data + PAGE, k.nbytes - 2 * PAGE)
+    last = k.shape[2] - 1
+    for picked in ([0, last], [3, last - 2, last, 1]):
+        options = {"rows": picked, "window": (2, 1)}
+        got = na.attention_weights(q, there, **options)
+        assert_weights_close(got, reference.attention_weights(q, k, **options))
+    assert PAGE // row_bytes > 6  # the keys seen lie in the first and the last page

@@ -185,17 +185,19 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
   return block;
 }
 
-// Visits the item's keys in stretches, between which an interrupt is noticed.
-void visit_keys(const Run& run, AttendBlock& block, KeySpan keys, Worker& worker) {
-  const auto kernel = run.plan.decode ? run.kernels.decode : run.kernels.attend;
-  const std::int64_t visit = run.plan.visit_keys;
+// Visits the item's keys in stretches, between which an interrupt is noticed. visit() computes the
+// block's range of keys.
+template <class Visit>
+void visit_keys(const Run& run, AttendBlock& block, KeySpan keys, Worker& worker,
+                const Visit& visit) {
+  const std::int64_t stretch = run.plan.visit_keys;
   block.begin = true;
   std::int64_t from = keys.begin;
   do {
     block.key_begin = from;
-    block.key_end = std::min(keys.end, (from / visit + 1) * visit);
+    block.key_end = std::min(keys.end, (from / stretch + 1) * stretch);
     block.end = block.key_end >= keys.end;
-    kernel(block);
+    visit();
     block.begin = false;
     from = block.key_end;
   } while (!block.end && !worker.stopped());
@@ -235,6 +237,7 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
     keys.end = std::max(keys.end, rows[i].key_end);
   }
   AttendBlock block = block_of(run, place, rows, row_count, run.thread_workspace(worker.index()));
+  block.fetch_ahead = place.block == plan.blocks - 1;
   PartialState partial{};
   if (plan.splits > 1) {
     partial = partial_of(run, place);
@@ -244,7 +247,8 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   }
   if (keys.empty()) keys = {0, 0};
   if (!plan.decode && plan.splits == 1) fetch_item(run, index + run.threads);
-  visit_keys(run, block, keys, worker);
+  const auto kernel = plan.decode ? run.kernels.decode : run.kernels.attend;
+  visit_keys(run, block, keys, worker, [&] { kernel(block); });
 }
 
 void combine_row(const Run& run, std::int64_t index, Worker& worker) {
@@ -332,8 +336,9 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
           (place.batch * problem.query_heads + head) * row_count + in_head / group;
       rows[i].output = reinterpret_cast<char*>(weights + row * problem.keys);
     }
-    kernels.weights({block_of(run, place, rows, block_rows, run.thread_workspace(worker.index())),
-                     problem.keys});
+    WeightsBlock block{block_of(run, place, rows, block_rows, run.thread_workspace(worker.index())),
+                       problem.keys};
+    visit_keys(run, block.scores, {0, problem.keys}, worker, [&] { kernels.weights(block); });
   };
   return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
 }
@@ -347,6 +352,7 @@ AttentionReport report_attention(const AttentionProblem& problem) {
           std::min(plan.block_rows, plan.rows_per_head),
           plan.key_block,
           plan.split_keys,
+          plan.splits > 1,
           plan.items,
           threads,
           plan.items == 0 ? 0 : plan.scratch_bytes(threads),

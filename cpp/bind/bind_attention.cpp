@@ -105,6 +105,7 @@ py::dict plan(const std::vector<std::int64_t>& q_shape, const std::vector<std::i
   result["query_block"] = report.query_block;
   result["key_block"] = report.key_block;
   result["split_keys"] = report.split_keys;
+  result["is_split"] = report.is_split;
   result["work_items"] = report.work_items;
   result["threads"] = report.threads;
   result["scratch_bytes"] = report.scratch_bytes;

@@ -21,6 +21,7 @@ void bind_control(py::module_& module) {
     result["openmp"] = limits.openmp;
     result["affinity"] = limits.affinity;
     result["cgroup"] = limits.cgroup;
+    result["nested"] = static_cast<int>(limits.nested);
     return result;
   });
 }

@@ -1,6 +1,6 @@
 // What a kernel is given and what a table of kernels offers: plain structures, no code that runs.
 //
-// Preconditions are asserted, not checked: the front end (cpp/api/check.h) has done that once.
+// Kernels check nothing: the front end (cpp/api/check.h) has done that once.
 #pragma once
 
 #include <cstdint>
@@ -67,6 +67,7 @@ struct AttendBlock {
   std::int64_t key_end;
   bool begin;
   bool end;
+  bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
   float* workspace;             // attend_workspace() floats
 };
@@ -114,7 +115,6 @@ struct GemmBlock {
   int row_count;
   std::int64_t depth;
   const float* panels;        // the first panel of the block
-  std::int64_t first_column;  // the output feature at which it starts
   std::int64_t column_count;  // features of the block
   const float* bias;          // of the first feature; null without
   Activation activation;
@@ -201,7 +201,7 @@ static inline AttendWorkspace attend_workspace(const TileFacts& facts,
   at.peak = take(rows);
   at.sum = take(rows);
   at.score = take(tile);
-  at.mask = take(needs.mask ? tile : 0);
+  at.mask = take(needs.mask ? (tile / facts.vector_width + 1) / 2 : 0);  // 16 bits a register
   at.bias = take(needs.bias ? tile : 0);
   at.key = take(needs.key_copy ? head_dim * facts.key_block : 0);
   at.value = take(needs.value_copy ? value_dim * facts.key_block : 0);

@@ -78,49 +78,84 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
   }
 }
 
-// How much of a dense operand's tile equals the value that excludes a key.
+// How much of a dense operand's tile excludes its key.
 enum class Excluded { kNone, kSome, kAll };
 
-// tile[key][lane] from one dense operand whose row i starts at field(rows[i]); a shared operand
-// fills tile[key] instead. Lanes beyond the last row repeat it, so that they do not blur the
-// answer.
-template <class Field>
-inline Excluded gather_tile(const LaneGroup& group, KeyTile keys, DType dtype, std::int64_t stride,
-                            bool shared, float excluded, const Field& field, float* tile) {
-  Vec matches = zero();
-  float visited = 0.0f;
-  const auto row_vector = [&](int row, std::int64_t j, int count) {
-    const char* from = field(group.rows[row]) + (keys.begin + j) * stride;
-    Vec values = read_elements(from, dtype, stride, count);
-    if (count < Vec::kWidth) {  // repeat the first element beyond the last key
-      float filled[Vec::kWidth];
-      store(filled, values);
-      for (int k = count; k < Vec::kWidth; ++k) filled[k] = filled[0];
-      values = load(filled);
+// Bits of the mask: tile[key][v] holds the lanes of vector v, 1 where the row may attend the key.
+using MaskBits = std::uint16_t;
+constexpr MaskBits kAllLanes = static_cast<MaskBits>((1u << Vec::kWidth) - 1u);
+
+// Bit j set where the row may attend key first + j of `count` <= kWidth; the bits beyond repeat the
+// last one, so that they do not blur whether all or none are set.
+inline MaskBits mask_row(const char* row, std::int64_t first, std::int64_t stride, int count) {
+  const char* from = row + first * stride;
+  if (stride == 1 && count == Vec::kWidth) {
+    return nonzero_bits(reinterpret_cast<const std::uint8_t*>(from));
+  }
+  unsigned bits = 0;
+  for (int j = 0; j < Vec::kWidth; ++j) {
+    const std::int64_t key = j < count ? j : count - 1;
+    bits |= (from[key * stride] != 0 ? 1u : 0u) << j;
+  }
+  return static_cast<MaskBits>(bits);
+}
+
+inline Excluded gather_mask(const LaneGroup& group, KeyTile keys, std::int64_t stride,
+                            MaskBits* tile) {
+  unsigned any = 0;
+  unsigned all = kAllLanes;
+  for (std::int64_t j = 0; j < keys.count; j += Vec::kWidth) {
+    const int count = lanes_left(j, keys.count);
+    for (int v = 0; v < group.vectors; ++v) {
+      MaskBits bits[Vec::kWidth];
+      for (int i = 0; i < Vec::kWidth; ++i) {
+        const int lane = v * Vec::kWidth + i;
+        const int row = lane < group.row_count ? lane : group.row_count - 1;
+        bits[i] = i > 0 && group.shared_mask
+                      ? bits[0]
+                      : mask_row(group.rows[row].mask, keys.begin + j, stride, count);
+        any |= bits[i];
+        all &= bits[i];
+      }
+      transpose_bits(bits);
+      for (int k = 0; k < count; ++k) tile[(j + k) * kTileVectors + v] = bits[k];
     }
-    matches = matches + select(equal(values, broadcast(excluded)), broadcast(1.0f), zero());
-    visited += Vec::kWidth;
+  }
+  return any == 0 ? Excluded::kAll : all == kAllLanes ? Excluded::kNone : Excluded::kSome;
+}
+
+// tile[key][lane] of the bias; a bias that all rows share fills tile[key] instead. False: all of it
+// is −inf. Lanes beyond the last row repeat it, so that they do not blur the answer.
+inline bool gather_bias(const LaneGroup& group, KeyTile keys, const ScoreRules& rules,
+                        float* tile) {
+  const Vec excluding = broadcast(-kInfinity);
+  Vec others = zero();
+  const auto row_vector = [&](int row, std::int64_t j, int count) {
+    const char* from = group.rows[row].bias + (keys.begin + j) * rules.bias_key_stride;
+    const Vec values = read_elements(from, rules.bias_dtype, rules.bias_key_stride, count);
+    const Mask present = mask_from_bits(static_cast<MaskBits>((1u << count) - 1u));
+    const Vec other = select(equal(values, excluding), zero(), broadcast(1.0f));
+    others = others + select(present, other, zero());
     return values;
   };
-  const int lanes = shared ? 1 : group.vectors * Vec::kWidth;
+  const int lanes = group.shared_bias ? 1 : group.vectors * Vec::kWidth;
   for (int lane = 0; lane < lanes; lane += Vec::kWidth) {
     for (std::int64_t j = 0; j < keys.count; j += Vec::kWidth) {
       const int count = lanes_left(j, keys.count);
-      if (shared) {
+      if (group.shared_bias) {
         store_partial(tile + j, row_vector(0, j, count), count);
         continue;
       }
       Vec square[Vec::kWidth];
       for (int i = 0; i < Vec::kWidth; ++i) {
-        square[i] =
-            row_vector(lane + i < group.row_count ? lane + i : group.row_count - 1, j, count);
+        const int row = lane + i < group.row_count ? lane + i : group.row_count - 1;
+        square[i] = row_vector(row, j, count);
       }
       transpose(square);
       for (int k = 0; k < count; ++k) store(tile + (j + k) * kLaneGroup + lane, square[k]);
     }
   }
-  const float matched = reduce_add(matches);
-  return matched == 0.0f ? Excluded::kNone : matched == visited ? Excluded::kAll : Excluded::kSome;
+  return reduce_add(others) > 0.0f;
 }
 
 // Base-2 form of a natural bias. A finite one stays finite: the huge negative numbers that stand
@@ -155,7 +190,7 @@ inline void multiply_keys(const LaneGroup& group, FloatRows key, FloatRows value
                           std::int64_t key_count, const AttendBlock& block, float* scores) {
   for (std::int64_t j = 0; j < key_count; j += kTileRows) {
     const int rows = key_count - j < kTileRows ? static_cast<int>(key_count - j) : kTileRows;
-    for (int i = 0; i < rows; ++i) {
+    for (int i = 0; block.fetch_ahead && i < rows; ++i) {
       fetch_bytes(key.data + (j + kTileRows + i) * key.stride, block.head_dim * 4);
       fetch_bytes(value.data + (j + i) * value.stride, block.value_dim * 4);
     }
@@ -197,12 +232,11 @@ inline void apply_bias(const LaneGroup& group, std::int64_t key_count, const flo
   });
 }
 
-inline void apply_mask(const LaneGroup& group, std::int64_t key_count, const float* tile,
+inline void apply_mask(const LaneGroup& group, std::int64_t key_count, const MaskBits* tile,
                        float* scores) {
-  const bool shared = group.shared_mask;
+  const Vec excluded = broadcast(-kInfinity);
   change_scores(group, key_count, scores, [=](std::int64_t j, int v, Vec score) {
-    const Vec allowed = shared ? broadcast(tile[j]) : load(tile + j * kLaneGroup + v * Vec::kWidth);
-    return masked(score, allowed);
+    return select(mask_from_bits(tile[j * kTileVectors + v]), score, excluded);
   });
 }
 
@@ -290,24 +324,18 @@ inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile
                        FloatRows key, FloatRows value, const Workspace& work) {
   const ScoreRules& rules = block.rules;
   Excluded mask = Excluded::kNone;
+  MaskBits* mask_tile = reinterpret_cast<MaskBits*>(work.mask);
   if (group.rows[0].mask != nullptr) {
-    mask = gather_tile(
-        group, keys, DType::kBool, rules.mask_key_stride, group.shared_mask, 0.0f,
-        [](const QueryRow& row) { return row.mask; }, work.mask);
+    mask = gather_mask(group, keys, rules.mask_key_stride, mask_tile);
     if (mask == Excluded::kAll) return false;
   }
   const bool has_bias = group.rows[0].bias != nullptr;
-  if (has_bias &&
-      gather_tile(
-          group, keys, rules.bias_dtype, rules.bias_key_stride, group.shared_bias, -kInfinity,
-          [](const QueryRow& row) { return row.bias; }, work.bias) == Excluded::kAll) {
-    return false;
-  }
+  if (has_bias && !gather_bias(group, keys, rules, work.bias)) return false;
   multiply_keys<Vectors>(group, key, value, keys.count, block, work.score);
   if (rules.softcap > 0.0f) apply_softcap(group, keys.count, rules.softcap, work.score);
   if (has_bias) apply_bias(group, keys.count, work.bias, work.score);
   if (rules.alibi) apply_alibi(group, keys, work.score);
-  if (mask == Excluded::kSome) apply_mask(group, keys.count, work.mask, work.score);
+  if (mask == Excluded::kSome) apply_mask(group, keys.count, mask_tile, work.score);
   if (!wholly_visible(group, keys)) apply_spans(group, keys, work.score);
   return true;
 }

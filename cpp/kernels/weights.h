@@ -63,24 +63,61 @@ inline void normalise_weights(const QueryRow& row, std::int64_t key_count) {
   }
 }
 
+// The next run of keys from `from` on that rows of the group see without a gap; empty when there is
+// none. Rows may have been picked far apart, and what lies between their spans is not to be read.
+inline KeyTile next_stretch(const LaneGroup& group, std::int64_t from) {
+  std::int64_t begin = INT64_MAX;
+  for (int i = 0; i < group.row_count; ++i) {
+    const QueryRow& row = group.rows[i];
+    const std::int64_t start = row.key_begin > from ? row.key_begin : from;
+    if (start < row.key_end && start < begin) begin = start;
+  }
+  if (begin == INT64_MAX) return {from, 0};
+  std::int64_t end = begin;
+  for (bool grown = true; grown;) {
+    grown = false;
+    for (int i = 0; i < group.row_count; ++i) {
+      const QueryRow& row = group.rows[i];
+      if (row.key_begin <= end && row.key_end > end) {
+        end = row.key_end;
+        grown = true;
+      }
+    }
+  }
+  return {begin, end - begin};
+}
+
+inline void begin_weights(const WeightsBlock& weights, const Workspace& work) {
+  const AttendBlock& block = weights.scores;
+  pack_queries(block, block.rows, block.row_count, work.query);
+  for (int i = 0; i < block.row_count; ++i) {
+    float* row = reinterpret_cast<float*>(block.rows[i].output);
+    fill_row(row, 0, weights.key_count, -kInfinity);
+  }
+}
+
 inline void weigh(const WeightsBlock& weights, const TileFacts& facts) {
   const AttendBlock& block = weights.scores;
   const Workspace work = workspace_of(block, facts, kLaneGroup, 0);
+  if (block.begin) begin_weights(weights, work);
   const LaneGroup group = lane_group(block.rows, block.row_count, work.query);
-  pack_queries(block, block.rows, block.row_count, work.query);
-  for (int i = 0; i < block.row_count; ++i) {
-    fill_row(reinterpret_cast<float*>(block.rows[i].output), 0, weights.key_count, -kInfinity);
-  }
-  for (std::int64_t j = group.span_begin; j < group.span_end; j += facts.key_block) {
-    const std::int64_t left = group.span_end - j;
-    const KeyTile keys{j, left < facts.key_block ? left : facts.key_block};
-    const FloatRows key = float_rows(block.key, j, keys.count, block.head_dim, work.key);
+  std::int64_t j = block.key_begin;
+  while (j < block.key_end) {
+    const KeyTile stretch = next_stretch(group, j);
+    if (stretch.count == 0 || stretch.begin >= block.key_end) break;
+    const std::int64_t reach = stretch.begin + stretch.count;
+    const std::int64_t end = reach < block.key_end ? reach : block.key_end;
+    const std::int64_t tile_end = key_tile_end(stretch.begin, end, facts);
+    const KeyTile keys{stretch.begin, tile_end - stretch.begin};
+    const FloatRows key = float_rows(block.key, keys.begin, keys.count, block.head_dim, work.key);
     switch (group.vectors) {
       case 1: write_scores<1>(block, group, keys, key, work); break;
       case 2: write_scores<2>(block, group, keys, key, work); break;
       default: write_scores<kTileVectors>(block, group, keys, key, work);
     }
+    j = tile_end;
   }
+  if (!block.end) return;
   for (int i = 0; i < block.row_count; ++i) normalise_weights(block.rows[i], weights.key_count);
 }
 

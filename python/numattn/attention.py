@@ -148,7 +148,8 @@ def attention(
     Gimelshein (2018), blocked as in FlashAttention (Dao et al., 2022). The semantics follow the
     ONNX ``Attention`` operator. Keys that structure excludes are never read.
 
-    Finite logits beyond ±2.3e38 count as ±2.3e38: scores are kept in units of log 2.
+    Scores are kept in units of log 2: a finite bias beyond ±2.3e38 counts as ±2.3e38, and a
+    product ``scale · q · k`` beyond it is infinite.
 
     Results are bitwise the same for any number of threads, any batch neighbours and any memory
     layout of the same values on one instruction set.

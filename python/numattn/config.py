@@ -25,7 +25,10 @@ def config_text() -> str:
     """The text that :func:`show_config` prints."""
     limits = _core.thread_limits()
     chosen = os.environ.get("NUMATTN_ISA")
-    why = f"NUMATTN_ISA={chosen}" if chosen else "the best available"
+    best = isa.current() == isa.available()[-1]
+    why = "the best available" if best else "chosen by isa.use()"
+    if chosen == isa.current():
+        why = f"NUMATTN_ISA={chosen}"
     bounds = [
         ("set_num_threads() or NUMATTN_NUM_THREADS", limits["process"]),
         ("OpenMP (OMP_NUM_THREADS)", limits["openmp"]),
@@ -40,4 +43,6 @@ def config_text() -> str:
         f"threads: {threads.get_num_threads()} (the least of those set)",
     ]
     lines += [f"  {name}: {value or 'not set'}" for name, value in bounds]
+    if limits["nested"]:
+        lines.append("  inside another parallel region: 1")
     return "\n".join(lines)

@@ -30,6 +30,8 @@ class Plan:
         Keys per tile.
     split_keys : int
         Keys per split; splits are computed apart and combined exactly.
+    is_split : bool
+        Whether there is more than one split.
     work_items : int
         Units handed to threads.
     threads : int
@@ -45,13 +47,14 @@ class Plan:
     query_block: int
     key_block: int
     split_keys: int
+    is_split: bool
     work_items: int
     threads: int
     scratch_bytes: int
     flops: float
 
     def __str__(self) -> str:
-        splits = "" if self.kernel == "attend" else f" in splits of {self.split_keys}"
+        splits = f", split every {self.split_keys} keys" if self.is_split else ""
         return (
             f"{self.kernel} kernel on {self.isa}: {self.work_items} work items of up to "
             f"{self.query_block} query rows, tiles of {self.key_block} keys{splits}; "

@@ -64,6 +64,7 @@ struct AttentionReport {
   std::int64_t query_block;
   std::int64_t key_block;
   std::int64_t split_keys;
+  bool is_split;
   std::int64_t work_items;
   int threads;
   std::int64_t scratch_bytes;

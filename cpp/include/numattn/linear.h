@@ -11,7 +11,7 @@
 
 namespace numattn {
 
-// A weight (out_features, in_features), packed once for every instruction set that asks for it.
+// A weight (out_features, in_features), packed once, in one form that every instruction set reads.
 class PackedLinear {
  public:
   // The bias is contiguous float32. Throws std::invalid_argument or std::bad_alloc.

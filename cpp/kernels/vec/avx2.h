@@ -44,9 +44,15 @@ inline Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.lanes)
 inline Vec round(Vec a) {
   return {_mm256_round_ps(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
+// 2^x rounds to zero below 2^-150; the limit keeps −inf − floor(−inf) from making a NaN.
+inline Vec limited_power(Vec x) { return max({_mm256_set1_ps(-160.0f)}, x); }
+inline Vec fraction(Vec x) {
+  const Vec power = limited_power(x);
+  return power - Vec{_mm256_floor_ps(power.lanes)};
+}
 // In two halves, so that a result below 2^-126 is a subnormal and not zero.
-inline Vec scale_by_power(Vec a, Vec exponent) {
-  const __m256i whole = _mm256_cvtps_epi32(exponent.lanes);
+inline Vec scale_by_floor(Vec a, Vec x) {
+  const __m256i whole = _mm256_cvtps_epi32(_mm256_floor_ps(limited_power(x).lanes));
   const __m256i half = _mm256_srai_epi32(whole, 1);
   const __m256i rest = _mm256_sub_epi32(whole, half);
   const __m256i bias = _mm256_set1_epi32(127);
@@ -59,7 +65,6 @@ inline Mask less(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LT
 inline Mask less_equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LE_OQ)}; }
 inline Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_EQ_OQ)}; }
 inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.lanes, b.lanes)}; }
-inline bool any(Mask mask) { return _mm256_movemask_ps(mask.lanes) != 0; }
 inline Vec select(Mask mask, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lanes, a.lanes, mask.lanes)};
 }
@@ -98,6 +103,25 @@ inline void store_bfloat16(std::uint16_t* to, Vec a) {
   const __m256i kept = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(kept, kept), 0x88);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
+inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  const int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
+  return static_cast<std::uint16_t>(~zeros & 0xFF);
+}
+inline Mask mask_from_bits(std::uint16_t bits) {
+  const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i chosen = _mm256_and_si256(_mm256_set1_epi32(bits), lane);
+  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(chosen, lane))};
+}
+// The rows' low bytes side by side; each column in turn is shifted to the sign bits.
+inline void transpose_bits(std::uint16_t (&rows)[8]) {
+  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows));
+  const __m128i bytes = _mm_packus_epi16(words, words);
+  for (int j = 0; j < 8; ++j) {
+    const __m128i shifted = _mm_sll_epi16(bytes, _mm_cvtsi32_si128(7 - j));
+    rows[j] = static_cast<std::uint16_t>(_mm_movemask_epi8(shifted) & 0xFF);
+  }
 }
 inline Vec load_bool(const std::uint8_t* from) {
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));

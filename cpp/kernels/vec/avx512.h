@@ -51,15 +51,16 @@ inline Vec abs(Vec a) { return {_mm512_abs_ps(a.lanes)}; }
 inline Vec round(Vec a) {
   return {_mm512_roundscale_ps(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-inline Vec scale_by_power(Vec a, Vec exponent) {
-  return {_mm512_scalef_ps(a.lanes, exponent.lanes)};
+// vreduceps rounds down and subtracts in one step, and gives 0 for −inf.
+inline Vec fraction(Vec a) {
+  return {_mm512_reduce_ps(a.lanes, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 }
+inline Vec scale_by_floor(Vec a, Vec x) { return {_mm512_scalef_ps(a.lanes, x.lanes)}; }
 
 inline Mask less(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_LT_OQ)}; }
 inline Mask less_equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_LE_OQ)}; }
 inline Mask equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_EQ_OQ)}; }
 inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
-inline bool any(Mask mask) { return mask.bits != 0; }
 inline Vec select(Mask mask, Vec a, Vec b) {
   return {_mm512_mask_blend_ps(mask.bits, b.lanes, a.lanes)};
 }
@@ -88,6 +89,19 @@ inline void store_bfloat16(std::uint16_t* to, Vec a) {
   const __m512i kept = _mm512_mask_blend_epi32(nan, rounded, quiet);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                       _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
+}
+inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return static_cast<std::uint16_t>(_mm_test_epi8_mask(bytes, bytes));
+}
+inline Mask mask_from_bits(std::uint16_t bits) { return {static_cast<__mmask16>(bits)}; }
+// Each column in turn is shifted to the sign bits, which one instruction collects.
+inline void transpose_bits(std::uint16_t (&rows)[16]) {
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows));
+#pragma GCC unroll 16
+  for (int j = 0; j < 16; ++j) {
+    rows[j] = static_cast<std::uint16_t>(_mm256_movepi16_mask(_mm256_slli_epi16(all, 15 - j)));
+  }
 }
 inline Vec load_bool(const std::uint8_t* from) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));

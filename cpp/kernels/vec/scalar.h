@@ -2,10 +2,12 @@
 // to whatever the baseline has. This file defines what each operation means; the others equal it.
 //
 //   max(a, b), min(a, b)   b where a lane is NaN in either: write max(bound, x) to keep x's NaN
-//   scale_by_power(a, n)   a · 2^n for whole n in [-252, 126], rounded once, subnormals kept
+//   fraction(x)            x − floor(x); 0 for −inf, NaN for NaN
+//   scale_by_floor(a, x)   a · 2^floor(x) for x < 127, rounded once, subnormals kept, 0 far below
 //   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
 //   load_bool(p)           1 where a byte is not 0, else 0
-//   transpose(rows)        rows[i][j] ↔ rows[j][i]
+//   nonzero_bits(p)        bit i set where byte i of kWidth is not 0; mask_from_bits is the way
+//   back transpose(rows)        rows[i][j] ↔ rows[j][i]; transpose_bits: the same for bits
 #pragma once
 
 #include <cstdint>
@@ -54,9 +56,6 @@ inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
 inline Mask equal(Vec a, Vec b) { return {a.lanes == b.lanes}; }
 inline Mask operator&(Mask a, Mask b) { return {a.lanes & b.lanes}; }
-inline bool any(Mask mask) {
-  return (mask.lanes[0] | mask.lanes[1] | mask.lanes[2] | mask.lanes[3]) != 0;
-}
 inline Vec select(Mask mask, Vec a, Vec b) {
   const FourInts chosen = ((FourInts)a.lanes & mask.lanes) | ((FourInts)b.lanes & ~mask.lanes);
   return {(FourFloats)chosen};
@@ -73,11 +72,21 @@ inline Vec round(Vec a) {
   const Vec shift = broadcast(12582912.0f);
   return (a + shift) - shift;
 }
-inline Vec scale_by_power(Vec a, Vec exponent) {
+// 2^x rounds to zero below 2^-150; the limit keeps −inf − floor(−inf) from making a NaN.
+inline Vec limited_power(Vec x) { return max(broadcast(-160.0f), x); }
+inline Vec floor(Vec a) {
+  const Vec nearest = round(a);
+  return select(less(a, nearest), nearest - broadcast(1.0f), nearest);
+}
+inline Vec fraction(Vec x) {
+  const Vec power = limited_power(x);
+  return power - floor(power);
+}
+inline Vec scale_by_floor(Vec a, Vec x) {
+  const Vec power = floor(limited_power(x));
   FourInts whole;
   for (int i = 0; i < 4; ++i) {  // a NaN's conversion would be undefined: any power will do for it
-    whole[i] =
-        exponent.lanes[i] == exponent.lanes[i] ? static_cast<std::int32_t>(exponent.lanes[i]) : 0;
+    whole[i] = power.lanes[i] == power.lanes[i] ? static_cast<std::int32_t>(power.lanes[i]) : 0;
   }
   const FourInts half = whole >> 1;
   const FourInts rest = whole - half;
@@ -106,6 +115,26 @@ inline Vec load_bfloat16(const std::uint16_t* from) {
 }
 inline void store_bfloat16(std::uint16_t* to, Vec a) {
   for (int i = 0; i < 4; ++i) to[i] = bfloat16_from_float(a.lanes[i]);
+}
+inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
+  unsigned bits = 0;
+  for (unsigned i = 0; i < 4; ++i) bits |= (from[i] != 0 ? 1u : 0u) << i;
+  return static_cast<std::uint16_t>(bits);
+}
+inline Mask mask_from_bits(std::uint16_t bits) {
+  const FourInts lane = {1, 2, 4, 8};
+  const FourInts all = {bits, bits, bits, bits};
+  return {(all & lane) == lane};
+}
+inline void transpose_bits(std::uint16_t (&rows)[4]) {
+  std::uint16_t columns[4] = {};
+  for (unsigned i = 0; i < 4; ++i) {
+    for (unsigned j = 0; j < 4; ++j) {
+      const unsigned bit = (static_cast<unsigned>(rows[i]) >> j) & 1u;
+      columns[j] = static_cast<std::uint16_t>(columns[j] | (bit << i));
+    }
+  }
+  for (int j = 0; j < 4; ++j) rows[j] = columns[j];
 }
 inline Vec load_bool(const std::uint8_t* from) {
   Vec a;
