@@ -94,7 +94,8 @@ bool run_attention(const AttentionProblem& problem, const View& output, float* l
 // The shape of the weights of `row_count` query rows: (batch, query_heads, row_count, keys).
 std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::int64_t row_count);
 
-// Weights of the rows named, each in [0, queries), or of all: contiguous float32 of weights_shape().
+// Weights of the rows named, each in [0, queries), or of all: contiguous float32 of
+// weights_shape().
 bool run_attention_weights(const AttentionProblem& problem, const std::optional<IntArray>& rows,
                            float* weights, Interrupt interrupt);
 
