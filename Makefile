@@ -27,9 +27,7 @@ $(VENV)/.model: $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.tools: $(VENV)/bin/python pyproject.toml
-	$(PIP) install --quiet $$($(VENV)/bin/python -c "import pip._vendor.tomli as t; \
-	e = t.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; \
-	print(' '.join(e['test'] + e['lint']))") cmake ninja
+	$(PIP) install --quiet --group test --group lint
 	touch $@
 
 demo: $(VENV)/.installed $(VENV)/.model
