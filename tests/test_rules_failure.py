@@ -100,6 +100,9 @@ def test_no_memory_for_packed_weights(isa: str) -> None:
 INTERRUPT = """
 import json, os, signal, threading, time
 
+# A process started in the background inherits SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 name, num_threads = sys.argv[1], int(sys.argv[2])
 key = rng.standard_normal((1, 1, 8192, 64), dtype=np.float32)
 linear = na.Linear(rng.standard_normal((4096, 4096), dtype=np.float32))

@@ -110,6 +110,19 @@ inline void write_panel(const GemmBlock& block, int first, int row_count, std::i
   }
 }
 
+// Asks for the lines that write_panel() will write, and read, when the panel has been multiplied.
+inline void fetch_results(const GemmBlock& block, int first, int row_count, std::int64_t column,
+                          std::int64_t count) {
+  const std::int64_t item = dtype_size(block.output_dtype);
+  for (std::int64_t row = first; row < first + row_count; ++row) {
+    fetch_bytes(block.output + row * block.output_row_stride + column * item, count * item);
+    if (block.residual == nullptr || block.residual == block.output) continue;
+    fetch_bytes(block.residual + row * block.residual_row_stride +
+                    column * block.residual_column_stride,
+                count * item);
+  }
+}
+
 inline void gemm(const GemmBlock& block) {
   float* sums = block.workspace;
   float* copy = sums + kGemmRows * kPanelColumns;
@@ -120,6 +133,7 @@ inline void gemm(const GemmBlock& block) {
     const float* panel = block.panels + column * block.depth;
     for (int row = 0; row < block.row_count; row += kGemmRows) {
       const int rows = block.row_count - row < kGemmRows ? block.row_count - row : kGemmRows;
+      fetch_results(block, row, rows, column, columns);
       multiply_panel({x.data + row * x.stride, x.stride}, rows, block.depth, panel, sums);
       write_panel(block, row, rows, column, columns, sums);
     }
