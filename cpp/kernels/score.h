@@ -104,6 +104,9 @@ inline Excluded gather_mask(const LaneGroup& group, KeyTile keys, std::int64_t s
                             MaskBits* tile) {
   unsigned any = 0;
   unsigned all = kAllLanes;
+  for (int i = 0; stride == 1 && i < group.row_count; ++i) {  // the next tile's part of each row
+    fetch_bytes(group.rows[i].mask + keys.begin + keys.count, keys.count);
+  }
   for (std::int64_t j = 0; j < keys.count; j += Vec::kWidth) {
     const int count = lanes_left(j, keys.count);
     for (int v = 0; v < group.vectors; ++v) {
