@@ -46,7 +46,7 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias) 
   in_features_ = weight.shape[1];
   const std::int64_t panels = panel_count(out_features_);
   const std::int64_t floats = checked_product(panels * kPanelColumns, in_features_, "weight");
-  storage_.reset(new Storage{Scratch(checked_product(floats, 4, "weight")),
+  storage_.reset(new Storage{Scratch(checked_product(floats, 4, "weight"), Pages::kHuge),
                              Scratch(bias ? out_features_ * 4 : 0), bias.has_value()});
   const Kernels& kernels = current_kernels();
   for (std::int64_t panel = 0; panel < panels; ++panel) {

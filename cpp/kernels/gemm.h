@@ -83,7 +83,9 @@ inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth, const
                            float* sums) {
   const std::int64_t tiles = (row_count + kTileRows - 1) / kTileRows * (kPanelColumns / kLaneGroup);
   switch (tiles) {  // a step of the depth is three cache lines of the panel
-    case 1: multiply_panel<3>(x, row_count, depth, panel, tiles, sums); break;
+    // A single tile reads the panel in order, which the processor foresees by itself: fetching as
+    // well read one row of 2048 → 2048 at 28 GB/s instead of 41.
+    case 1: multiply_panel<0>(x, row_count, depth, panel, tiles, sums); break;
     case 2: multiply_panel<2>(x, row_count, depth, panel, tiles, sums); break;
     default: multiply_panel<1>(x, row_count, depth, panel, tiles, sums);
   }
