@@ -42,13 +42,13 @@ def show(name: str, coefficients: np.ndarray, error: float) -> None:
         print(f"    {float(np.float32(value))!r}f,  // power {power}")
 
 
-def fit_exp2(degree: int) -> None:
-    """2^f = 1 + f·P(f) on [−1/2, 1/2], relative error; 2^0 = 1 exactly."""
-    f = chebyshev_grid(-0.5, 0.5)
+def fit_exp2(low: float, high: float, degree: int) -> None:
+    """2^f = 1 + f·Q(f) on [low, high], relative error; 2^0 = 1 exactly."""
+    f = chebyshev_grid(low, high)
     powers = np.stack([f ** (k + 1) for k in range(degree)], axis=1)
     coefficients = lawson(f, powers, np.exp2(f) - 1, 1 / np.exp2(f))
     error = np.max(np.abs((powers @ coefficients + 1) / np.exp2(f) - 1))
-    show(f"exp2 of degree {degree}", coefficients, error)
+    show(f"exp2 of degree {degree} on [{low}, {high}]", coefficients, error)
 
 
 def fit_normal_tail(high: float, degree: int, weight: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -70,7 +70,7 @@ def fit_normal_tail(high: float, degree: int, weight: Callable[[np.ndarray], np.
 
 
 if __name__ == "__main__":
-    fit_exp2(5)
-    fit_exp2(6)
+    fit_exp2(0.0, 1.0, 5)
+    fit_exp2(-0.5, 0.5, 5)
     for high, degree in ((6.0, 8), (8.0, 9), (10.0, 9), (10.0, 10)):
         fit_normal_tail(high, degree, lambda t: np.exp(log_ndtr(-t)) * np.maximum(t, 0.3) + 3e-6)
