@@ -13,7 +13,11 @@ void expect(bool holds, const char* format, Values... values) {
   if (holds) return;
   ++failures;
   std::printf("failed: ");
-  std::printf(format, values...);
+  if constexpr (sizeof...(values) == 0) {
+    std::fputs(format, stdout);
+  } else {
+    std::printf(format, values...);
+  }
   std::printf("\n");
 }
 
