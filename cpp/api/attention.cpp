@@ -278,7 +278,7 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
 }
 
 int threads_for(const AttentionPlan& plan, int limit) {
-  const int useful = plan.useful_threads();
+  const int useful = plan.worthwhile_threads();
   return useful == 1 ? 1 : std::min(useful, thread_budget(limit));
 }
 

@@ -67,7 +67,7 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   if (rows == 0) return true;
   const Kernels& kernels = current_kernels();
   const GemmPlan plan = plan_gemm(rows, out_features_, in_features_, !reads_in_place(x));
-  const int useful = plan.useful_threads();
+  const int useful = plan.worthwhile_threads();
   const int threads = useful == 1 ? 1 : std::min(useful, thread_budget(call.num_threads));
   const std::int64_t workspace = plan.workspace_floats;
   const Scratch scratch(threads * workspace * 4);

@@ -16,9 +16,6 @@ constexpr std::int64_t kSplitKeys = 1152;
 // take some 10 ms on the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
 constexpr std::int64_t kVisitKeys = 4608;
 
-// About what one core does in the time that waking another takes.
-constexpr double kFlopsPerThread = 4e5;
-
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
 
 AttentionPlan cut(const TileFacts& facts, const AttentionShape& shape, std::int64_t rows_per_head,
@@ -50,12 +47,6 @@ std::int64_t AttentionPlan::thread_bytes() const {
 
 std::int64_t AttentionPlan::scratch_bytes(int threads) const {
   return threads * thread_bytes() + partial_bytes();
-}
-
-int AttentionPlan::useful_threads() const {
-  const double most = std::max(1.0, flops / kFlopsPerThread);
-  return static_cast<int>(
-      std::min({most, static_cast<double>(std::max<std::int64_t>(items, 1)), 65536.0}));
 }
 
 AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape,

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "useful_threads.h"
 
 namespace numattn {
 
@@ -49,8 +50,7 @@ struct AttentionPlan {
   std::int64_t scratch_bytes(int threads) const;
   std::int64_t thread_bytes() const;
   std::int64_t partial_bytes() const { return partial_floats * 4; }
-  // Threads beyond this many cost more to wake than they save.
-  int useful_threads() const;
+  int worthwhile_threads() const { return useful_threads(flops, items); }
 };
 
 AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape,

@@ -13,15 +13,7 @@ constexpr std::int64_t kMostRows = 512;
 // Work per item: some 0.3 ms on one core, so that items are cheap to hand out and even to share.
 constexpr double kFlopsPerItem = 3e7;
 
-constexpr double kFlopsPerThread = 4e5;
-
 }  // namespace
-
-int GemmPlan::useful_threads() const {
-  const double most = std::max(1.0, flops / kFlopsPerThread);
-  return static_cast<int>(
-      std::min({most, static_cast<double>(std::max<std::int64_t>(items, 1)), 65536.0}));
-}
 
 GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies_rows) {
   GemmPlan plan{};

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels.h"
+#include "useful_threads.h"
 
 namespace numattn {
 
@@ -17,7 +18,7 @@ struct GemmPlan {
   std::int64_t workspace_floats;
   double flops;
 
-  int useful_threads() const;
+  int worthwhile_threads() const { return useful_threads(flops, items); }
 };
 
 GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies_rows);
