@@ -277,11 +277,6 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
   run.kernels.combine(combined);
 }
 
-int threads_for(const AttentionPlan& plan, int limit) {
-  const int useful = plan.worthwhile_threads();
-  return useful == 1 ? 1 : std::min(useful, thread_budget(limit));
-}
-
 }  // namespace
 
 bool run_attention(const AttentionProblem& problem, const View& output, float* lse,
@@ -289,7 +284,7 @@ bool run_attention(const AttentionProblem& problem, const View& output, float* l
   const Kernels& kernels = current_kernels();
   const AttentionPlan plan = plan_attention(kernels.facts, shape_of(problem), needs_of(problem));
   if (plan.items == 0) return true;
-  const int threads = threads_for(plan, problem.params.num_threads);
+  const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
   Run run{problem,
           kernels,
           plan,
@@ -318,7 +313,7 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
   const std::int64_t row_count = picked ? picked->size : problem.queries;
   const AttentionPlan plan = plan_weights(kernels.facts, shape_of(problem), row_count, needs);
   if (plan.items == 0 || problem.keys == 0) return true;
-  const int threads = threads_for(plan, problem.params.num_threads);
+  const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
   const Run run{problem, kernels, plan,    RowMaker(problem, picked ? &*picked : nullptr),
                 View{},  nullptr, threads, Scratch(plan.scratch_bytes(threads)),
                 nullptr};
@@ -346,7 +341,7 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
 AttentionReport report_attention(const AttentionProblem& problem) {
   const Kernels& kernels = current_kernels();
   const AttentionPlan plan = plan_attention(kernels.facts, shape_of(problem), needs_of(problem));
-  const int threads = threads_for(plan, problem.params.num_threads);
+  const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
   return {plan.decode ? "decode" : "attend",
           kernels.isa,
           std::min(plan.block_rows, plan.rows_per_head),

@@ -67,8 +67,7 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   if (rows == 0) return true;
   const Kernels& kernels = current_kernels();
   const GemmPlan plan = plan_gemm(rows, out_features_, in_features_, !reads_in_place(x));
-  const int useful = plan.worthwhile_threads();
-  const int threads = useful == 1 ? 1 : std::min(useful, thread_budget(call.num_threads));
+  const int threads = threads_for(plan.worthwhile_threads(), call.num_threads);
   const std::int64_t workspace = plan.workspace_floats;
   const Scratch scratch(threads * workspace * 4);
   const std::int64_t item_size = call.output.item_size();
@@ -111,8 +110,7 @@ bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt) {
   const std::int64_t rows_per_item = std::max<std::int64_t>(1, 16384 / width);
   const std::int64_t items = (rows + rows_per_item - 1) / rows_per_item;
   const std::int64_t useful = std::min<std::int64_t>(items / 4 + 1, 1024);
-  const int threads =
-      useful == 1 ? 1 : std::min(static_cast<int>(useful), thread_budget(params.num_threads));
+  const int threads = threads_for(static_cast<int>(useful), params.num_threads);
   const std::int64_t padded = padded_floats(width);
   const Scratch scratch(threads * padded * 4);
   const float* weight = static_cast<const float*>(params.weight.data);

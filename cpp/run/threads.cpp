@@ -101,6 +101,10 @@ int thread_budget(int call) {
   return std::max(budget, 1);
 }
 
+int threads_for(int useful, int call) {
+  return useful <= 1 ? 1 : std::min(useful, thread_budget(call));
+}
+
 int get_num_threads() { return thread_budget(0); }
 
 }  // namespace numattn

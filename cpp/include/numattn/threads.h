@@ -23,4 +23,7 @@ ThreadLimits thread_limits();
 // The least of `call` (0: none) and all limits, at least 1.
 int thread_budget(int call);
 
+// Threads for work that is worth `useful` of them; work for one does not ask for the limits.
+int threads_for(int useful, int call);
+
 }  // namespace numattn
