@@ -76,7 +76,9 @@ def test_subnormal_values(
     exact = reference.attention(q, k, v) / SMALLEST[dtype]
     # Sums of float32 subnormals round at every step, by half a unit; nothing else does.
     steps = lengths[1] if dtype == "float32" else 1
-    assert np.abs(o - exact).max() <= 0.51 + 0.5 * (steps - 1)
+    # Weights may be rounded to bfloat16, by 2^-9 of each.
+    weights = 2.0**-9 * exact.max() if dtype == "bfloat16" else 0.0
+    assert np.abs(o - exact).max() <= 0.51 + 0.5 * (steps - 1) + weights
     assert (o >= 0).all() and o.max() >= 1
 
 

@@ -41,6 +41,16 @@ TileNeeds needs_of(const AttentionProblem& problem) {
           !in_place(params.v)};
 }
 
+AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
+  const DType dtype = problem.params.q.dtype;
+  const AttendKernel& attend =
+      dtype == DType::kBFloat16 ? kernels.attend_bfloat16
+      : problem.params.precision == Precision::kHigh && dtype == DType::kFloat32
+          ? kernels.attend_high
+          : kernels.attend;
+  return plan_attention(attend, kernels.decode, shape_of(problem), needs_of(problem));
+}
+
 ScoreRules rules_of(const AttentionProblem& problem) {
   const AttentionParams& params = problem.params;
   return {problem.scale,
@@ -49,6 +59,11 @@ ScoreRules rules_of(const AttentionProblem& problem) {
           params.bias ? params.bias->dtype : DType::kFloat32,
           params.mask ? params.mask->strides[3] : 0,
           params.bias ? params.bias->strides[3] : 0};
+}
+
+const char* element(const View& view, std::int64_t batch, std::int64_t head, std::int64_t query) {
+  return static_cast<const char*>(view.data) + batch * view.strides[0] + head * view.strides[1] +
+         query * view.strides[2];
 }
 
 // Makes the rows of one query block: row r of a key head is position r / group of its query head
@@ -61,11 +76,23 @@ class RowMaker {
     spans_ = {params.is_causal, params.window_left, params.window_right};
   }
 
-  QueryRow make(std::int64_t batch, std::int64_t kv_head, std::int64_t index) const {
-    const AttentionParams& params = problem_.params;
+  // Calls visit(index, head, query) for rows [first, last) of a key head.
+  template <class Visit>
+  void each(std::int64_t kv_head, std::int64_t first, std::int64_t last, const Visit& visit) const {
     const std::int64_t group = problem_.query_heads / problem_.kv_heads;
-    const std::int64_t head = kv_head * group + index % group;
-    const std::int64_t query = query_of(index);
+    std::int64_t in_group = first % group;
+    std::int64_t row = first / group;
+    for (std::int64_t index = first; index < last; ++index) {
+      visit(index, kv_head * group + in_group, picked_ == nullptr ? row : picked_->data[row]);
+      if (++in_group == group) {
+        in_group = 0;
+        ++row;
+      }
+    }
+  }
+
+  QueryRow make(std::int64_t batch, std::int64_t head, std::int64_t query) const {
+    const AttentionParams& params = problem_.params;
     QueryRow row{};
     row.query = element(params.q, batch, head, query);
     if (params.mask) row.mask = element(*params.mask, batch, head, query);
@@ -82,18 +109,7 @@ class RowMaker {
     return row;
   }
 
-  std::int64_t query_of(std::int64_t index) const {
-    const std::int64_t row = index / (problem_.query_heads / problem_.kv_heads);
-    return picked_ == nullptr ? row : picked_->data[row];
-  }
-
  private:
-  static const char* element(const View& view, std::int64_t batch, std::int64_t head,
-                             std::int64_t query) {
-    return static_cast<const char*>(view.data) + batch * view.strides[0] + head * view.strides[1] +
-           query * view.strides[2];
-  }
-
   std::int64_t offset(std::int64_t batch) const {
     const IntArray& offsets = problem_.params.q_offset;
     return offsets.size == 0 ? 0 : offsets.data[offsets.size == 1 ? 0 : batch];
@@ -155,15 +171,16 @@ PartialState partial_of(const Run& run, const Place& place) {
           peaks + total + at + first};
 }
 
-void set_outputs(const Run& run, const Place& place, std::int64_t index, QueryRow& row) {
-  const std::int64_t group = run.problem.query_heads / run.problem.kv_heads;
-  const std::int64_t head = place.kv_head * group + index % group;
-  const std::int64_t query = index / group;
-  row.output = static_cast<char*>(run.output.data) + place.batch * run.output.strides[0] +
-               head * run.output.strides[1] + query * run.output.strides[2];
+char* output_of(const Run& run, std::int64_t batch, std::int64_t head, std::int64_t query) {
+  return static_cast<char*>(run.output.data) + batch * run.output.strides[0] +
+         head * run.output.strides[1] + query * run.output.strides[2];
+}
+
+void set_outputs(const Run& run, std::int64_t batch, std::int64_t head, std::int64_t query,
+                 QueryRow& row) {
+  row.output = output_of(run, batch, head, query);
   if (run.lse != nullptr) {
-    row.lse =
-        run.lse + (place.batch * run.problem.query_heads + head) * run.problem.queries + query;
+    row.lse = run.lse + (batch * run.problem.query_heads + head) * run.problem.queries + query;
   }
 }
 
@@ -214,12 +231,11 @@ void fetch_item(const Run& run, std::int64_t index) {
   const auto fetch = [](const char* data, std::int64_t bytes) {
     for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 0, 2);
   };
-  for (std::int64_t in_head = first; in_head < last; ++in_head) {
-    QueryRow row = run.rows.make(place.batch, place.kv_head, in_head);
-    set_outputs(run, place, in_head, row);
-    fetch(row.query, run.problem.head_dim * item);
-    fetch(row.output, run.problem.value_dim * item);
-  }
+  run.rows.each(
+      place.kv_head, first, last, [&](std::int64_t, std::int64_t head, std::int64_t query) {
+        fetch(element(run.problem.params.q, place.batch, head, query), run.problem.head_dim * item);
+        fetch(output_of(run, place.batch, head, query), run.problem.value_dim * item);
+      });
 }
 
 void attend_item(const Run& run, std::int64_t index, Worker& worker) {
@@ -229,13 +245,15 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const int row_count = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
   QueryRow* rows = run.thread_rows(worker.index());
   KeySpan keys{INT64_MAX, 0};
-  for (int i = 0; i < row_count; ++i) {
-    rows[i] = run.rows.make(place.batch, place.kv_head, first + i);
-    if (plan.splits == 1) set_outputs(run, place, first + i, rows[i]);
-    if (rows[i].key_begin >= rows[i].key_end) continue;
-    keys.begin = std::min(keys.begin, rows[i].key_begin);
-    keys.end = std::max(keys.end, rows[i].key_end);
-  }
+  run.rows.each(place.kv_head, first, first + row_count,
+                [&](std::int64_t index, std::int64_t head, std::int64_t query) {
+                  QueryRow& row = rows[index - first];
+                  row = run.rows.make(place.batch, head, query);
+                  if (plan.splits == 1) set_outputs(run, place.batch, head, query, row);
+                  if (row.key_begin >= row.key_end) return;
+                  keys.begin = std::min(keys.begin, row.key_begin);
+                  keys.end = std::max(keys.end, row.key_end);
+                });
   AttendBlock block = block_of(run, place, rows, row_count, run.thread_workspace(worker.index()));
   block.fetch_ahead = place.block == plan.blocks - 1;
   PartialState partial{};
@@ -246,9 +264,8 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
     keys.end = std::min(keys.end, (place.split + 1) * plan.split_keys);
   }
   if (keys.empty()) keys = {0, 0};
-  if (!plan.decode && plan.splits == 1) fetch_item(run, index + run.threads);
-  const auto kernel = plan.decode ? run.kernels.decode : run.kernels.attend;
-  visit_keys(run, block, keys, worker, [&] { kernel(block); });
+  if (plan.kernel != &run.kernels.decode && plan.splits == 1) fetch_item(run, index + run.threads);
+  visit_keys(run, block, keys, worker, [&] { plan.kernel->attend(block); });
 }
 
 void combine_row(const Run& run, std::int64_t index, Worker& worker) {
@@ -257,8 +274,12 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
   const std::int64_t in_head = index % plan.rows_per_head;
   const Place place{head / run.problem.kv_heads, head % run.problem.kv_heads,
                     in_head / plan.block_rows, 0};
-  QueryRow row = run.rows.make(place.batch, place.kv_head, in_head);
-  set_outputs(run, place, in_head, row);
+  QueryRow row{};
+  run.rows.each(place.kv_head, in_head, in_head + 1,
+                [&](std::int64_t, std::int64_t query_head, std::int64_t query) {
+                  row = run.rows.make(place.batch, query_head, query);
+                  set_outputs(run, place.batch, query_head, query, row);
+                });
   const PartialState partial = partial_of(run, place);
   const std::int64_t within = in_head % plan.block_rows;
   CombineRow combined{};
@@ -282,7 +303,7 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
 bool run_attention(const AttentionProblem& problem, const View& output, float* lse,
                    Interrupt interrupt) {
   const Kernels& kernels = current_kernels();
-  const AttentionPlan plan = plan_attention(kernels.facts, shape_of(problem), needs_of(problem));
+  const AttentionPlan plan = plan_of(kernels, problem);
   if (plan.items == 0) return true;
   const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
   Run run{problem,
@@ -311,7 +332,7 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
   TileNeeds needs = needs_of(problem);
   needs.value_copy = false;
   const std::int64_t row_count = picked ? picked->size : problem.queries;
-  const AttentionPlan plan = plan_weights(kernels.facts, shape_of(problem), row_count, needs);
+  const AttentionPlan plan = plan_weights(kernels.attend, shape_of(problem), row_count, needs);
   if (plan.items == 0 || problem.keys == 0) return true;
   const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
   const Run run{problem, kernels, plan,    RowMaker(problem, picked ? &*picked : nullptr),
@@ -323,14 +344,14 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
     const std::int64_t first = place.block * plan.block_rows;
     const int block_rows = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
     QueryRow* rows = run.thread_rows(worker.index());
-    for (int i = 0; i < block_rows; ++i) {
-      const std::int64_t in_head = first + i;
-      rows[i] = run.rows.make(place.batch, place.kv_head, in_head);
-      const std::int64_t head = place.kv_head * group + in_head % group;
-      const std::int64_t row =
-          (place.batch * problem.query_heads + head) * row_count + in_head / group;
-      rows[i].output = reinterpret_cast<char*>(weights + row * problem.keys);
-    }
+    run.rows.each(place.kv_head, first, first + block_rows,
+                  [&](std::int64_t index, std::int64_t head, std::int64_t query) {
+                    const std::int64_t row =
+                        (place.batch * problem.query_heads + head) * row_count + index / group;
+                    rows[index - first] = run.rows.make(place.batch, head, query);
+                    rows[index - first].output =
+                        reinterpret_cast<char*>(weights + row * problem.keys);
+                  });
     WeightsBlock block{block_of(run, place, rows, block_rows, run.thread_workspace(worker.index())),
                        problem.keys};
     visit_keys(run, block.scores, {0, problem.keys}, worker, [&] { kernels.weights(block); });
@@ -340,17 +361,11 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
 
 AttentionReport report_attention(const AttentionProblem& problem) {
   const Kernels& kernels = current_kernels();
-  const AttentionPlan plan = plan_attention(kernels.facts, shape_of(problem), needs_of(problem));
+  const AttentionPlan plan = plan_of(kernels, problem);
   const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
-  return {plan.decode ? "decode" : "attend",
-          kernels.isa,
-          std::min(plan.block_rows, plan.rows_per_head),
-          plan.key_block,
-          plan.split_keys,
-          plan.splits > 1,
-          plan.items,
-          threads,
-          plan.items == 0 ? 0 : plan.scratch_bytes(threads),
+  return {plan.kernel->name, kernels.isa,     std::min(plan.block_rows, plan.rows_per_head),
+          plan.key_block,    plan.split_keys, plan.splits > 1,
+          plan.items,        threads,         plan.items == 0 ? 0 : plan.scratch_bytes(threads),
           plan.flops};
 }
 

@@ -255,6 +255,12 @@ Layout parse_layout(const std::string& name) {
   refuse("layout must be 'bhsd' or 'bshd', not '", name, "'");
 }
 
+Precision parse_precision(const std::string& name) {
+  if (name == "highest") return Precision::kHighest;
+  if (name == "high") return Precision::kHigh;
+  refuse("precision must be 'highest' or 'high', not '", name, "'");
+}
+
 View contiguous_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name) {
   if (shape.size() > 4) {
     refuse(name, " must have 3 or 4 dimensions, not ",

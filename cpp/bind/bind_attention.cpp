@@ -27,6 +27,7 @@ class ScoreArguments {
     params.sinks = float_array(score_[10]);
     params.layout = parse_layout(score_[11].cast<std::string>());
     params.num_threads = score_[12].cast<int>();
+    params.precision = parse_precision(score_[13].cast<std::string>());
   }
 
  private:

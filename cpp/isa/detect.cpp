@@ -1,8 +1,7 @@
 #include "detect.h"
 
-#ifdef NUMATTN_X86
-#include <cpuid.h>
-#endif
+#include "processor.h"
+#include "tiles.h"
 
 namespace numattn {
 namespace {
@@ -21,30 +20,6 @@ constexpr FeatureName kFeatureNames[] = {
     {kAvx512Fp16, "avx512fp16"},
     {kAmxBf16, "amxbf16"},
 };
-
-#ifdef NUMATTN_X86
-
-// CPUID's answer: registers eax, ebx, ecx, edx.
-struct CpuId {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  CpuId(unsigned leaf, unsigned subleaf) { __get_cpuid_count(leaf, subleaf, &a, &b, &c, &d); }
-};
-
-bool bit(unsigned value, int index) { return ((value >> index) & 1u) != 0; }
-
-// XCR0: which register states the operating system saves.
-std::uint64_t enabled_states() {
-  unsigned low = 0;
-  unsigned high = 0;
-  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (static_cast<std::uint64_t>(high) << 32) | low;
-}
-
-constexpr std::uint64_t kYmmStates = 0x6;       // SSE and upper YMM halves
-constexpr std::uint64_t kZmmStates = 0xE6;      // those, mask registers and ZMM
-constexpr std::uint64_t kTileStates = 0x60000;  // tile configuration and tile data
-
-#endif
 
 }  // namespace
 
@@ -68,9 +43,7 @@ std::uint32_t detect_features() {
     if (bit(extended.d, 23)) features |= kAvx512Fp16;
     if (bit(CpuId(7, 1).a, 5)) features |= kAvx512Bf16;
   }
-  if ((states & kTileStates) == kTileStates && bit(extended.d, 24) && bit(extended.d, 22)) {
-    features |= kAmxBf16;
-  }
+  if (tiles_usable()) features |= kAmxBf16;
 #endif
   return features;
 }

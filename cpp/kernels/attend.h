@@ -22,6 +22,17 @@
 namespace numattn {
 namespace {
 
+// The output of the lane group whose first row is `first`: [value element][lane].
+inline float* output_of(const AttendBlock& block, const Workspace& work, std::int64_t first) {
+  return work.output + first * output_rows(block.value_dim);
+}
+
+inline void clear_output(const AttendBlock& block, const Workspace& work, std::int64_t first) {
+  float* output = output_of(block, work, first);
+  const std::int64_t count = output_rows(block.value_dim) * kLaneGroup;
+  for (std::int64_t i = 0; i < count; i += Vec::kWidth) store(output + i, zero());
+}
+
 inline void begin_state(const AttendBlock& block, const Workspace& work) {
   for (int first = 0; first < block.row_count; first += kLaneGroup) {
     const int rows = block.row_count - first < kLaneGroup ? block.row_count - first : kLaneGroup;
@@ -30,10 +41,7 @@ inline void begin_state(const AttendBlock& block, const Workspace& work) {
       work.peak[first + i] = -kInfinity;
       work.sum[first + i] = 0.0f;
     }
-    float* output = work.output + first * block.value_dim;
-    for (std::int64_t i = 0; i < block.value_dim * kLaneGroup; i += Vec::kWidth) {
-      store(output + i, zero());
-    }
+    clear_output(block, work, first);
   }
 }
 
@@ -110,10 +118,13 @@ inline void add_visible_values(const LaneGroup& group, KeyTile keys, FloatRows v
 template <int Vectors>
 inline void attend_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                         FloatRows key, FloatRows value, const Workspace& work, std::int64_t first) {
-  if (!score_tile<Vectors>(block, group, keys, key, value, work)) return;
+  const auto multiply = [&] {
+    multiply_keys<Vectors>(group, key, value, keys.count, block, work.score);
+  };
+  if (!score_tile(block, group, keys, work, multiply)) return;
   Vec alpha[Vectors];
   update_softmax<Vectors>(keys.count, work.score, work.peak + first, work.sum + first, alpha);
-  float* output = work.output + first * block.value_dim;
+  float* output = output_of(block, work, first);
   if (!wholly_visible(group, keys) && has_nonfinite(value, keys.count, block.value_dim)) {
     add_visible_values(group, keys, value, block.value_dim, work.score, alpha, output);
   } else {
@@ -128,31 +139,48 @@ inline std::int64_t key_tile_end(std::int64_t begin, std::int64_t end, const Til
   return next < end ? next : end;
 }
 
-inline void attend_keys(const AttendBlock& block, const TileFacts& facts, const Workspace& work) {
+// The lane groups of a block, and the keys that any of them sees in this visit.
+struct LaneGroups {
   LaneGroup groups[kMostLaneGroups];
-  int group_count = 0;
-  std::int64_t begin = block.key_end;
-  std::int64_t end = block.key_begin;
-  for (int first = 0; first < block.row_count; first += kLaneGroup) {
-    const int rows = block.row_count - first < kLaneGroup ? block.row_count - first : kLaneGroup;
-    LaneGroup& group = groups[group_count++];
-    group = lane_group(block.rows + first, rows, work.query + first * block.head_dim);
-    group.span_begin = group.span_begin > block.key_begin ? group.span_begin : block.key_begin;
-    group.span_end = group.span_end < block.key_end ? group.span_end : block.key_end;
-    if (group.span_begin >= group.span_end) continue;
-    begin = group.span_begin < begin ? group.span_begin : begin;
-    end = group.span_end > end ? group.span_end : end;
+  int count = 0;
+  std::int64_t begin;
+  std::int64_t end;
+
+  // The queries of the group whose first row is `first` lie at query + first · row_floats.
+  LaneGroups(const AttendBlock& block, const float* query, std::int64_t row_floats)
+      : begin(block.key_end), end(block.key_begin) {
+    for (int first = 0; first < block.row_count; first += kLaneGroup) {
+      const int rows = block.row_count - first < kLaneGroup ? block.row_count - first : kLaneGroup;
+      LaneGroup& group = groups[count++];
+      group = lane_group(block.rows + first, rows, query + first * row_floats);
+      group.span_begin = group.span_begin > block.key_begin ? group.span_begin : block.key_begin;
+      group.span_end = group.span_end < block.key_end ? group.span_end : block.key_end;
+      if (group.span_begin >= group.span_end) continue;
+      begin = group.span_begin < begin ? group.span_begin : begin;
+      end = group.span_end > end ? group.span_end : end;
+    }
   }
-  for (std::int64_t j = begin; j < end;) {
-    const std::int64_t tile_end = key_tile_end(j, end, facts);
+
+  // The part of keys [begin, end) that group g sees; empty where count <= 0.
+  KeyTile seen(int g, std::int64_t tile_begin, std::int64_t tile_end) const {
+    const LaneGroup& group = groups[g];
+    const std::int64_t from = group.span_begin > tile_begin ? group.span_begin : tile_begin;
+    const std::int64_t to = group.span_end < tile_end ? group.span_end : tile_end;
+    return {from, to - from};
+  }
+};
+
+inline void attend_keys(const AttendBlock& block, const TileFacts& facts, const Workspace& work) {
+  const LaneGroups in(block, work.query, block.head_dim);
+  for (std::int64_t j = in.begin; j < in.end;) {
+    const std::int64_t tile_end = key_tile_end(j, in.end, facts);
     const FloatRows key = float_rows(block.key, j, tile_end - j, block.head_dim, work.key);
     const FloatRows value = float_rows(block.value, j, tile_end - j, block.value_dim, work.value);
-    for (int g = 0; g < group_count; ++g) {
-      const LaneGroup& group = groups[g];
-      const std::int64_t from = group.span_begin > j ? group.span_begin : j;
-      const std::int64_t to = group.span_end < tile_end ? group.span_end : tile_end;
-      if (from >= to) continue;
-      const KeyTile keys{from, to - from};
+    for (int g = 0; g < in.count; ++g) {
+      const LaneGroup& group = in.groups[g];
+      const KeyTile keys = in.seen(g, j, tile_end);
+      if (keys.count <= 0) continue;
+      const std::int64_t from = keys.begin;
       const FloatRows key_part{key.data + (from - j) * key.stride, key.stride};
       const FloatRows value_part{value.data + (from - j) * value.stride, value.stride};
       const std::int64_t first = static_cast<std::int64_t>(g) * kLaneGroup;
@@ -208,7 +236,7 @@ inline void write_rows(const float* output, std::int64_t value_dim, int lane, in
 inline void write_partial(const AttendBlock& block, const Workspace& work, int first, int rows) {
   const PartialState& partial = *block.partial;
   for (int lane = 0; lane < rows; lane += Vec::kWidth) {
-    write_rows(work.output + first * block.value_dim, block.value_dim, lane, rows, broadcast(1.0f),
+    write_rows(output_of(block, work, first), block.value_dim, lane, rows, broadcast(1.0f),
                [&](int i, std::int64_t d, Vec values, int count) {
                  const std::int64_t row = first + lane + i;
                  store_partial(partial.output + row * block.value_dim + d, values, count);
@@ -234,7 +262,7 @@ inline void write_results(const AttendBlock& block, const Workspace& work, int f
       seen[i] = work.sum[at] != 0.0f;
       if (row.lse != nullptr) *row.lse = result.lse;
     }
-    write_rows(work.output + first * block.value_dim, block.value_dim, lane, rows, load(factor),
+    write_rows(output_of(block, work, first), block.value_dim, lane, rows, load(factor),
                [&](int i, std::int64_t d, Vec values, int count) {
                  char* to = block.rows[first + lane + i].output + d * item;
                  write_elements(to, block.output_dtype, seen[i] ? values : zero(), count);
@@ -242,12 +270,11 @@ inline void write_results(const AttendBlock& block, const Workspace& work, int f
   }
 }
 
-inline void attend(const AttendBlock& block, const TileFacts& facts) {
-  const int groups = (block.row_count + kLaneGroup - 1) / kLaneGroup;
-  const Workspace work = workspace_of(block, facts, groups * kLaneGroup, block.value_dim);
-  if (block.begin) begin_state(block, work);
-  attend_keys(block, facts, work);
-  if (!block.end) return;
+inline int padded_rows(const AttendBlock& block) {
+  return (block.row_count + kLaneGroup - 1) / kLaneGroup * kLaneGroup;
+}
+
+inline void write_block(const AttendBlock& block, const Workspace& work) {
   for (int first = 0; first < block.row_count; first += kLaneGroup) {
     const int rows = block.row_count - first < kLaneGroup ? block.row_count - first : kLaneGroup;
     if (block.partial != nullptr) {
@@ -256,6 +283,13 @@ inline void attend(const AttendBlock& block, const TileFacts& facts) {
       write_results(block, work, first, rows);
     }
   }
+}
+
+inline void attend(const AttendBlock& block, const TileFacts& facts) {
+  const Workspace work = workspace_of(block, facts, padded_rows(block), block.value_dim);
+  if (block.begin) begin_state(block, work);
+  attend_keys(block, facts, work);
+  if (block.end) write_block(block, work);
 }
 
 }  // namespace

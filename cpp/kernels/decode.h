@@ -228,8 +228,9 @@ inline void begin_decode(const AttendBlock& block, const Workspace& work) {
   const Vec factor = broadcast(block.rules.scale * kLog2E);
   for (int r = 0; r < block.row_count; ++r) {
     float* query = work.query + r * query_stride;
-    copy_row(block.rows[r].query, block.query_dtype, block.query_column_stride, block.head_dim,
-             query);
+    with_reader(block.query_dtype, block.query_column_stride, [&](const auto& read) {
+      copy_row(block.rows[r].query, block.query_column_stride, block.head_dim, read, query);
+    });
     for (std::int64_t d = 0; d < block.head_dim; d += Vec::kWidth) {
       const int count = lanes_left(d, block.head_dim);
       store_partial(query + d, load_partial(query + d, count) * factor, count);

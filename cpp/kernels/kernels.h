@@ -141,19 +141,31 @@ struct NormRows {
   float* workspace;  // width floats
 };
 
-// Sizes a kernel works in; they shape the plan, and so the result's rounding.
+// Sizes a kernel works in; they shape the plan, and the key block the result's rounding.
 struct TileFacts {
   int lane_group;    // query rows that share a vector register group
   int key_block;     // keys per tile
-  int decode_rows;   // up to so many rows the decode kernel is used
+  int block_rows;    // query rows of a block at most
   int vector_width;  // float32 lanes of a register
+};
+
+struct AttendWorkspace;
+struct WorkspaceNeeds;
+
+// One way to compute attention, and what it takes.
+struct AttendKernel {
+  const char* name;
+  TileFacts facts;
+  AttendWorkspace (*workspace)(const TileFacts&, const WorkspaceNeeds&);
+  void (*attend)(const AttendBlock&);
 };
 
 struct Kernels {
   const char* isa;
-  TileFacts facts;
-  void (*attend)(const AttendBlock&);
-  void (*decode)(const AttendBlock&);
+  AttendKernel attend;           // any element type, float32 arithmetic
+  AttendKernel attend_bfloat16;  // bfloat16 elements; the one above where no unit multiplies them
+  AttendKernel attend_high;      // float32 elements as sums of two bfloat16; likewise
+  AttendKernel decode;           // few query rows
   void (*weights)(const WeightsBlock&);
   void (*combine)(const CombineRow&);
   void (*pack_weight)(const PackWeight&);
@@ -166,7 +178,18 @@ static inline std::int64_t padded_floats(std::int64_t count) { return (count + 1
 
 // Areas of the workspace of attend, decode and weights, in floats from its start.
 struct AttendWorkspace {
-  std::int64_t query, output, peak, sum, score, mask, bias, key, value, total;
+  std::int64_t query, output, peak, sum, score, mask, bias, key, value, low_weight, total;
+};
+
+// Gives out areas of whole cache lines, one after the other.
+struct AreaTaker {
+  std::int64_t next = 0;
+
+  std::int64_t take(std::int64_t floats) {
+    const std::int64_t start = next;
+    next += padded_floats(floats);
+    return start;
+  }
 };
 
 // True where the kernel may read the matrix as float32 rows where it lies.
@@ -183,29 +206,30 @@ struct WorkspaceNeeds {
   bool key_copy, value_copy;  // tiles that cannot be read in place
 };
 
+// The bits of a tile's dense mask: 16 for each register of scores.
+static inline std::int64_t mask_tile_floats(const TileFacts& facts) {
+  return (static_cast<std::int64_t>(facts.lane_group) * facts.key_block / facts.vector_width + 1) /
+         2;
+}
+
 static inline AttendWorkspace attend_workspace(const TileFacts& facts,
                                                const WorkspaceNeeds& needs) {
   AttendWorkspace at{};
-  std::int64_t next = 0;
-  const auto take = [&next](std::int64_t floats) {
-    const std::int64_t start = next;
-    next += padded_floats(floats);
-    return start;
-  };
+  AreaTaker area;
   const std::int64_t rows = needs.row_capacity;
   const std::int64_t head_dim = padded_floats(needs.head_dim);
   const std::int64_t value_dim = padded_floats(needs.value_dim);
   const std::int64_t tile = static_cast<std::int64_t>(facts.lane_group) * facts.key_block;
-  at.query = take(head_dim * rows);
-  at.output = take(value_dim * rows);
-  at.peak = take(rows);
-  at.sum = take(rows);
-  at.score = take(tile);
-  at.mask = take(needs.mask ? (tile / facts.vector_width + 1) / 2 : 0);  // 16 bits a register
-  at.bias = take(needs.bias ? tile : 0);
-  at.key = take(needs.key_copy ? head_dim * facts.key_block : 0);
-  at.value = take(needs.value_copy ? value_dim * facts.key_block : 0);
-  at.total = next;
+  at.query = area.take(head_dim * rows);
+  at.output = area.take(value_dim * rows);
+  at.peak = area.take(rows);
+  at.sum = area.take(rows);
+  at.score = area.take(tile);
+  at.mask = area.take(needs.mask ? mask_tile_floats(facts) : 0);
+  at.bias = area.take(needs.bias ? tile : 0);
+  at.key = area.take(needs.key_copy ? head_dim * facts.key_block : 0);
+  at.value = area.take(needs.value_copy ? value_dim * facts.key_block : 0);
+  at.total = area.next;
   return at;
 }
 

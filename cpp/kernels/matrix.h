@@ -52,6 +52,29 @@ inline Vec read_elements(const char* from, DType dtype, std::int64_t stride, int
   return load(values);
 }
 
+// Calls call(read) with read(from, count) = read_elements(), the usual case of each element type
+// told apart once instead of at every vector.
+template <class Call>
+inline void with_reader(DType dtype, std::int64_t stride, const Call& call) {
+  const auto any_elements = [=](const char* from, int count) {
+    return read_elements(from, dtype, stride, count);
+  };
+  const auto whole_or = [&](const auto& load_vector) {
+    call([&](const char* from, int count) {
+      return count == Vec::kWidth ? load_vector(from) : any_elements(from, count);
+    });
+  };
+  if (stride == 2 && dtype == DType::kBFloat16) {
+    whole_or([](const char* from) { return read_vector(from, DType::kBFloat16); });
+  } else if (stride == 2 && dtype == DType::kFloat16) {
+    whole_or([](const char* from) { return read_vector(from, DType::kFloat16); });
+  } else if (stride == 4 && dtype == DType::kFloat32) {
+    whole_or([](const char* from) { return read_vector(from, DType::kFloat32); });
+  } else {
+    call(any_elements);
+  }
+}
+
 // Writes the first `count` <= kWidth lanes as contiguous elements.
 inline void write_elements(char* to, DType dtype, Vec a, int count) {
   if (count == Vec::kWidth) {
@@ -81,11 +104,12 @@ struct FloatRows {
   std::int64_t stride;  // floats from row to row
 };
 
-inline void copy_row(const char* from, DType dtype, std::int64_t stride, std::int64_t width,
+template <class Read>
+inline void copy_row(const char* from, std::int64_t stride, std::int64_t width, const Read& read,
                      float* to) {
   for (std::int64_t column = 0; column < width; column += Vec::kWidth) {
     const int count = lanes_left(column, width);
-    const Vec values = read_elements(from + column * stride, dtype, stride, count);
+    const Vec values = read(from + column * stride, count);
     if (count == Vec::kWidth) {
       store(to + column, values);
     } else {
@@ -102,10 +126,12 @@ inline FloatRows float_rows(const Matrix& matrix, std::int64_t first, std::int64
     return {reinterpret_cast<const float*>(from), matrix.row_stride / 4};
   }
   const std::int64_t stride = padded_floats(width);
-  for (std::int64_t row = 0; row < count; ++row) {
-    copy_row(from + row * matrix.row_stride, matrix.dtype, matrix.column_stride, width,
-             copy + row * stride);
-  }
+  with_reader(matrix.dtype, matrix.column_stride, [&](const auto& read) {
+    for (std::int64_t row = 0; row < count; ++row) {
+      copy_row(from + row * matrix.row_stride, matrix.column_stride, width, read,
+               copy + row * stride);
+    }
+  });
   return {copy, stride};
 }
 

@@ -16,6 +16,9 @@
 namespace numattn {
 namespace {
 
+// Rows of a lane group's output: whole tiles of every kernel.
+inline std::int64_t output_rows(std::int64_t value_dim) { return padded_floats(value_dim); }
+
 constexpr float kLargest = 3.4028234663852886e38f;
 
 // A lane group of a block: up to kLaneGroup query rows, their queries transposed in the workspace.
@@ -57,8 +60,9 @@ inline LaneGroup lane_group(const QueryRow* rows, int row_count, const float* qu
 }
 
 // query[d][lane] = scale · log2 e · q[lane][d]; lanes without a row are 0.
+template <class Read>
 inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row_count,
-                         float* packed) {
+                         const Read& read, float* packed) {
   const Vec factor = broadcast(block.rules.scale * kLog2E);
   const std::int64_t item = block.query_column_stride;
   for (int lane = 0; lane < kLaneGroup; lane += Vec::kWidth) {
@@ -67,15 +71,19 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
       const int columns = lanes_left(d, block.head_dim);
       Vec square[Vec::kWidth];
       for (int i = 0; i < Vec::kWidth; ++i) {
-        square[i] = lane + i < row_count ? read_elements(rows[lane + i].query + d * item,
-                                                         block.query_dtype, item, columns)
-                                         : zero();
+        square[i] = lane + i < row_count ? read(rows[lane + i].query + d * item, columns) : zero();
       }
       transpose(square);
       for (int j = 0; j < columns; ++j)
         store(packed + (d + j) * kLaneGroup + lane, square[j] * factor);
     }
   }
+}
+
+inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row_count,
+                         float* packed) {
+  with_reader(block.query_dtype, block.query_column_stride,
+              [&](const auto& read) { pack_queries(block, rows, row_count, read, packed); });
 }
 
 // How much of a dense operand's tile excludes its key.
@@ -320,11 +328,11 @@ inline bool wholly_visible(const LaneGroup& group, KeyTile keys) {
   return group.shared_begin <= keys.begin && keys.begin + keys.count <= group.shared_end;
 }
 
-// Base-2 logits of the tile into work.score. False: a mask or bias excludes all of it, nothing of
-// the keys was read, and no score was written.
-template <int Vectors>
+// Base-2 logits of the tile into work.score, from what multiply() writes there. False: a mask or
+// bias excludes all of it, nothing of the keys was read, and no score was written.
+template <class Multiply>
 inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                       FloatRows key, FloatRows value, const Workspace& work) {
+                       const Workspace& work, const Multiply& multiply) {
   const ScoreRules& rules = block.rules;
   Excluded mask = Excluded::kNone;
   MaskBits* mask_tile = reinterpret_cast<MaskBits*>(work.mask);
@@ -334,7 +342,7 @@ inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile
   }
   const bool has_bias = group.rows[0].bias != nullptr;
   if (has_bias && !gather_bias(group, keys, rules, work.bias)) return false;
-  multiply_keys<Vectors>(group, key, value, keys.count, block, work.score);
+  multiply();
   if (rules.softcap > 0.0f) apply_softcap(group, keys.count, rules.softcap, work.score);
   if (has_bias) apply_bias(group, keys.count, work.bias, work.score);
   if (rules.alibi) apply_alibi(group, keys, work.score);

@@ -18,14 +18,24 @@ namespace {
 // GFLOP/s.
 constexpr int kKeyBlock = kTileRows == 8 ? 192 : 96;
 
-constexpr TileFacts kFacts{kLaneGroup, kKeyBlock, kDecodeRows, Vec::kWidth};
+// Query rows of a block: two lane groups of AVX-512, so that a fetched tile of keys is used twice
+// while queries, outputs and scores stay within half of a 256 KiB second-level cache.
+constexpr int kBlockRows = 96;
+
+constexpr TileFacts kAttendFacts{kLaneGroup, kKeyBlock, kBlockRows, Vec::kWidth};
+constexpr TileFacts kDecodeFacts{kDecodeRows, kKeyBlock, kDecodeRows, Vec::kWidth};
+
+constexpr AttendKernel kAttend{"attend", kAttendFacts, attend_workspace,
+                               [](const AttendBlock& block) { attend(block, kAttendFacts); }};
 
 constexpr Kernels make_kernels(const char* isa) {
   return {isa,
-          kFacts,
-          [](const AttendBlock& block) { attend(block, kFacts); },
-          [](const AttendBlock& block) { decode(block, kFacts); },
-          [](const WeightsBlock& block) { weigh(block, kFacts); },
+          kAttend,
+          kAttend,
+          kAttend,
+          {"decode", kDecodeFacts, attend_workspace,
+           [](const AttendBlock& block) { decode(block, kDecodeFacts); }},
+          [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,
           pack_weight,
           gemm,

@@ -14,7 +14,10 @@ template <int Vectors>
 inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                          FloatRows key, const Workspace& work) {
   // Without values: the keys stand in for what is fetched ahead.
-  if (!score_tile<Vectors>(block, group, keys, key, key, work)) return;
+  const auto multiply = [&] {
+    multiply_keys<Vectors>(group, key, key, keys.count, block, work.score);
+  };
+  if (!score_tile(block, group, keys, work, multiply)) return;
   for (int lane = 0; lane < group.row_count; lane += Vec::kWidth) {
     write_rows(work.score, keys.count, lane, group.row_count, broadcast(1.0f),
                [&](int i, std::int64_t j, Vec values, int count) {

@@ -5,12 +5,13 @@
 namespace numattn {
 namespace {
 
-// Query rows of a block: two lane groups of AVX-512, so that a copied or fetched tile of keys is
-// used twice while queries, outputs and scores stay within half of a 256 KiB second-level cache.
-constexpr std::int64_t kBlockRows = 96;
-
-// Keys per split, rounded to key blocks: enough that combining the states is nothing.
+// Keys per split, rounded to key blocks: enough that combining the states is nothing. Only key
+// heads with so few rows are split: others have blocks enough to share.
 constexpr std::int64_t kSplitKeys = 1152;
+constexpr std::int64_t kMostSplitRows = 96;
+
+// A tile that must be copied is used by twice as many rows.
+constexpr std::int64_t kCopiedTileRows = 2;
 
 // Keys per visit at head dimension 128, rounded to key blocks: 96 rows · 4,608 keys · 512 flops
 // take some 10 ms on the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
@@ -18,12 +19,13 @@ constexpr std::int64_t kVisitKeys = 4608;
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
 
-AttentionPlan cut(const TileFacts& facts, const AttentionShape& shape, std::int64_t rows_per_head,
-                  bool decode, bool split) {
+AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
+                  std::int64_t rows_per_head, std::int64_t block_rows, bool split) {
+  const TileFacts& facts = kernel.facts;
   AttentionPlan plan{};
-  plan.decode = decode;
+  plan.kernel = &kernel;
   plan.rows_per_head = rows_per_head;
-  plan.block_rows = decode ? facts.decode_rows : kBlockRows;
+  plan.block_rows = block_rows;
   plan.blocks = divide_up(rows_per_head, plan.block_rows);
   plan.key_block = facts.key_block;
   plan.split_keys = shape.keys;
@@ -49,19 +51,21 @@ std::int64_t AttentionPlan::scratch_bytes(int threads) const {
   return threads * thread_bytes() + partial_bytes();
 }
 
-AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape,
-                             const TileNeeds& needs) {
+AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& decode,
+                             const AttentionShape& shape, const TileNeeds& needs) {
   const std::int64_t rows_per_head = shape.group() * shape.queries;
-  const bool decode = rows_per_head <= facts.decode_rows;
-  AttentionPlan plan = cut(facts, shape, rows_per_head, decode, rows_per_head <= kBlockRows);
+  const AttendKernel& kernel = rows_per_head <= decode.facts.block_rows ? decode : attend;
+  const TileFacts& facts = kernel.facts;
+  const bool copies = &kernel == &attend && (needs.key_copy || needs.value_copy);
+  AttentionPlan plan =
+      cut(kernel, shape, rows_per_head, facts.block_rows * (copies ? kCopiedTileRows : 1),
+          rows_per_head <= kMostSplitRows);
   const int capacity = static_cast<int>(
-      decode ? facts.decode_rows
-             : divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) *
-                   facts.lane_group);
+      divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
   const WorkspaceNeeds workspace{capacity,   shape.head_dim, shape.value_dim, needs.mask,
                                  needs.bias, needs.key_copy, needs.value_copy};
   plan.workspace_floats =
-      std::max(attend_workspace(facts, workspace).total, padded_floats(shape.value_dim));
+      std::max(kernel.workspace(facts, workspace).total, padded_floats(shape.value_dim));
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
   }
@@ -71,12 +75,10 @@ AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape
   return plan;
 }
 
-AttentionPlan plan_weights(const TileFacts& facts, const AttentionShape& shape, std::int64_t rows,
-                           const TileNeeds& needs) {
-  AttentionPlan plan = cut(facts, shape, shape.group() * rows, false, false);
-  plan.block_rows = facts.lane_group;
-  plan.blocks = divide_up(plan.rows_per_head, plan.block_rows);
-  plan.items = shape.batch * shape.kv_heads * plan.blocks;
+AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& shape,
+                           std::int64_t rows, const TileNeeds& needs) {
+  const TileFacts& facts = attend.facts;
+  AttentionPlan plan = cut(attend, shape, shape.group() * rows, facts.lane_group, false);
   const WorkspaceNeeds workspace{facts.lane_group, shape.head_dim, 0,    needs.mask,
                                  needs.bias,       needs.key_copy, false};
   plan.workspace_floats = attend_workspace(facts, workspace).total;

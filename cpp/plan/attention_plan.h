@@ -33,7 +33,7 @@ struct TileNeeds {
 };
 
 struct AttentionPlan {
-  bool decode;                 // few query rows: the head dimension lies in lanes
+  const AttendKernel* kernel;
   std::int64_t rows_per_head;  // query rows that read one key head
   std::int64_t block_rows;     // of them, at most so many per query block
   std::int64_t blocks;         // query blocks per key head
@@ -53,11 +53,13 @@ struct AttentionPlan {
   int worthwhile_threads() const { return useful_threads(flops, items); }
 };
 
-AttentionPlan plan_attention(const TileFacts& facts, const AttentionShape& shape,
-                             const TileNeeds& needs);
+// `attend` computes whole blocks of rows, `decode` key heads with few rows. The plan refers to the
+// one that it chose.
+AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& decode,
+                             const AttentionShape& shape, const TileNeeds& needs);
 
 // The plan of attention_weights over `rows` query rows of each head.
-AttentionPlan plan_weights(const TileFacts& facts, const AttentionShape& shape, std::int64_t rows,
-                           const TileNeeds& needs);
+AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& shape,
+                           std::int64_t rows, const TileNeeds& needs);
 
 }  // namespace numattn

@@ -105,6 +105,7 @@ class Score(NamedTuple):
     sinks: NDArray[np.float32] | None
     layout: str
     num_threads: int
+    precision: str
 
 
 def score_arguments(
@@ -120,11 +121,14 @@ def score_arguments(
     sinks: ArrayLike | None,
     layout: str,
     num_threads: int | None,
+    precision: str = "highest",
 ) -> Score:
     """Coerce the score arguments of every function of the family."""
     left, right = (-1, -1) if window is None else window_sides(window)
     if not isinstance(layout, str):
         raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+    if not isinstance(precision, str):
+        raise ValueError(f"precision must be 'highest' or 'high', not {precision!r}")
     return Score(
         mask,
         bias,
@@ -139,4 +143,5 @@ def score_arguments(
         None if sinks is None else float_array("sinks", sinks, 1),
         layout,
         thread_count(num_threads),
+        precision,
     )

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from numattn import _core
 from numattn._arguments import Window, score_arguments
-from numattn.attention import Layout
+from numattn.attention import Layout, Precision
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def plan(
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
     layout: Layout = "bhsd",
+    precision: Precision = "highest",
     num_threads: int | None = None,
 ) -> Plan:
     """Say how :func:`numattn.attention` would compute C-contiguous arrays of these shapes.
@@ -90,7 +91,7 @@ def plan(
         Shapes as for :func:`numattn.attention`; v's defaults to k's.
     dtype : dtype or str
         float32, float16 or bfloat16.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks, layout
+    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks, layout, precision
         As for :func:`numattn.attention`.
     num_threads : int, optional
         Upper limit for the call.
@@ -113,7 +114,7 @@ def plan(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads,
+        layout, num_threads, precision,
     )  # fmt: skip
     model = np.empty(0, _dtype(dtype))
     value_shape = k_shape if v_shape is None else v_shape

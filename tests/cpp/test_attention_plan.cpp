@@ -7,19 +7,32 @@
 
 using numattn::AttentionPlan;
 using numattn::AttentionShape;
-using numattn::TileFacts;
 using numattn::TileNeeds;
 
 namespace {
 
-constexpr TileFacts kWide{48, 64, 8, 16};
-constexpr TileFacts kNarrow{8, 96, 8, 4};
+struct Kernel {
+  numattn::AttendKernel attend, decode;
+};
+
+constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
+  return {{"attend", {lane_group, key_block, 96, vector_width}, numattn::attend_workspace, nullptr},
+          {"decode", {8, key_block, 8, vector_width}, numattn::attend_workspace, nullptr}};
+}
+
+constexpr Kernel kWide = kernel_of(48, 64, 16);
+constexpr Kernel kNarrow = kernel_of(8, 96, 4);
 constexpr TileNeeds kNothing{false, false, false, false};
+
+AttentionPlan plan_of(const Kernel& kernels, const AttentionShape& shape,
+                      const TileNeeds& needs = kNothing) {
+  return numattn::plan_attention(kernels.attend, kernels.decode, shape, needs);
+}
 
 long as_long(std::int64_t value) { return static_cast<long>(value); }
 
-void covers_everything(const TileFacts& facts, const AttentionShape& shape) {
-  const AttentionPlan plan = numattn::plan_attention(facts, shape, kNothing);
+void covers_everything(const Kernel& kernels, const AttentionShape& shape) {
+  const AttentionPlan plan = plan_of(kernels, shape);
   expect(plan.blocks * plan.block_rows >= plan.rows_per_head, "rows beyond the blocks: %ld of %ld",
          as_long(plan.blocks * plan.block_rows), as_long(plan.rows_per_head));
   expect((plan.blocks - 1) * plan.block_rows < plan.rows_per_head || plan.rows_per_head == 0,
@@ -31,16 +44,16 @@ void covers_everything(const TileFacts& facts, const AttentionShape& shape) {
   expect(plan.splits == 1 || plan.blocks <= 1, "splits of several blocks");
   expect(plan.visit_keys % plan.key_block == 0, "a visit that ends inside a key tile");
   expect(plan.items == shape.batch * shape.kv_heads * plan.blocks * plan.splits, "items");
-  expect(plan.decode == (plan.rows_per_head <= facts.decode_rows), "kernel of %ld rows",
+  expect((plan.kernel == &kernels.decode) == (plan.rows_per_head <= 8), "kernel of %ld rows",
          as_long(plan.rows_per_head));
 }
 
 // What rounding depends on must not depend on the batch.
-void ignores_the_batch(const TileFacts& facts, AttentionShape shape) {
-  const AttentionPlan one = numattn::plan_attention(facts, shape, kNothing);
+void ignores_the_batch(const Kernel& kernels, AttentionShape shape) {
+  const AttentionPlan one = plan_of(kernels, shape);
   shape.batch = 37;
-  const AttentionPlan many = numattn::plan_attention(facts, shape, kNothing);
-  expect(one.decode == many.decode && one.key_block == many.key_block &&
+  const AttentionPlan many = plan_of(kernels, shape);
+  expect(one.kernel == many.kernel && one.key_block == many.key_block &&
              one.split_keys == many.split_keys && one.splits == many.splits,
          "the plan of one entry changes with the batch");
 }
@@ -48,8 +61,8 @@ void ignores_the_batch(const TileFacts& facts, AttentionShape shape) {
 void memory_grows_with_threads_not_with_length() {
   const AttentionShape shortish{1, 8, 8, 1024, 1024, 64, 64};
   const AttentionShape longer{1, 8, 8, 1 << 20, 1 << 20, 64, 64};
-  const AttentionPlan small = numattn::plan_attention(kWide, shortish, kNothing);
-  const AttentionPlan large = numattn::plan_attention(kWide, longer, kNothing);
+  const AttentionPlan small = plan_of(kWide, shortish);
+  const AttentionPlan large = plan_of(kWide, longer);
   expect(small.scratch_bytes(4) == large.scratch_bytes(4), "scratch grows with the length");
   expect(small.scratch_bytes(4) == 4 * small.thread_bytes(), "threads share scratch");
   expect(small.thread_bytes() < 256 * 1024, "%ld bytes a thread", as_long(small.thread_bytes()));
@@ -57,11 +70,11 @@ void memory_grows_with_threads_not_with_length() {
 
 void needs_take_memory() {
   const AttentionShape shape{2, 4, 4, 200, 200, 64, 64};
-  const std::int64_t plain = numattn::plan_attention(kWide, shape, kNothing).workspace_floats;
+  const std::int64_t plain = plan_of(kWide, shape).workspace_floats;
   for (const TileNeeds needs :
        {TileNeeds{true, false, false, false}, TileNeeds{false, true, false, false},
         TileNeeds{false, false, true, false}, TileNeeds{false, false, false, true}}) {
-    const std::int64_t more = numattn::plan_attention(kWide, shape, needs).workspace_floats;
+    const std::int64_t more = plan_of(kWide, shape, needs).workspace_floats;
     expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more),
            as_long(plain));
   }
@@ -70,13 +83,13 @@ void needs_take_memory() {
 }  // namespace
 
 int main() {
-  for (const TileFacts& facts : {kWide, kNarrow}) {
+  for (const Kernel& kernels : {kWide, kNarrow}) {
     for (const std::int64_t queries : {0, 1, 2, 8, 9, 95, 96, 97, 1000}) {
       for (const std::int64_t keys : {0, 1, 63, 64, 65, 2047, 2048, 3071, 3072, 5000}) {
         for (const std::int64_t kv_heads : {1, 2, 8}) {
           const AttentionShape shape{3, 8, kv_heads, queries, keys, 64, 32};
-          covers_everything(facts, shape);
-          ignores_the_batch(facts, shape);
+          covers_everything(kernels, shape);
+          ignores_the_batch(kernels, shape);
         }
       }
     }

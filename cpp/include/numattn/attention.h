@@ -19,6 +19,10 @@ struct DTypeError : std::invalid_argument {
 
 enum class Layout { kBhsd, kBshd };
 
+// kHigh allows float32 products as three products of bfloat16 where that is faster: each factor is
+// split into two bfloat16, and the product of the two low parts is left out.
+enum class Precision { kHighest, kHigh };
+
 struct IntArray {
   const std::int64_t* data = nullptr;
   std::int64_t size = 0;
@@ -45,6 +49,7 @@ struct AttentionParams {
   std::optional<FloatArray> alibi_slopes;
   std::optional<FloatArray> sinks;
   Layout layout = Layout::kBhsd;
+  Precision precision = Precision::kHighest;
   int num_threads = 0;  // 0 is no limit
 };
 
@@ -73,6 +78,9 @@ struct AttentionReport {
 
 // "bhsd" or "bshd"; std::invalid_argument for any other name.
 Layout parse_layout(const std::string& name);
+
+// "highest" or "high"; likewise.
+Precision parse_precision(const std::string& name);
 
 // A C-contiguous array of that shape without memory: enough for a report.
 View contiguous_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name);

@@ -61,6 +61,7 @@ inline Mask less(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.lanes, b.lanes, _C
 inline Mask less_equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_LE_OQ)}; }
 inline Mask equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_EQ_OQ)}; }
 inline Mask operator&(Mask a, Mask b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
+inline bool any(Mask a) { return a.bits != 0; }
 inline Vec select(Mask mask, Vec a, Vec b) {
   return {_mm512_mask_blend_ps(mask.bits, b.lanes, a.lanes)};
 }

@@ -1,0 +1,17 @@
+// Kernels for AMX-BF16: those of AVX-512, and bfloat16 products in the tile unit.
+#include "vec/bfloat16.h"
+
+#include "table.h"
+
+#include "amx_tile.h"
+
+#include "pair_table.h"
+
+namespace numattn {
+
+const Kernels& kernels_amx() {
+  static constexpr Kernels table = with_pairs(make_kernels("amx"));
+  return table;
+}
+
+}  // namespace numattn

@@ -1,0 +1,23 @@
+// Overrides a table's entries with the kernels whose products take pairs of bfloat16.
+#pragma once
+
+#include "attend_pairs.h"
+#include "table.h"
+
+namespace numattn {
+namespace {
+
+constexpr TileFacts kPairFacts{kLaneGroup, kPairKeyBlock, kPairBlockRows, Vec::kWidth};
+
+constexpr Kernels with_pairs(Kernels kernels) {
+  kernels.attend_bfloat16 = {"attend_bfloat16", kPairFacts, pair_workspace<1>,
+                             [](const AttendBlock& block) { attend_pairs<1>(block, kPairFacts); }};
+  if (kHighPays) {
+    kernels.attend_high = {"attend_high", kPairFacts, pair_workspace<2>,
+                           [](const AttendBlock& block) { attend_pairs<2>(block, kPairFacts); }};
+  }
+  return kernels;
+}
+
+}  // namespace
+}  // namespace numattn

@@ -1,0 +1,76 @@
+// The product of pairs.h in vector registers: the tile of tile.h, two steps of the depth at a time.
+#pragma once
+
+#include "pairs.h"
+
+namespace numattn {
+namespace {
+
+// What operands are padded to with zeros: elements of the depth, keys of a tile,
+// rows of a.
+constexpr int kDepthStep = 2;
+constexpr int kKeyStep = 2;
+constexpr int kRowStep = 1;
+
+// Keys per tile: 18 KiB of scores and their weights stay in the first-level cache.
+constexpr int kPairKeyBlock = 96;
+
+// Query rows per block: a tile's values are transposed once for so many.
+constexpr int kPairBlockRows = 192;
+
+// Three products at twice the speed of float32 would be slower than one of float32.
+constexpr bool kHighPays = false;
+
+// No state to prepare; the tile unit of amx.h has one.
+struct PairUnit {
+  PairUnit() {}
+};
+
+template <int Rows, int Vectors, bool Add, int Parts>
+__attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<Parts>& product,
+                                                              std::int64_t row, float* sums) {
+  Vec sum[Rows][Vectors];
+#pragma GCC unroll 8
+  for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v)
+      sum[m][v] = Add ? load(sums + m * kLaneGroup + v * Vec::kWidth) : zero();
+  }
+  for (const PairTerm& term : product.terms) {
+    const std::uint16_t* a = term.a + row * term.a_row;
+    const std::uint16_t* b = term.b;
+    for (std::int64_t k = 0; k < product.depth; k += 2) {
+      Pairs right[Vectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) right[v] = load_pairs(b + v * 2 * Vec::kWidth);
+#pragma GCC unroll 8
+      for (int m = 0; m < Rows; ++m) {
+        const Pairs left = broadcast_pair(a + m * term.a_row);
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) sum[m][v] = dot(sum[m][v], left, right[v]);
+      }
+      a += 2;
+      b += kPairLanes;
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) store(sums + m * kLaneGroup + v * Vec::kWidth, sum[m][v]);
+  }
+}
+
+// sums[m][n] = product, or += where `Add`; rows of kLaneGroup floats.
+template <bool Add, int Vectors, int Parts>
+inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums) {
+  for (std::int64_t row = 0; row < row_count; row += kTileRows) {
+    const std::int64_t left = row_count - row;
+    with_count(left < kTileRows ? static_cast<int>(left) : kTileRows, [&](auto height) {
+      multiply_pair_tile<decltype(height)::value, Vectors, Add>(product, row,
+                                                                sums + row * kLaneGroup);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace numattn

@@ -1,0 +1,73 @@
+// bfloat16 operands of the products of attend_pairs.h and gemm_pairs.h.
+//
+//   sum[m][n] (+)= Σ_t Σ_k a_t[m][2k] · b_t[k][n].even + a_t[m][2k + 1] · b_t[k][n].odd
+//
+// a: rows of bfloat16 with the depth contiguous: keys as they lie, values transposed, rows of x.
+// b: pairs along the depth, kLaneGroup lanes to a step: queries transposed, weights, panels.
+//
+// A float32 operand becomes the sum of two bfloat16, x = high + low + O(2^-17 x), and a product
+// three: high·high + high·low + low·high. What is left out is O(2^-16) of it.
+#pragma once
+
+#include "score.h"
+#include "vec/bfloat16.h"
+
+namespace numattn {
+namespace {
+
+constexpr int kPairLanes = 2 * kLaneGroup;  // bfloat16 elements of one step of b
+
+struct PairTerm {
+  const std::uint16_t* a;
+  std::int64_t a_row;  // elements from row to row
+  const std::uint16_t* b;
+};
+
+// The terms of a product of operands in `Parts` parts each, high first: one term or three.
+template <int Parts>
+constexpr int kTerms = Parts == 1 ? 1 : 3;
+template <int Parts>
+struct PairProduct {
+  std::int64_t depth;  // elements, a multiple of kDepthStep
+  PairTerm terms[kTerms<Parts>];
+};
+
+// Where the parts of an operand lie: part p at data + p · part_stride.
+struct PairOperand {
+  const std::uint16_t* data;
+  std::int64_t part_stride;
+};
+
+template <int Parts>
+inline PairProduct<Parts> product_of(PairOperand a, std::int64_t a_row, PairOperand b,
+                                     std::int64_t depth) {
+  if constexpr (Parts == 1) {
+    return {depth, {{a.data, a_row, b.data}}};
+  } else {
+    return {depth,
+            {{a.data, a_row, b.data},
+             {a.data, a_row, b.data + b.part_stride},
+             {a.data + a.part_stride, a_row, b.data}}};
+  }
+}
+
+// Elements up to whole steps of the depth.
+inline std::int64_t round_up(std::int64_t count, std::int64_t step) {
+  return (count + step - 1) / step * step;
+}
+
+// The parts of two vectors, joined element by element.
+template <int Parts>
+struct SplitPairs {
+  Pairs part[Parts];
+
+  SplitPairs(Vec even, Vec odd) {
+    part[0] = round_to_pairs(even, odd);
+    if constexpr (Parts == 2) {
+      part[1] = round_to_pairs(even - even_of(part[0]), odd - odd_of(part[0]));
+    }
+  }
+};
+
+}  // namespace
+}  // namespace numattn

@@ -1,0 +1,58 @@
+// Pairs over AVX512-BF16: 16 lanes of two bfloat16, the even one in the low half.
+//
+// The unit takes subnormal elements for zero and rounds sums that are subnormal to zero, whatever
+// the control register says; kernels that use it look out for such values themselves.
+#pragma once
+
+#include "avx512.h"
+
+namespace numattn {
+namespace {
+
+struct Pairs {
+  __m512i lanes;
+};
+
+inline Pairs load_pairs(const std::uint16_t* from) { return {_mm512_loadu_si512(from)}; }
+inline void store_pairs(std::uint16_t* to, Pairs a) { _mm512_storeu_si512(to, a.lanes); }
+inline Pairs broadcast_pair(const std::uint16_t* from) {
+  std::int32_t pair;
+  __builtin_memcpy(&pair, from, sizeof pair);
+  return {_mm512_set1_epi32(pair)};
+}
+
+// sum + a.even · b.even + a.odd · b.odd
+inline Vec dot(Vec sum, Pairs a, Pairs b) {
+  return {_mm512_dpbf16_ps(sum.lanes, (__m512bh)a.lanes, (__m512bh)b.lanes)};
+}
+
+inline Vec even_of(Pairs a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(a.lanes, 16))}; }
+inline Vec odd_of(Pairs a) {
+  const __m512i high_half = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
+  return {_mm512_castsi512_ps(_mm512_and_si512(a.lanes, high_half))};
+}
+
+// Both rounded to nearest even, NaN kept. The instruction puts one operand's lanes behind the
+// other's; the permutation joins lane i of both.
+inline Pairs round_to_pairs(Vec even, Vec odd) {
+  alignas(64) static constexpr std::uint16_t kJoin[32] = {
+      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(odd.lanes, even.lanes);
+  return {_mm512_permutexvar_epi16(_mm512_load_si512(kJoin), halves)};
+}
+
+// A pair as one 32-bit lane, to be moved about.
+inline Vec as_lanes(Pairs a) { return {_mm512_castsi512_ps(a.lanes)}; }
+inline Pairs as_pairs(Vec a) { return {_mm512_castps_si512(a.lanes)}; }
+
+// Whether any lane is an infinity, a NaN or subnormal.
+inline bool has_special(Vec a) {
+  constexpr int kNaN = 0x01 | 0x80;
+  constexpr int kInfinities = 0x08 | 0x10;
+  constexpr int kSubnormal = 0x20;
+  return _mm512_fpclass_ps_mask(a.lanes, kNaN | kInfinities | kSubnormal) != 0;
+}
+
+}  // namespace
+}  // namespace numattn
