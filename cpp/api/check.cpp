@@ -341,6 +341,12 @@ Activation parse_activation(const std::string& name) {
   refuse("activation must be None, 'relu', 'gelu', 'gelu_tanh' or 'silu', not '", name, "'");
 }
 
+DType parse_storage(const std::string& name) {
+  if (name == "float32") return DType::kFloat32;
+  if (name == "bfloat16") return DType::kBFloat16;
+  refuse("dtype must be float32 or bfloat16, the storage types, not ", name);
+}
+
 void check_linear_weight(const View& weight, const std::optional<View>& bias) {
   check_rank(weight, "weight", 2, "(out_features, in_features)");
   if (weight.shape[0] < 1 || weight.shape[1] < 1) {
@@ -368,11 +374,16 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
   checked_product(checked_product(std::max<std::int64_t>(shape[0], 1), shape[1], "the output"),
                   call.x.item_size(), "the output");
   check_same_shape(call.output, "out", shape, 2);
-  check_same_dtype(call.output, "out", call.x.dtype, "x");
+  // Between layers of bfloat16 weights, results pass in the type that the next layer reads.
+  if (linear.stores_bfloat16()) {
+    check_floating(call.output, "out");
+  } else {
+    check_same_dtype(call.output, "out", call.x.dtype, "x");
+  }
   check_writable(call.output, "out");
   if (!call.residual) return;
   check_same_shape(*call.residual, "residual", shape, 2);
-  check_same_dtype(*call.residual, "residual", call.x.dtype, "x");
+  check_same_dtype(*call.residual, "residual", call.output.dtype, "the output");
 }
 
 void check_layer_norm(const LayerNormParams& params) {

@@ -31,33 +31,41 @@ std::int64_t panel_count(std::int64_t features) {
 }  // namespace
 
 struct PackedLinear::Storage {
+  PanelFormat format;
+  std::int64_t bytes_per_panel;
   Scratch panels;
   Scratch bias;
   bool has_bias;
 
-  const float* panel(std::int64_t index, std::int64_t depth) const {
-    return reinterpret_cast<const float*>(panels.data()) + index * kPanelColumns * depth;
-  }
+  char* panel(std::int64_t index) const { return panels.data() + index * bytes_per_panel; }
 };
 
-PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias) {
+PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, DType storage,
+                           Precision precision) {
   check_linear_weight(weight, bias);
+  const Kernels& kernels = current_kernels();
+  const bool splits = precision == Precision::kHigh && kernels.splits_for_high;
+  const PanelFormat format = storage == DType::kBFloat16 ? PanelFormat::kBFloat16
+                             : splits                    ? PanelFormat::kSplit
+                                                         : PanelFormat::kFloat32;
   out_features_ = weight.shape[0];
   in_features_ = weight.shape[1];
   const std::int64_t panels = panel_count(out_features_);
-  const std::int64_t floats = checked_product(panels * kPanelColumns, in_features_, "weight");
-  storage_.reset(new Storage{Scratch(checked_product(floats, 4, "weight"), Pages::kHuge),
+  checked_product(checked_product(panels * kPanelColumns, in_features_, "weight"), 4, "weight");
+  const std::int64_t bytes = panel_bytes(format, in_features_);
+  storage_.reset(new Storage{format, bytes, Scratch(panels * bytes, Pages::kHuge),
                              Scratch(bias ? out_features_ * 4 : 0), bias.has_value()});
-  const Kernels& kernels = current_kernels();
   for (std::int64_t panel = 0; panel < panels; ++panel) {
-    kernels.pack_weight({matrix_of(weight), out_features_, in_features_, panel,
-                         const_cast<float*>(storage_->panel(panel, in_features_))});
+    kernels.pack_weight({matrix_of(weight), out_features_, in_features_, panel, format,
+                         storage_->panel(panel)});
   }
   if (bias)
     std::memcpy(storage_->bias.data(), bias->data, static_cast<std::size_t>(out_features_) * 4);
 }
 
 PackedLinear::~PackedLinear() = default;
+
+bool PackedLinear::stores_bfloat16() const { return storage_->format == PanelFormat::kBFloat16; }
 
 bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   check_linear_call(*this, call);
@@ -66,9 +74,12 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   const std::int64_t rows = call.x.shape[0];
   if (rows == 0) return true;
   const Kernels& kernels = current_kernels();
-  const GemmPlan plan = plan_gemm(rows, out_features_, in_features_, !reads_in_place(x));
+  const GemmOperands operands{x, rows, in_features_, storage_->format};
+  const GemmPlan plan =
+      plan_gemm(rows, out_features_, in_features_, kernels.gemm.copies(operands));
   const int threads = threads_for(plan.worthwhile_threads(), call.num_threads);
-  const std::int64_t workspace = plan.workspace_floats;
+  const std::int64_t workspace =
+      padded_floats(kernels.gemm.workspace(operands, std::min(rows, plan.block_rows)));
   const Scratch scratch(threads * workspace * 4);
   const std::int64_t item_size = call.output.item_size();
   const auto item = [&](std::int64_t index, Worker& worker) {
@@ -80,7 +91,8 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     block.x = from_row(x, row);
     block.row_count = static_cast<int>(std::min(plan.block_rows, rows - row));
     block.depth = in_features_;
-    block.panels = storage_->panel(panel, in_features_);
+    block.format = storage_->format;
+    block.panels = storage_->panel(panel);
     block.column_count = std::min(plan.panels_per_item * kPanelColumns, out_features_ - column);
     if (storage_->has_bias)
       block.bias = reinterpret_cast<const float*>(storage_->bias.data()) + column;
@@ -96,7 +108,7 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     block.output =
         static_cast<char*>(call.output.data) + row * block.output_row_stride + column * item_size;
     block.workspace = reinterpret_cast<float*>(scratch.data()) + worker.index() * workspace;
-    kernels.gemm(block);
+    kernels.gemm.multiply(block);
   };
   return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
 }

@@ -48,8 +48,10 @@ py::array layer_norm(const py::array& x, const py::array& weight, const py::obje
 
 void bind_linear(py::module_& module) {
   py::class_<PackedLinear>(module, "PackedLinear")
-      .def(py::init([](const py::array& weight, const py::object& bias) {
-        return std::make_unique<PackedLinear>(view_of(weight, "weight"), known_view(bias, "bias"));
+      .def(py::init([](const py::array& weight, const py::object& bias, const std::string& storage,
+                       const std::string& precision) {
+        return std::make_unique<PackedLinear>(view_of(weight, "weight"), known_view(bias, "bias"),
+                                              parse_storage(storage), parse_precision(precision));
       }))
       .def("run", &run_linear)
       .def_property_readonly("in_features", &PackedLinear::in_features)

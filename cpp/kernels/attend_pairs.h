@@ -21,9 +21,6 @@ constexpr float kShiftSlack = 8.0f;
 
 inline std::int64_t pair_depth(std::int64_t head_dim) { return round_up(head_dim, kDepthStep); }
 
-// Copied keys: rows that whole vectors can be written to.
-inline std::int64_t copied_key_row(std::int64_t head_dim) { return round_up(head_dim, 32); }
-
 template <int Parts>
 inline AttendWorkspace pair_workspace(const TileFacts& facts, const WorkspaceNeeds& needs) {
   AttendWorkspace at{};
@@ -40,7 +37,7 @@ inline AttendWorkspace pair_workspace(const TileFacts& facts, const WorkspaceNee
   at.score = area.take(tile);
   at.mask = area.take(needs.mask ? mask_tile_floats(facts) : 0);
   at.bias = area.take(needs.bias ? tile : 0);
-  at.key = take_pairs(facts.key_block * copied_key_row(needs.head_dim));
+  at.key = take_pairs(facts.key_block * copied_row(needs.head_dim));
   at.value = take_pairs(facts.key_block * output_rows(needs.value_dim));
   at.low_weight = area.take(Parts == 2 ? tile / 2 : 0);
   at.total = area.next;
@@ -139,44 +136,26 @@ struct PairTile {
         read_end(to) {}
 };
 
-struct KeyRows {
-  PairOperand rows;
-  std::int64_t stride;
-};
-
-inline bool reads_pairs_in_place(const Matrix& matrix, std::int64_t width) {
-  return matrix.dtype == DType::kBFloat16 && matrix.column_stride == 2 &&
-         matrix.row_stride % 2 == 0 && width % kDepthStep == 0 &&
-         reinterpret_cast<std::uintptr_t>(matrix.data) % 2 == 0;
-}
-
 // The tile's keys as rows of bfloat16: where they lie, or copied and padded with zeros.
 template <int Parts>
-inline KeyRows key_rows(const AttendBlock& block, const PairTile& tile, std::int64_t key_block,
-                        std::uint16_t* copy) {
+inline PairRows key_rows(const AttendBlock& block, const PairTile& tile, std::int64_t key_block,
+                         std::uint16_t* copy) {
   const Matrix& key = block.key;
   if (Parts == 1 && tile.begin == tile.read_begin && tile.end == tile.read_end &&
-      reads_pairs_in_place(key, block.head_dim)) {
+      block.head_dim % kDepthStep == 0 && reads_pairs_in_place(key)) {
     const char* from = key.data + tile.begin * key.row_stride;
     return {{reinterpret_cast<const std::uint16_t*>(from), 0}, key.row_stride / 2};
   }
-  const std::int64_t stride = copied_key_row(block.head_dim);
+  const std::int64_t stride = copied_row(block.head_dim);
   const std::int64_t part_stride = key_block * stride;
-  for (std::int64_t j = tile.begin; j < tile.end; ++j) {
-    const bool read = tile.read_begin <= j && j < tile.read_end;
-    const char* from = key.data + j * key.row_stride;
-    for (std::int64_t d = 0; d < stride; d += Vec::kWidth) {
-      const int count = d < block.head_dim ? lanes_left(d, block.head_dim) : 0;
-      Vec rest = read && count > 0 ? read_elements(from + d * key.column_stride, key.dtype,
-                                                   key.column_stride, count)
-                                   : zero();
-      for (int p = 0; p < Parts; ++p) {
-        std::uint16_t* to = copy + p * part_stride + (j - tile.begin) * stride + d;
-        store_bfloat16(to, rest);
-        if (p + 1 < Parts) rest = rest - load_bfloat16(to);
-      }
+  with_reader(key.dtype, key.column_stride, [&](const auto& read) {
+    for (std::int64_t j = tile.begin; j < tile.end; ++j) {
+      const bool present = tile.read_begin <= j && j < tile.read_end;
+      copy_pair_row<Parts>(key.data + j * key.row_stride, key.column_stride,
+                           present ? block.head_dim : 0, stride, part_stride, read,
+                           copy + (j - tile.begin) * stride);
     }
-  }
+  });
   return {{copy, part_stride}, stride};
 }
 
@@ -312,7 +291,7 @@ inline void add_visible_pairs(const AttendBlock& block, const LaneGroup& group, 
 // The block's tile that all lane groups share.
 struct PreparedTile {
   PairTile keys;
-  KeyRows key;
+  PairRows key;
   PairOperand value;  // transposed, rows of key_block elements
   bool special;
 };
@@ -328,7 +307,7 @@ inline void attend_pair_tile(const AttendBlock& block, const LaneGroup& group, K
   const bool waits = factor_waits<Parts>(block.rules, group.rows[0].bias != nullptr);
   const float factor = Parts == 1 ? score_factor(block.rules) : 1.0f;
   const PairOperand query{reinterpret_cast<const std::uint16_t*>(group.query), depth * kLaneGroup};
-  PairOperand key = tile.key.rows;
+  PairOperand key = tile.key.parts;
   key.data += offset * tile.key.stride;
   Workspace seen_part = work.floats;
   seen_part.score += (seen.begin - part.begin) * kLaneGroup;

@@ -17,7 +17,8 @@ namespace {
 // 512 · 48 · 4 bytes = 96 KiB of panel per slice: a fraction of every second-level cache.
 constexpr std::int64_t kDepthSlice = 512;
 
-inline void pack_weight(const PackWeight& pack) {
+inline void pack_float_panel(const PackWeight& pack) {
+  float* packed = reinterpret_cast<float*>(pack.packed);
   const Matrix& weight = pack.weight;
   const std::int64_t first = pack.panel * kPanelColumns;
   for (int lane = 0; lane < kPanelColumns; lane += Vec::kWidth) {
@@ -33,7 +34,56 @@ inline void pack_weight(const PackWeight& pack) {
       }
       transpose(square);
       for (int i = 0; i < count; ++i)
-        store(pack.packed + (k + i) * kPanelColumns + lane, square[i]);
+        store(packed + (k + i) * kPanelColumns + lane, square[i]);
+    }
+  }
+}
+
+// bfloat16 panels are packed once, element by element.
+inline void pack_pair_panel(const PackWeight& pack) {
+  const Matrix& weight = pack.weight;
+  const std::int64_t depth = padded_panel_depth(pack.depth);
+  std::uint16_t* packed = reinterpret_cast<std::uint16_t*>(pack.packed);
+  for (int column = 0; column < kPanelColumns; ++column) {
+    const std::int64_t row = pack.panel * kPanelColumns + column;
+    for (std::int64_t k = 0; k < depth; ++k) {
+      const char* from = weight.data + row * weight.row_stride + k * weight.column_stride;
+      const bool present = row < pack.row_count && k < pack.depth;
+      float rest = present ? read_element(from, weight.dtype) : 0.0f;
+      for (int part = 0; part < panel_parts(pack.format); ++part) {
+        const std::uint16_t bits = bfloat16_from_float(rest);
+        packed[((part * depth + k) / 2 * kPanelColumns + column) * 2 + k % 2] = bits;
+        // An infinity or a NaN is carried by the high part alone.
+        rest = (bits & 0x7F80u) == 0x7F80u ? 0.0f : rest - float_from_bfloat16(bits);
+      }
+    }
+  }
+}
+
+inline void pack_weight(const PackWeight& pack) {
+  if (pack.format == PanelFormat::kFloat32) {
+    pack_float_panel(pack);
+  } else {
+    pack_pair_panel(pack);
+  }
+}
+
+// Steps [first, first + depth) of a panel of bfloat16, `first` even, as float32: floats[k][column].
+inline void unpack_panel(const GemmBlock& block, const char* panel, std::int64_t first,
+                         std::int64_t depth, float* floats) {
+  const std::uint16_t* pairs = reinterpret_cast<const std::uint16_t*>(panel);
+  const std::int64_t part_elements = padded_panel_depth(block.depth) * kPanelColumns;
+  for (std::int64_t k = 0; k < depth; k += 2) {
+    for (int column = 0; column < kPanelColumns; column += Vec::kWidth) {
+      const std::uint16_t* from = pairs + (first + k) * kPanelColumns + 2 * column;
+      Halves elements = load_halves(from);
+      if (block.format == PanelFormat::kSplit) {
+        const Halves low = load_halves(from + part_elements);
+        elements = {elements.even + low.even, elements.odd + low.odd};
+      }
+      float* to = floats + k * kPanelColumns + column;
+      store(to, elements.even);
+      store(to + kPanelColumns, elements.odd);
     }
   }
 }
@@ -127,21 +177,134 @@ inline void fetch_results(const GemmBlock& block, int first, int row_count, std:
   }
 }
 
-inline void gemm(const GemmBlock& block) {
-  float* sums = block.workspace;
-  float* copy = sums + kGemmRows * kPanelColumns;
-  const FloatRows x = float_rows(block.x, 0, block.row_count, block.depth, copy);
+// multiply(row, rows, panel, sums) for every panel and every kGemmRows rows of the block, and the
+// epilogue after each.
+template <class Multiply>
+inline void for_each_panel(const GemmBlock& block, float* sums, const Multiply& multiply) {
+  const std::int64_t bytes = panel_bytes(block.format, block.depth);
+  const char* panel = block.panels;
   for (std::int64_t column = 0; column < block.column_count; column += kPanelColumns) {
     const std::int64_t left = block.column_count - column;
     const std::int64_t columns = left < kPanelColumns ? left : kPanelColumns;
-    const float* panel = block.panels + column * block.depth;
     for (int row = 0; row < block.row_count; row += kGemmRows) {
       const int rows = block.row_count - row < kGemmRows ? block.row_count - row : kGemmRows;
       fetch_results(block, row, rows, column, columns);
-      multiply_panel({x.data + row * x.stride, x.stride}, rows, block.depth, panel, sums);
+      multiply(row, rows, panel, sums);
       write_panel(block, row, rows, column, columns, sums);
     }
+    panel += bytes;
   }
+}
+
+// Panels of bfloat16 are multiplied in float32, a short slice at a time that stays in the first
+// cache level between its conversion and its use.
+constexpr std::int64_t kUnpackedSlice = 128;
+
+// Few rows use a converted element too seldom to store it first.
+constexpr int kFewRows = 8;
+
+// multiply_slice() for up to four rows, elements converted on the way: the same sums, bit by bit.
+template <bool Add, int Rows>
+inline void multiply_halves(FloatRows x, std::int64_t depth, const std::uint16_t* pairs,
+                            float* sums) {
+  Vec sum[Rows][kTileVectors];
+#pragma GCC unroll 8
+  for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kTileVectors; ++v) sum[m][v] = zero();
+  }
+  const auto add = [&](const float* a, const Vec(&right)[kTileVectors]) {
+#pragma GCC unroll 8
+    for (int m = 0; m < Rows; ++m) {
+      const Vec left = broadcast(a[m * x.stride]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kTileVectors; ++v) sum[m][v] = fma(left, right[v], sum[m][v]);
+    }
+  };
+  for (std::int64_t k = 0; k < depth; k += 2) {
+    Vec even[kTileVectors];
+    Vec odd[kTileVectors];
+#pragma GCC unroll 8
+    for (int v = 0; v < kTileVectors; ++v) {
+      const Halves halves = load_halves(pairs + k * kPanelColumns + v * 2 * Vec::kWidth);
+      even[v] = halves.even;
+      odd[v] = halves.odd;
+    }
+    add(x.data + k, even);
+    if (k + 1 < depth) add(x.data + k + 1, odd);
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kTileVectors; ++v) {
+      float* at = sums + m * kPanelColumns + v * Vec::kWidth;
+      store(at, Add ? load(at) + sum[m][v] : sum[m][v]);
+    }
+  }
+}
+
+template <bool Add>
+inline void multiply_few_rows(FloatRows x, int row_count, std::int64_t depth,
+                              const std::uint16_t* pairs, float* sums) {
+  for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
+    for (int row = 0; row < row_count; row += 4) {
+      with_count(row_count - row < 4 ? row_count - row : 4, [&](auto rows) {
+        constexpr int kRows = decltype(rows)::value < 4 ? decltype(rows)::value : 4;
+        multiply_halves<Add, kRows>({x.data + row * x.stride, x.stride}, depth, pairs + 2 * column,
+                                    sums + row * kPanelColumns + column);
+      });
+    }
+  }
+}
+
+inline void multiply_unpacked(const GemmBlock& block, FloatRows x, int row_count,
+                              const char* panel, float* slice, float* sums) {
+  for (std::int64_t k = 0; k < block.depth; k += kUnpackedSlice) {
+    const std::int64_t left = block.depth - k;
+    const std::int64_t depth = left < kUnpackedSlice ? left : kUnpackedSlice;
+    const FloatRows part{x.data + k, x.stride};
+    if (block.format == PanelFormat::kBFloat16 && row_count <= kFewRows) {
+      const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel) + k * kPanelColumns;
+      if (k == 0) {
+        multiply_few_rows<false>(part, row_count, depth, pairs, sums);
+      } else {
+        multiply_few_rows<true>(part, row_count, depth, pairs, sums);
+      }
+      continue;
+    }
+    unpack_panel(block, panel, k, depth, slice);
+    if (k == 0) {
+      multiply_slice<false, 0>(part, row_count, depth, slice, 1, sums);
+    } else {
+      multiply_slice<true, 0>(part, row_count, depth, slice, 1, sums);
+    }
+  }
+}
+
+inline bool gemm_copies(const GemmOperands& operands) { return !reads_in_place(operands.x); }
+
+// A tile of sums, a slice of an unpacked panel, and the block's rows as float32 where they cannot
+// be read in place.
+inline std::int64_t gemm_workspace(const GemmOperands& operands, std::int64_t block_rows) {
+  const bool unpacks = operands.format != PanelFormat::kFloat32;
+  return kGemmRows * kPanelColumns + (unpacks ? kUnpackedSlice * kPanelColumns : 0) +
+         (gemm_copies(operands) ? block_rows * padded_floats(operands.depth) : 0);
+}
+
+inline void gemm(const GemmBlock& block) {
+  float* sums = block.workspace;
+  float* slice = sums + kGemmRows * kPanelColumns;
+  const bool unpacks = block.format != PanelFormat::kFloat32;
+  float* copy = slice + (unpacks ? kUnpackedSlice * kPanelColumns : 0);
+  const FloatRows x = float_rows(block.x, 0, block.row_count, block.depth, copy);
+  for_each_panel(block, sums, [&](int row, int rows, const char* panel, float* to) {
+    const FloatRows part{x.data + row * x.stride, x.stride};
+    if (unpacks) {
+      multiply_unpacked(block, part, rows, panel, slice, to);
+    } else {
+      multiply_panel(part, rows, block.depth, reinterpret_cast<const float*>(panel), to);
+    }
+  });
 }
 
 }  // namespace

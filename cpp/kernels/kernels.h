@@ -99,13 +99,35 @@ enum class Activation : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
 // Output features per packed panel: whole lane groups of every instruction set (48, 16, 8 lanes).
 constexpr int kPanelColumns = 48;
 
-// One panel of a weight (row_count, depth): panel[k][column], zero beyond the last feature.
+// How the elements of a panel are stored; zero beyond the last feature and the depth.
+//   kFloat32    panel[k][column]
+//   kBFloat16   panel[k / 2][column][k % 2], the depth padded to whole steps of kPanelDepthStep
+//   kSplit      two panels like kBFloat16, of the high and the low parts of float32 elements
+enum class PanelFormat : std::uint8_t { kFloat32, kBFloat16, kSplit };
+
+// The longest step in which a unit multiplies bfloat16 (a row of an AMX tile).
+constexpr std::int64_t kPanelDepthStep = 32;
+
+static inline int panel_parts(PanelFormat format) { return format == PanelFormat::kSplit ? 2 : 1; }
+
+static inline std::int64_t padded_panel_depth(std::int64_t depth) {
+  return (depth + kPanelDepthStep - 1) / kPanelDepthStep * kPanelDepthStep;
+}
+
+static inline std::int64_t panel_bytes(PanelFormat format, std::int64_t depth) {
+  return format == PanelFormat::kFloat32
+             ? depth * kPanelColumns * 4
+             : padded_panel_depth(depth) * kPanelColumns * 2 * panel_parts(format);
+}
+
+// One panel of a weight (row_count, depth).
 struct PackWeight {
   Matrix weight;
   std::int64_t row_count;
   std::int64_t depth;
   std::int64_t panel;  // which panel
-  float* packed;       // depth · kPanelColumns floats
+  PanelFormat format;
+  char* packed;  // panel_bytes()
 };
 
 // out[i][n] = activation(Σ_k x[i][k] · weight[n][k] + bias[n]) + residual[i][n] for one block of
@@ -114,7 +136,8 @@ struct GemmBlock {
   Matrix x;
   int row_count;
   std::int64_t depth;
-  const float* panels;        // the first panel of the block
+  PanelFormat format;
+  const char* panels;         // the first panel of the block
   std::int64_t column_count;  // features of the block
   const float* bias;          // of the first feature; null without
   Activation activation;
@@ -124,7 +147,7 @@ struct GemmBlock {
   DType output_dtype;  // of residual and output
   char* output;        // element (row 0, first feature), columns contiguous
   std::int64_t output_row_stride;
-  float* workspace;  // gemm_workspace() floats
+  float* workspace;
 };
 
 // out = (x − mean) / sqrt(variance + epsilon) · weight + bias, row by row.
@@ -160,6 +183,22 @@ struct AttendKernel {
   void (*attend)(const AttendBlock&);
 };
 
+// What a projection is given: rows of x and the format of its panels.
+struct GemmOperands {
+  Matrix x;
+  std::int64_t rows;
+  std::int64_t depth;
+  PanelFormat format;
+};
+
+struct GemmKernel {
+  // Whether some rows must be copied before they are multiplied.
+  bool (*copies)(const GemmOperands&);
+  // Floats of workspace for blocks of so many rows.
+  std::int64_t (*workspace)(const GemmOperands&, std::int64_t block_rows);
+  void (*multiply)(const GemmBlock&);
+};
+
 struct Kernels {
   const char* isa;
   AttendKernel attend;           // any element type, float32 arithmetic
@@ -169,7 +208,8 @@ struct Kernels {
   void (*weights)(const WeightsBlock&);
   void (*combine)(const CombineRow&);
   void (*pack_weight)(const PackWeight&);
-  void (*gemm)(const GemmBlock&);
+  GemmKernel gemm;
+  bool splits_for_high;  // whether precision "high" is faster with split panels
   void (*layer_norm)(const NormRows&);
 };
 
@@ -238,11 +278,5 @@ constexpr int kGemmRows = 64;
 
 // Lane groups of one query block at most: how often a copied tile of keys is used.
 constexpr int kMostLaneGroups = 12;
-
-// The workspace of gemm: a tile of sums, and the block's rows as float32 where they cannot be read
-// in place.
-static inline std::int64_t gemm_workspace(std::int64_t block_rows, std::int64_t depth, bool copy) {
-  return kGemmRows * kPanelColumns + (copy ? block_rows * padded_floats(depth) : 0);
-}
 
 }  // namespace numattn

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attend_pairs.h"
+#include "gemm_pairs.h"
 #include "table.h"
 
 namespace numattn {
@@ -12,7 +13,9 @@ constexpr TileFacts kPairFacts{kLaneGroup, kPairKeyBlock, kPairBlockRows, Vec::k
 constexpr Kernels with_pairs(Kernels kernels) {
   kernels.attend_bfloat16 = {"attend_bfloat16", kPairFacts, pair_workspace<1>,
                              [](const AttendBlock& block) { attend_pairs<1>(block, kPairFacts); }};
+  kernels.gemm = {gemm_pairs_copies, gemm_pairs_workspace, gemm_pairs};
   if (kHighPays) {
+    kernels.splits_for_high = true;
     kernels.attend_high = {"attend_high", kPairFacts, pair_workspace<2>,
                            [](const AttendBlock& block) { attend_pairs<2>(block, kPairFacts); }};
   }

@@ -51,6 +51,39 @@ inline PairProduct<Parts> product_of(PairOperand a, std::int64_t a_row, PairOper
   }
 }
 
+// What rounding x to `high` left; 0 beside an infinity or a NaN, which the high part carries.
+inline Vec low_of(Vec x, Vec high) { return finite_or_zero(x - high); }
+
+// Rows of a of bfloat16; of float32 elements, the parts of each.
+struct PairRows {
+  PairOperand parts;
+  std::int64_t stride;  // elements from row to row
+};
+
+// A row of a copied operand a: whole vectors can be written to it, and every unit's steps read.
+inline std::int64_t copied_row(std::int64_t width) { return (width + 31) / 32 * 32; }
+
+inline bool reads_pairs_in_place(const Matrix& matrix) {
+  return matrix.dtype == DType::kBFloat16 && matrix.column_stride == 2 &&
+         matrix.row_stride % 2 == 0 && reinterpret_cast<std::uintptr_t>(matrix.data) % 2 == 0;
+}
+
+// copy[column] = a row's parts, rounded; 0 beyond its `width`, up to `stride`.
+template <int Parts, class Read>
+inline void copy_pair_row(const char* from, std::int64_t column_stride, std::int64_t width,
+                          std::int64_t stride, std::int64_t part_stride, const Read& read,
+                          std::uint16_t* copy) {
+  for (std::int64_t column = 0; column < stride; column += Vec::kWidth) {
+    const int count = column < width ? lanes_left(column, width) : 0;
+    Vec rest = count > 0 ? read(from + column * column_stride, count) : zero();
+    for (int p = 0; p < Parts; ++p) {
+      std::uint16_t* to = copy + p * part_stride + column;
+      store_bfloat16(to, rest);
+      if (p + 1 < Parts) rest = low_of(rest, load_bfloat16(to));
+    }
+  }
+}
+
 // Elements up to whole steps of the depth.
 inline std::int64_t round_up(std::int64_t count, std::int64_t step) {
   return (count + step - 1) / step * step;
@@ -64,7 +97,7 @@ struct SplitPairs {
   SplitPairs(Vec even, Vec odd) {
     part[0] = round_to_pairs(even, odd);
     if constexpr (Parts == 2) {
-      part[1] = round_to_pairs(even - even_of(part[0]), odd - odd_of(part[0]));
+      part[1] = round_to_pairs(low_of(even, even_of(part[0])), low_of(odd, odd_of(part[0])));
     }
   }
 };

@@ -38,7 +38,8 @@ constexpr Kernels make_kernels(const char* isa) {
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,
           pack_weight,
-          gemm,
+          {gemm_copies, gemm_workspace, gemm},
+          false,
           layer_norm};
 }
 

@@ -13,9 +13,12 @@ constexpr std::int64_t kMostRows = 512;
 // Work per item: some 0.3 ms on one core, so that items are cheap to hand out and even to share.
 constexpr double kFlopsPerItem = 3e7;
 
+// Copying a row costs as much as some tens of output features do: such items take more panels.
+constexpr std::int64_t kPanelsPerCopy = 8;
+
 }  // namespace
 
-GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies_rows) {
+GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies) {
   GemmPlan plan{};
   const std::int64_t fitting = kRowBytes / (4 * std::max<std::int64_t>(depth, 1));
   plan.block_rows = std::clamp<std::int64_t>(fitting / kGemmRows * kGemmRows, kGemmRows, kMostRows);
@@ -26,9 +29,12 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
   plan.panels_per_item = std::clamp<std::int64_t>(
       static_cast<std::int64_t>(kFlopsPerItem / std::max(panel_flops, 1.0)), 1,
       std::max<std::int64_t>(plan.panels, 1));
+  if (copies && rows > kGemmRows) {
+    plan.panels_per_item = std::clamp<std::int64_t>(plan.panels, 1,
+                                                    std::max(plan.panels_per_item, kPanelsPerCopy));
+  }
   plan.panel_groups = (plan.panels + plan.panels_per_item - 1) / plan.panels_per_item;
   plan.items = plan.row_blocks * plan.panel_groups;
-  plan.workspace_floats = gemm_workspace(std::min(rows, plan.block_rows), depth, copies_rows);
   plan.flops =
       2.0 * static_cast<double>(rows) * static_cast<double>(features) * static_cast<double>(depth);
   return plan;

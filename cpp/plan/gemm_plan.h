@@ -15,12 +15,12 @@ struct GemmPlan {
   std::int64_t panels_per_item;
   std::int64_t panel_groups;
   std::int64_t items;
-  std::int64_t workspace_floats;
   double flops;
 
   int worthwhile_threads() const { return useful_threads(flops, items); }
 };
 
-GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies_rows);
+// `copies`: the rows of an item are copied, which should be worth while.
+GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies);
 
 }  // namespace numattn

@@ -17,9 +17,6 @@ int main() {
         expect(plan.panel_groups * plan.panels_per_item >= plan.panels, "panels left over");
         expect((plan.panel_groups - 1) * plan.panels_per_item < plan.panels, "an empty group");
         expect(plan.items == plan.row_blocks * plan.panel_groups, "items");
-        const std::int64_t held = rows < plan.block_rows ? rows : plan.block_rows;
-        expect(plan.workspace_floats >= numattn::kGemmRows * numattn::kPanelColumns + held * depth,
-               "the workspace holds sums and rows");
       }
     }
   }

@@ -91,6 +91,14 @@ inline void store_bfloat16(std::uint16_t* to, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                       _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
 }
+struct Halves {
+  Vec even, odd;
+};
+inline Halves load_halves(const std::uint16_t* from) {
+  const __m512i pairs = _mm512_loadu_si512(from);
+  const __m512i high = _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
+  return {{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))}, {_mm512_castsi512_ps(high)}};
+}
 inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return static_cast<std::uint16_t>(_mm_test_epi8_mask(bytes, bytes));

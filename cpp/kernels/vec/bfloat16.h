@@ -46,6 +46,13 @@ inline Pairs round_to_pairs(Vec even, Vec odd) {
 inline Vec as_lanes(Pairs a) { return {_mm512_castsi512_ps(a.lanes)}; }
 inline Pairs as_pairs(Vec a) { return {_mm512_castps_si512(a.lanes)}; }
 
+// Lanes that are infinite or NaN become 0.
+inline Vec finite_or_zero(Vec a) {
+  constexpr int kNotFinite = 0x01 | 0x80 | 0x08 | 0x10;
+  const __mmask16 other = _mm512_fpclass_ps_mask(a.lanes, kNotFinite);
+  return {_mm512_maskz_mov_ps(static_cast<__mmask16>(~other), a.lanes)};
+}
+
 // Whether any lane is an infinity, a NaN or subnormal.
 inline bool has_special(Vec a) {
   constexpr int kNaN = 0x01 | 0x80;

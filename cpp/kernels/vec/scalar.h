@@ -116,6 +116,18 @@ inline Vec load_bfloat16(const std::uint16_t* from) {
 inline void store_bfloat16(std::uint16_t* to, Vec a) {
   for (int i = 0; i < 4; ++i) to[i] = bfloat16_from_float(a.lanes[i]);
 }
+// The elements at even and at odd places of 2 · kWidth bfloat16.
+struct Halves {
+  Vec even, odd;
+};
+inline Halves load_halves(const std::uint16_t* from) {
+  Halves halves;
+  for (int i = 0; i < 4; ++i) {
+    halves.even.lanes[i] = float_from_bfloat16(from[2 * i]);
+    halves.odd.lanes[i] = float_from_bfloat16(from[2 * i + 1]);
+  }
+  return halves;
+}
 inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
   unsigned bits = 0;
   for (unsigned i = 0; i < 4; ++i) bits |= (from[i] != 0 ? 1u : 0u) << i;
