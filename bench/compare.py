@@ -2,7 +2,8 @@
 
     python bench/compare.py --threads 1 --dtype f32,bf16 --rows S2048 --json out.json
 
-Prints one table; `--json` keeps everything that is behind it. README.md says how to read it.
+Prints a table for each dtype; `--json` keeps everything that is behind it. README.md says how to
+read it.
 """
 
 from __future__ import annotations
@@ -138,6 +139,8 @@ def compare(options: argparse.Namespace, ours: Numattn, peers: list[Contestant])
             if dtype in case.dtypes:
                 print(f"{case.name}, {dtype} ...", file=sys.stderr, flush=True)
                 rows.append(measure_row(case, dtype, ours, peers, effort))
+    if not rows:
+        raise SystemExit(f"none of these rows is measured in {', '.join(options.dtype)}")
     return rows
 
 
@@ -155,7 +158,7 @@ def main() -> None:
 
     from report import markdown
 
-    print(markdown(result))
+    print(markdown([result]))
     if options.json is not None:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 

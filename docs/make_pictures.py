@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/how-it-works.md into docs/: plain SVG, standard library alone.
+"""Draw the pictures of the pages in docs/ into docs/: plain SVG, standard library alone.
 
 Run it with: python docs/make_pictures.py
 """
@@ -47,8 +47,32 @@ class Drawing:
             f"{escape(text)}</text>"
         )
 
-    def line(self, x1: float, y1: float, x2: float, y2: float, *, faint: bool = False) -> None:
-        colour, width = (FAINT, 0.4) if faint else (INK, 1.2)
+    def cells(
+        self,
+        x: float,
+        y: float,
+        columns: int,
+        rows: int,
+        fill: str,
+        *,
+        width: float = 20,
+        height: float = 12,
+        pairs: bool,
+    ) -> None:
+        """A matrix of 32-bit cells: pairs, each drawn as its two halves, or float32."""
+        self.box(x, y, columns * width, rows * height, fill)
+        for column in range(columns):
+            left = x + column * width
+            self.line(left, y, left, y + rows * height, width=0.6)
+            if pairs:
+                self.line(left + width / 2, y, left + width / 2, y + rows * height, faint=True)
+        for row in range(1, rows):
+            self.line(x, y + row * height, x + columns * width, y + row * height, faint=True)
+
+    def line(
+        self, x1: float, y1: float, x2: float, y2: float, *, faint: bool = False, width: float = 1.2
+    ) -> None:
+        colour, width = (FAINT, 0.4) if faint else (INK, width)
         self.parts.append(
             f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="{colour}" '
             f'stroke-width="{width}"/>'
@@ -206,8 +230,113 @@ def projection() -> Drawing:
     return page
 
 
+def pairs() -> Drawing:
+    """A pair, the operands made of pairs, and the two units that multiply them."""
+    page = Drawing(900, 712)
+    draw_pair_product(page)
+    draw_pair_operands(page, top=170)
+    draw_vector_unit(page, left=40, top=448)
+    draw_tile_unit(page, left=480, top=448)
+    return page
+
+
+def draw_pair_product(page: Drawing) -> None:
+    """What a lane does with two pairs."""
+    page.text(40, 26, "a pair = two bfloat16 in 32 bits, neighbours in depth")
+    page.box(40, 44, 40, 26, KEY, "k₀")
+    page.box(80, 44, 40, 26, KEY, "k₁")
+    page.text(40, 90, "a: the same pair", faint=True)
+    page.text(40, 108, "in every lane", faint=True)
+    page.arrow(128, 57, 172, 57)
+    for lane in range(4):
+        x = 180 + 156 * lane
+        page.box(x, 44, 78, 26, QUERY, "q₀")
+        page.box(x + 78, 44, 78, 26, QUERY, "q₁")
+        page.box(x, 80, 156, 26, SCORE, "s += k₀·q₀ + k₁·q₁")
+    page.text(816, 62, "… 16 lanes")
+    page.text(180, 126, "b: a query in each lane;  s: a float32 sum in each lane", faint=True)
+
+
+def draw_pair_operands(page: Drawing, top: float) -> None:
+    """Both products of attention with their operands as they lie."""
+    y = top + 20
+    page.text(40, top, "keys")
+    page.cells(40, y, 4, 12, KEY, pairs=True)
+    captions = ["a row = a key,", "read where it lies:", "its pairs are there"]
+    draw_caption(page, 40, y + 170, captions)
+
+    page.text(184, top, "queries")
+    page.cells(184, y, 5, 4, QUERY, pairs=True)
+    draw_caption(page, 184, y + 170, ["[d/2][lane],", "packed once", "a block"])
+
+    page.arrow(294, y + 72, 322, y + 72)
+    page.text(332, top, "scores")
+    page.cells(332, y, 5, 12, SCORE, pairs=False)
+    draw_caption(page, 332, y + 170, ["[key][lane],", "float32"])
+
+    page.arrow(440, y + 72, 468, y + 72)
+    page.text(478, top, "weights")
+    page.cells(478, y, 5, 6, SCORE, pairs=True)
+    draw_caption(page, 478, y + 170, ["[key/2][lane],", "written over", "the scores"])
+
+    page.text(608, top, "values, transposed")
+    page.cells(608, y, 6, 5, VALUE, pairs=True)
+    draw_caption(page, 608, y + 170, ["[d][key], a tile", "for all the block's", "lane groups"])
+
+    page.arrow(738, y + 30, 762, y + 30)
+    page.text(772, top, "outputs")
+    page.cells(772, y, 5, 5, OUTPUT, pairs=False)
+    draw_caption(page, 772, y + 170, ["[d][lane], float32;", "scaled by α when", "a peak jumps"])
+
+
+def draw_caption(page: Drawing, x: float, y: float, lines: list[str]) -> None:
+    for index, line in enumerate(lines):
+        page.text(x, y + 18 * index, line, faint=True)
+
+
+def draw_vector_unit(page: Drawing, left: float, top: float) -> None:
+    """The register tile of AVX512-BF16."""
+    page.text(left, top, "AVX512-BF16: vdpbf16ps")
+    x, y, width, height = left + 50, top + 54, 96, 18
+    for vector in range(3):
+        page.box(x + vector * width, y - 30, width, height, QUERY, f"b · {vector}")
+    for row in range(8):
+        page.box(left, y + row * height, 36, height, KEY)
+        page.line(left + 18, y + row * height, left + 18, y + (row + 1) * height, faint=True)
+        for vector in range(3):
+            page.box(x + vector * width, y + row * height, width, height, SCORE)
+    lines = [
+        "8 × 3 registers of sums, 3 of b, 1 of a in turn;",
+        "a step is 2 elements deep",
+    ]
+    draw_caption(page, left, y + 8 * height + 24, lines)
+
+
+def draw_tile_unit(page: Drawing, left: float, top: float) -> None:
+    """The tiles of AMX, and in which order they pass over 64 rows × 48 lanes."""
+    page.text(left, top, "AMX: tdpbf16ps, eight tiles")
+    x, y, width, height = left + 50, top + 54, 64, 36
+    for column, tile in enumerate([6, 7, 6]):
+        page.box(x + column * width, y - 30, width, 18, QUERY, f"{tile}")
+    for row in range(4):
+        page.box(left, y + row * height, 36, height, KEY, f"{4 + row % 2}")
+        for column in range(3):
+            shade = HIDDEN if column == 2 else WHOLE if row < 2 else PARTIAL
+            tile = row if column == 2 else row % 2 * 2 + column
+            page.box(x + column * width, y + row * height, width, height, shade, f"{tile}")
+    for index, (shade, text) in enumerate([(WHOLE, "first"), (PARTIAL, "then"), (HIDDEN, "last")]):
+        page.box(x + 3 * width + 24, y + 46 * index, 22, 18, shade)
+        page.text(x + 3 * width + 54, y + 46 * index + 14, text)
+    lines = [
+        "sums in tiles 0 – 3, of 16 rows × 16 lanes each;",
+        "a step is 32 elements deep: a is 16 rows × 32,",
+        "b is 16 pairs × 16 lanes",
+    ]
+    draw_caption(page, left, y + 4 * height + 24, lines)
+
+
 def pictures() -> Iterator[tuple[str, Drawing]]:
-    for make in (attend, spans, decode, projection):
+    for make in (attend, spans, decode, projection, pairs):
         yield f"{make.__name__}.svg", make()
 
 

@@ -90,8 +90,10 @@ inline void add_values(FloatRows value, std::int64_t key_count, std::int64_t val
       float* at = to + m * kLaneGroup + v * Vec::kWidth;
       store(at, fma(load(at), alpha[v], sum));
     };
-    multiply_rows<Vectors>(rows, {key_count, value.data + d, 1, value.stride, weights, kLaneGroup},
-                           finish);
+    multiply_rows<Vectors>(
+        rows,
+        TileOperands<float>{key_count, value.data + d, 1, value.stride, weights, kLaneGroup},
+        finish);
   }
 }
 

@@ -33,8 +33,8 @@ inline FetchedRows rows_to_fetch(const Matrix& matrix, std::int64_t first, std::
 // registers.
 constexpr int keys_abreast(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : rows <= 4 ? 2 : 1; }
 
-template <int Rows, int Keys>
-inline void score_keys(const float* query, std::int64_t query_stride, const float* key,
+template <int Rows, int Keys, class Element>
+inline void score_keys(const float* query, std::int64_t query_stride, const Element* key,
                        std::int64_t key_stride, std::int64_t head_dim, float* scores,
                        std::int64_t score_stride) {
   Vec sums[Keys][Rows];
@@ -56,11 +56,11 @@ inline void score_keys(const float* query, std::int64_t query_stride, const floa
   };
   std::int64_t d = 0;
   for (; d + Vec::kWidth <= head_dim; d += Vec::kWidth) {
-    add(d, [](const float* from) { return load(from); });
+    add(d, [](const auto* from) { return load(from); });
   }
   if (d < head_dim) {
     const int count = static_cast<int>(head_dim - d);
-    add(d, [count](const float* from) { return load_partial(from, count); });
+    add(d, [count](const auto* from) { return load_partial(from, count); });
   }
 #pragma GCC unroll 8
   for (int j = 0; j < Keys; ++j) {
@@ -69,8 +69,8 @@ inline void score_keys(const float* query, std::int64_t query_stride, const floa
   }
 }
 
-template <int Rows>
-inline void score_rows(const float* query, std::int64_t query_stride, FloatRows key,
+template <int Rows, class Element>
+inline void score_rows(const float* query, std::int64_t query_stride, ElementRows<Element> key,
                        std::int64_t key_count, std::int64_t head_dim, FetchedRows ahead,
                        float* scores, std::int64_t score_stride) {
   constexpr int kKeys = keys_abreast(Rows);
@@ -143,12 +143,13 @@ inline float update_row(std::int64_t key_count, float* scores, float* peak, floa
 }
 
 // output[r][d] = alpha[r] · output[r][d] + Σ_j weights[r][j] · value[j][d]
-template <int Vectors>
-inline void add_value_rows(const AttendBlock& block, FloatRows value, std::int64_t key_count,
-                           FetchedRows next_keys, const float* weights, std::int64_t weight_stride,
+template <int Vectors, class Element>
+inline void add_value_rows(const AttendBlock& block, ElementRows<Element> value,
+                           std::int64_t key_count, FetchedRows next_keys, const float* weights, std::int64_t weight_stride,
                            const float* alpha, float* output, std::int64_t output_stride) {
   constexpr int kColumns = Vectors * Vec::kWidth;
-  constexpr int kLines = kColumns * 4 / kLineBytes;
+  constexpr int kBytes = kColumns * static_cast<int>(sizeof(Element));
+  constexpr int kLines = kBytes < kLineBytes ? 1 : kBytes / kLineBytes;
   const auto finish_at = [&](std::int64_t d) {
     return [=](int r, int v, Vec sum) {
       float* at = output + r * output_stride + d + v * Vec::kWidth;
@@ -157,20 +158,24 @@ inline void add_value_rows(const AttendBlock& block, FloatRows value, std::int64
   };
   std::int64_t d = 0;
   for (; d + kColumns <= block.value_dim; d += kColumns) {
-    const Ahead<kLines> ahead{next_keys.data + d * 4, next_keys.stride};
+    const Ahead<kLines> ahead{next_keys.data + d * static_cast<std::int64_t>(sizeof(Element)), next_keys.stride};
     multiply_rows<Vectors>(block.row_count,
-                           {key_count, weights, weight_stride, 1, value.data + d, value.stride},
+                           TileOperands<Element>{key_count, weights, weight_stride, 1,
+                                                 value.data + d, value.stride},
                            finish_at(d), Vec::kWidth, ahead);
   }
   for (; d < block.value_dim; d += Vec::kWidth) {
     multiply_rows<1, true>(block.row_count,
-                           {key_count, weights, weight_stride, 1, value.data + d, value.stride},
+                           TileOperands<Element>{key_count, weights, weight_stride, 1,
+                                                 value.data + d, value.stride},
                            finish_at(d), lanes_left(d, block.value_dim));
   }
 }
 
 // The same where a value is infinite or NaN and not every row sees every key: see attend.h.
-inline void add_visible_value_rows(const AttendBlock& block, KeyTile keys, FloatRows value,
+template <class Element>
+inline void add_visible_value_rows(const AttendBlock& block, KeyTile keys,
+                                   ElementRows<Element> value,
                                    const float* weights, std::int64_t weight_stride,
                                    const float* alpha, float* output, std::int64_t output_stride) {
   for (int r = 0; r < block.row_count; ++r) {
@@ -180,7 +185,7 @@ inline void add_visible_value_rows(const AttendBlock& block, KeyTile keys, Float
       for (std::int64_t j = 0; j < keys.count; ++j) {
         const std::int64_t key = keys.begin + j;
         if (key < row.key_begin || key >= row.key_end) continue;
-        sum += weights[r * weight_stride + j] * value.data[j * value.stride + d];
+        sum += weights[r * weight_stride + j] * to_float(value.data[j * value.stride + d]);
       }
       float* at = output + r * output_stride + d;
       *at = *at * alpha[r] + sum;
@@ -188,12 +193,15 @@ inline void add_visible_value_rows(const AttendBlock& block, KeyTile keys, Float
   }
 }
 
-inline void decode_tile(const AttendBlock& block, KeyTile keys, bool all_visible,
-                        const TileFacts& facts, const Workspace& work) {
+// value_rows() gives the tile's values when they are wanted: a copy of them may replace the keys in
+// the cache only then.
+template <class Element, class ValueRows>
+inline void decode_tile(const AttendBlock& block, KeyTile keys, ElementRows<Element> key,
+                        const ValueRows& value_rows, bool all_visible, const TileFacts& facts,
+                        const Workspace& work) {
   const std::int64_t query_stride = padded_floats(block.head_dim);
   const std::int64_t output_stride = padded_floats(block.value_dim);
   const std::int64_t score_stride = padded_floats(facts.key_block);
-  const FloatRows key = float_rows(block.key, keys.begin, keys.count, block.head_dim, work.key);
   const FetchedRows values = rows_to_fetch(block.value, keys.begin, block.value_dim);
   with_count(block.row_count, [&](auto rows) {
     score_rows<decltype(rows)::value>(work.query, query_stride, key, keys.count, block.head_dim,
@@ -205,8 +213,7 @@ inline void decode_tile(const AttendBlock& block, KeyTile keys, bool all_visible
     finish_scores(block.rows[r], block.rules, keys, scores);
     alpha[r] = update_row(keys.count, scores, work.peak + r, work.sum + r);
   }
-  const FloatRows value =
-      float_rows(block.value, keys.begin, keys.count, block.value_dim, work.value);
+  const ElementRows<Element> value = value_rows();
   if (!all_visible && has_nonfinite(value, keys.count, block.value_dim)) {
     add_visible_value_rows(block, keys, value, work.score, score_stride, alpha, work.output,
                            output_stride);
@@ -271,16 +278,44 @@ inline void end_decode(const AttendBlock& block, const Workspace& work) {
   }
 }
 
+// Tiles whose keys and values lie as rows of Element are read in place, others as float32 copies.
+template <class Element>
+inline void decode_element_tile(const AttendBlock& block, KeyTile keys, bool all_visible,
+                                const TileFacts& facts, const Workspace& work) {
+  const auto value_rows = [&] { return rows_in_place<Element>(block.value, keys.begin); };
+  decode_tile(block, keys, rows_in_place<Element>(block.key, keys.begin), value_rows, all_visible,
+              facts, work);
+}
+
+inline void decode_copied_tile(const AttendBlock& block, KeyTile keys, bool all_visible,
+                               const TileFacts& facts, const Workspace& work) {
+  const auto value_rows = [&] {
+    return float_rows(block.value, keys.begin, keys.count, block.value_dim, work.value);
+  };
+  const FloatRows key = float_rows(block.key, keys.begin, keys.count, block.head_dim, work.key);
+  decode_tile(block, keys, key, value_rows, all_visible, facts, work);
+}
+
+template <class Element>
+inline bool reads_elements(const AttendBlock& block, DType dtype) {
+  return lies_in_rows<Element>(block.key, dtype) && lies_in_rows<Element>(block.value, dtype);
+}
+
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
   const Workspace work = workspace_of(block, facts, kDecodeRows, block.value_dim);
   if (block.begin) begin_decode(block, work);
+  const auto decode_one = reads_elements<BFloat16>(block, DType::kBFloat16)
+                              ? decode_element_tile<BFloat16>
+                          : reads_elements<Float16>(block, DType::kFloat16)
+                              ? decode_element_tile<Float16>
+                              : decode_copied_tile;
   const LaneGroup rows = lane_group(block.rows, block.row_count, work.query);
   const std::int64_t begin = rows.span_begin > block.key_begin ? rows.span_begin : block.key_begin;
   const std::int64_t end = rows.span_end < block.key_end ? rows.span_end : block.key_end;
   for (std::int64_t j = begin; j < end;) {
     const std::int64_t tile_end = key_tile_end(j, end, facts);
     const KeyTile keys{j, tile_end - j};
-    decode_tile(block, keys, wholly_visible(rows, keys), facts, work);
+    decode_one(block, keys, wholly_visible(rows, keys), facts, work);
     j = tile_end;
   }
   if (block.end) end_decode(block, work);

@@ -107,7 +107,9 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
         store(at, Add ? load(at) + sum : sum);
       };
       multiply_rows<kTileVectors>(
-          rows, {depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns},
+          rows,
+          TileOperands<float>{depth, x.data + row * x.stride, x.stride, 1, panel + column,
+                              kPanelColumns},
           finish, Vec::kWidth, ahead);
       ahead.data += depth * step;
     }

@@ -168,7 +168,8 @@ struct NormRows {
 struct TileFacts {
   int lane_group;    // query rows that share a vector register group
   int key_block;     // keys per tile
-  int block_rows;    // query rows of a block at most
+  int block_rows;    // query rows of a block at most, where tiles are read in place
+  int copied_rows;   // and where they are copied, so that a copy is used more often
   int vector_width;  // float32 lanes of a register
 };
 
@@ -276,7 +277,7 @@ static inline AttendWorkspace attend_workspace(const TileFacts& facts,
 // Rows whose sums gemm holds at a time: enough that a slice of a packed panel is used eight times.
 constexpr int kGemmRows = 64;
 
-// Lane groups of one query block at most: how often a copied tile of keys is used.
-constexpr int kMostLaneGroups = 12;
+// Lane groups of one query block at most.
+constexpr int kMostLaneGroups = 24;
 
 }  // namespace numattn

@@ -98,11 +98,35 @@ inline int lanes_left(std::int64_t from, std::int64_t end) {
   return end - from < Vec::kWidth ? static_cast<int>(end - from) : Vec::kWidth;
 }
 
-// A matrix as the tile kernels read it: float32 rows, columns contiguous.
-struct FloatRows {
-  const float* data;
-  std::int64_t stride;  // floats from row to row
+// 16-bit elements, told apart by type so that a kernel can be compiled for each.
+struct Float16 {
+  std::uint16_t bits;
 };
+struct BFloat16 {
+  std::uint16_t bits;
+};
+
+inline Vec load(const Float16* from) { return load_float16(&from->bits); }
+inline Vec load(const BFloat16* from) { return load_bfloat16(&from->bits); }
+inline float to_float(float element) { return element; }
+inline float to_float(Float16 element) { return float_from_float16(element.bits); }
+inline float to_float(BFloat16 element) { return float_from_bfloat16(element.bits); }
+
+// The first `count` lanes; the others are 0 and not read.
+template <class Element>
+inline Vec load_partial(const Element* from, int count) {
+  Element elements[Vec::kWidth] = {};
+  for (int i = 0; i < count; ++i) elements[i] = from[i];
+  return load(elements);
+}
+
+// A matrix as the tile kernels read it: rows of contiguous elements.
+template <class Element>
+struct ElementRows {
+  const Element* data;
+  std::int64_t stride;  // elements from row to row
+};
+using FloatRows = ElementRows<float>;
 
 template <class Read>
 inline void copy_row(const char* from, std::int64_t stride, std::int64_t width, const Read& read,
@@ -135,11 +159,28 @@ inline FloatRows float_rows(const Matrix& matrix, std::int64_t first, std::int64
   return {copy, stride};
 }
 
+// Whether the matrix lies as rows of contiguous, aligned elements of that type.
+template <class Element>
+inline bool lies_in_rows(const Matrix& matrix, DType dtype) {
+  constexpr std::int64_t kSize = sizeof(Element);
+  return matrix.dtype == dtype && matrix.column_stride == kSize && matrix.row_stride % kSize == 0 &&
+         reinterpret_cast<std::uintptr_t>(matrix.data) % sizeof(Element) == 0;
+}
+
+// Rows [first, …) of such a matrix.
+template <class Element>
+inline ElementRows<Element> rows_in_place(const Matrix& matrix, std::int64_t first) {
+  const char* from = matrix.data + first * matrix.row_stride;
+  return {reinterpret_cast<const Element*>(from),
+          matrix.row_stride / static_cast<std::int64_t>(sizeof(Element))};
+}
+
 // Whether any element is an infinity or a NaN: x · 0 is 0 for every other.
-inline bool has_nonfinite(FloatRows rows, std::int64_t row_count, std::int64_t width) {
+template <class Element>
+inline bool has_nonfinite(ElementRows<Element> rows, std::int64_t row_count, std::int64_t width) {
   Vec sum = zero();
   for (std::int64_t row = 0; row < row_count; ++row) {
-    const float* from = rows.data + row * rows.stride;
+    const Element* from = rows.data + row * rows.stride;
     for (std::int64_t column = 0; column < width; column += Vec::kWidth) {
       const int count = lanes_left(column, width);
       const Vec values =

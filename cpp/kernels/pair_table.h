@@ -8,7 +8,9 @@
 namespace numattn {
 namespace {
 
-constexpr TileFacts kPairFacts{kLaneGroup, kPairKeyBlock, kPairBlockRows, Vec::kWidth};
+constexpr TileFacts kPairFacts{kLaneGroup, kPairKeyBlock, kPairBlockRows, kPairBlockRows,
+                               Vec::kWidth};
+static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than listed");
 
 constexpr Kernels with_pairs(Kernels kernels) {
   kernels.attend_bfloat16 = {"attend_bfloat16", kPairFacts, pair_workspace<1>,

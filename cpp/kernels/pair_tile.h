@@ -16,7 +16,7 @@ constexpr int kRowStep = 1;
 constexpr int kPairKeyBlock = 96;
 
 // Query rows per block: a tile's values are transposed once for so many.
-constexpr int kPairBlockRows = 96;
+constexpr int kPairBlockRows = 192;
 
 // Three products at twice the speed of float32 would be slower than one of float32.
 constexpr bool kHighPays = false;

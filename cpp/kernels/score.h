@@ -210,7 +210,9 @@ inline void multiply_keys(const LaneGroup& group, FloatRows key, FloatRows value
       store(to + m * kLaneGroup + v * Vec::kWidth, sum);
     };
     multiply_rows<Vectors>(
-        rows, {block.head_dim, key.data + j * key.stride, key.stride, 1, group.query, kLaneGroup},
+        rows,
+        TileOperands<float>{block.head_dim, key.data + j * key.stride, key.stride, 1, group.query,
+                            kLaneGroup},
         finish);
   }
 }

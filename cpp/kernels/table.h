@@ -21,9 +21,11 @@ constexpr int kKeyBlock = kTileRows == 8 ? 192 : 96;
 // Query rows of a block: two lane groups of AVX-512, so that a fetched tile of keys is used twice
 // while queries, outputs and scores stay within half of a 256 KiB second-level cache.
 constexpr int kBlockRows = 96;
+constexpr int kCopiedRows = 192;
+static_assert(kCopiedRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than it lists");
 
-constexpr TileFacts kAttendFacts{kLaneGroup, kKeyBlock, kBlockRows, Vec::kWidth};
-constexpr TileFacts kDecodeFacts{kDecodeRows, kKeyBlock, kDecodeRows, Vec::kWidth};
+constexpr TileFacts kAttendFacts{kLaneGroup, kKeyBlock, kBlockRows, kCopiedRows, Vec::kWidth};
+constexpr TileFacts kDecodeFacts{kDecodeRows, kKeyBlock, kDecodeRows, kDecodeRows, Vec::kWidth};
 
 constexpr AttendKernel kAttend{"attend", kAttendFacts, attend_workspace,
                                [](const AttendBlock& block) { attend(block, kAttendFacts); }};

@@ -11,6 +11,8 @@
 
 #include <cstdint>
 
+#include "matrix.h"
+
 namespace numattn {
 namespace {
 
@@ -25,12 +27,13 @@ constexpr int kTileVectors = 2;
 #endif
 constexpr int kLaneGroup = kTileVectors * Vec::kWidth;
 
+template <class Element>
 struct TileOperands {
   std::int64_t depth;
   const float* a;
   std::int64_t a_row;
   std::int64_t a_column;
-  const float* b;
+  const Element* b;  // elements of any floating type, converted as they are loaded
   std::int64_t b_row;
 };
 
@@ -64,9 +67,10 @@ inline void fetch_bytes(const void* data, std::int64_t bytes) {
 }
 
 // finish(m, v, sums) takes the vector v of row m. The last vector of b holds `last_lanes` elements.
-template <int Rows, int Vectors, bool Partial, class Fetch, class Finish>
-__attribute__((always_inline)) inline void multiply_tile(const TileOperands& in, int last_lanes,
-                                                         Fetch ahead, const Finish& finish) {
+template <int Rows, int Vectors, bool Partial, class Element, class Fetch, class Finish>
+__attribute__((always_inline)) inline void multiply_tile(const TileOperands<Element>& in,
+                                                         int last_lanes, Fetch ahead,
+                                                         const Finish& finish) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
@@ -74,7 +78,7 @@ __attribute__((always_inline)) inline void multiply_tile(const TileOperands& in,
     for (int v = 0; v < Vectors; ++v) sums[m][v] = zero();
   }
   const float* a = in.a;
-  const float* b = in.b;
+  const Element* b = in.b;
   for (std::int64_t k = 0; k < in.depth; ++k) {
     Vec right[Vectors];
 #pragma GCC unroll 8
@@ -121,8 +125,9 @@ inline void with_count(int count, const Call& call) {
 }
 
 // The tile of `rows` <= 8 rows, as one of the compiled heights.
-template <int Vectors, bool Partial = false, class Fetch = NothingAhead, class Finish>
-inline void multiply_rows(int rows, const TileOperands& in, const Finish& finish,
+template <int Vectors, bool Partial = false, class Element, class Fetch = NothingAhead,
+          class Finish>
+inline void multiply_rows(int rows, const TileOperands<Element>& in, const Finish& finish,
                           int last_lanes = Vec::kWidth, Fetch ahead = {}) {
   with_count(rows, [&](auto height) {
     multiply_tile<decltype(height)::value, Vectors, Partial>(in, last_lanes, ahead, finish);

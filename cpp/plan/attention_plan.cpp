@@ -10,9 +10,6 @@ namespace {
 constexpr std::int64_t kSplitKeys = 1152;
 constexpr std::int64_t kMostSplitRows = 96;
 
-// A tile that must be copied is used by twice as many rows.
-constexpr std::int64_t kCopiedTileRows = 2;
-
 // Keys per visit at head dimension 128, rounded to key blocks: 96 rows · 4,608 keys · 512 flops
 // take some 10 ms on the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
 constexpr std::int64_t kVisitKeys = 4608;
@@ -56,9 +53,9 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
   const std::int64_t rows_per_head = shape.group() * shape.queries;
   const AttendKernel& kernel = rows_per_head <= decode.facts.block_rows ? decode : attend;
   const TileFacts& facts = kernel.facts;
-  const bool copies = &kernel == &attend && (needs.key_copy || needs.value_copy);
+  const bool copies = needs.key_copy || needs.value_copy;
   AttentionPlan plan =
-      cut(kernel, shape, rows_per_head, facts.block_rows * (copies ? kCopiedTileRows : 1),
+      cut(kernel, shape, rows_per_head, copies ? facts.copied_rows : facts.block_rows,
           rows_per_head <= kMostSplitRows);
   const int capacity = static_cast<int>(
       divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
