@@ -56,8 +56,8 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, 
   storage_.reset(new Storage{format, bytes, Scratch(panels * bytes, Pages::kHuge),
                              Scratch(bias ? out_features_ * 4 : 0), bias.has_value()});
   for (std::int64_t panel = 0; panel < panels; ++panel) {
-    kernels.pack_weight({matrix_of(weight), out_features_, in_features_, panel, format,
-                         storage_->panel(panel)});
+    kernels.pack_weight(
+        {matrix_of(weight), out_features_, in_features_, panel, format, storage_->panel(panel)});
   }
   if (bias)
     std::memcpy(storage_->bias.data(), bias->data, static_cast<std::size_t>(out_features_) * 4);
@@ -75,8 +75,7 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   if (rows == 0) return true;
   const Kernels& kernels = current_kernels();
   const GemmOperands operands{x, rows, in_features_, storage_->format};
-  const GemmPlan plan =
-      plan_gemm(rows, out_features_, in_features_, kernels.gemm.copies(operands));
+  const GemmPlan plan = plan_gemm(rows, out_features_, in_features_, kernels.gemm.copies(operands));
   const int threads = threads_for(plan.worthwhile_threads(), call.num_threads);
   const std::int64_t workspace =
       padded_floats(kernels.gemm.workspace(operands, std::min(rows, plan.block_rows)));

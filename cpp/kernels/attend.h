@@ -48,15 +48,11 @@ inline void begin_state(const AttendBlock& block, const Workspace& work) {
 // One vector of rows: scores become weights exp2(s − m'), the state's peak and sum move on, and the
 // factor α of the old state is returned.
 template <int Vectors>
-inline void update_softmax(std::int64_t key_count, float* scores, float* peak, float* sum,
-                           Vec (&alpha)[Vectors]) {
+inline void update_softmax(const ScoredTile& tile, std::int64_t key_count, float* scores,
+                           float* peak, float* sum, Vec (&alpha)[Vectors]) {
   Vec tile_peak[Vectors];
   for (int v = 0; v < Vectors; ++v) tile_peak[v] = load(peak + v * Vec::kWidth);
-  for (std::int64_t j = 0; j < key_count; ++j) {
-    for (int v = 0; v < Vectors; ++v) {
-      tile_peak[v] = max(load(scores + j * kLaneGroup + v * Vec::kWidth), tile_peak[v]);
-    }
-  }
+  find_peaks(tile, key_count, scores, tile_peak);
   Vec shift[Vectors];
   Vec total[Vectors];
   for (int v = 0; v < Vectors; ++v) {
@@ -91,8 +87,7 @@ inline void add_values(FloatRows value, std::int64_t key_count, std::int64_t val
       store(at, fma(load(at), alpha[v], sum));
     };
     multiply_rows<Vectors>(
-        rows,
-        TileOperands<float>{key_count, value.data + d, 1, value.stride, weights, kLaneGroup},
+        rows, TileOperands<float>{key_count, value.data + d, 1, value.stride, weights, kLaneGroup},
         finish);
   }
 }
@@ -123,9 +118,10 @@ inline void attend_tile(const AttendBlock& block, const LaneGroup& group, KeyTil
   const auto multiply = [&] {
     multiply_keys<Vectors>(group, key, value, keys.count, block, work.score);
   };
-  if (!score_tile(block, group, keys, work, multiply)) return;
+  const ScoredTile tile = score_tile(block, group, keys, work, multiply);
+  if (tile.excluded) return;
   Vec alpha[Vectors];
-  update_softmax<Vectors>(keys.count, work.score, work.peak + first, work.sum + first, alpha);
+  update_softmax<Vectors>(tile, keys.count, work.score, work.peak + first, work.sum + first, alpha);
   float* output = output_of(block, work, first);
   if (!wholly_visible(group, keys) && has_nonfinite(value, keys.count, block.value_dim)) {
     add_visible_values(group, keys, value, block.value_dim, work.score, alpha, output);

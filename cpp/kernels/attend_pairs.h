@@ -61,7 +61,7 @@ inline PairWorkspace pair_workspace_of(const AttendBlock& block, const TileFacts
     return reinterpret_cast<std::uint16_t*>(base + floats);
   };
   return {{base + at.query, base + at.output, base + at.peak, base + at.sum, base + at.score,
-           base + at.mask, base + at.bias, nullptr, nullptr},
+           base + at.mask, padded_mask_keys(facts), base + at.bias, nullptr, nullptr},
           pairs_at(at.key),
           pairs_at(at.value),
           pairs_at(at.low_weight)};
@@ -205,22 +205,15 @@ inline void scale_output(std::int64_t rows, const Vec (&alpha)[Vectors], float* 
   }
 }
 
-// The tile's scores become pairs of weights 2^(factor · s − shift), in place; shift, sum and the
-// output's scale move on. Row j / 2 of the weights is written when row j and j + 1 of the scores
-// have been read, and is no longer than one of them.
+// The tile's scores, of which the largest are given, become pairs of weights 2^(factor · s −
+// shift), in place; shift, sum and the output's scale move on. Row j / 2 of the weights is written
+// when row j and j + 1 of the scores have been read, and is no longer than one of them.
 template <int Parts, int Vectors>
-inline void update_pairs(std::int64_t key_count, float factor, const Workspace& work,
-                         std::int64_t first, std::int64_t rows, float* output,
-                         std::uint16_t* low_weight) {
+inline void update_pairs(std::int64_t key_count, float factor, Vec (&peak)[Vectors],
+                         const Workspace& work, std::int64_t first, std::int64_t rows,
+                         float* output, std::uint16_t* low_weight) {
   float* scores = work.score;
   const Vec factors = broadcast(factor);
-  Vec peak[Vectors];
-  for (int v = 0; v < Vectors; ++v) peak[v] = broadcast(-kInfinity);
-  for (std::int64_t j = 0; j < key_count; ++j) {
-    for (int v = 0; v < Vectors; ++v) {
-      peak[v] = max(load(scores + j * kLaneGroup + v * Vec::kWidth), peak[v]);
-    }
-  }
   Vec minus_shift[Vectors];
   Vec alpha[Vectors];
   Vec total[Vectors];
@@ -318,7 +311,11 @@ inline void attend_pair_tile(const AttendBlock& block, const LaneGroup& group, K
     change_scores(group, seen.count, seen_part.score,
                   [=](std::int64_t, int, Vec score) { return score * broadcast(factor); });
   };
-  if (!score_tile(block, group, seen, seen_part, multiply)) return;
+  const ScoredTile scored = score_tile(block, group, seen, seen_part, multiply);
+  if (scored.excluded) return;
+  Vec peak[Vectors];
+  for (int v = 0; v < Vectors; ++v) peak[v] = broadcast(-kInfinity);
+  find_peaks(scored, seen.count, seen_part.score, peak);
   const auto hide = [&](std::int64_t from, std::int64_t to) {
     change_scores(group, to - from, work.floats.score + (from - part.begin) * kLaneGroup,
                   [](std::int64_t, int, Vec) { return broadcast(-kInfinity); });
@@ -328,8 +325,8 @@ inline void attend_pair_tile(const AttendBlock& block, const LaneGroup& group, K
 
   float* output = output_of(block, work.floats, first);
   const std::int64_t rows = output_rows(block.value_dim);
-  update_pairs<Parts, Vectors>(key_count, waits ? factor : 1.0f, work.floats, first, rows, output,
-                               work.low_weight);
+  update_pairs<Parts>(key_count, waits ? factor : 1.0f, peak, work.floats, first, rows, output,
+                      work.low_weight);
   const auto* weights = reinterpret_cast<const std::uint16_t*>(work.floats.score);
   if (tile.special) {
     add_visible_pairs<Parts>(block, group, seen, part.begin, weights, work.low_weight, output);

@@ -62,10 +62,15 @@ inline void score_keys(const float* query, std::int64_t query_stride, const Elem
     const int count = static_cast<int>(head_dim - d);
     add(d, [count](const auto* from) { return load_partial(from, count); });
   }
+  static_assert(Keys * Rows <= 8, "more sums than are reduced at once");
+  Vec all[8];
 #pragma GCC unroll 8
-  for (int j = 0; j < Keys; ++j) {
+  for (int i = 0; i < 8; ++i) all[i] = i < Keys * Rows ? sums[i / Rows % Keys][i % Rows] : zero();
+  float totals[8];
+  reduce_add(all, totals);
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) scores[r * score_stride + j] = reduce_add(sums[j][r]);
+  for (int i = 0; i < Keys * Rows; ++i) {
+    scores[i % Rows * score_stride + i / Rows] = totals[i];
   }
 }
 
@@ -145,8 +150,9 @@ inline float update_row(std::int64_t key_count, float* scores, float* peak, floa
 // output[r][d] = alpha[r] · output[r][d] + Σ_j weights[r][j] · value[j][d]
 template <int Vectors, class Element>
 inline void add_value_rows(const AttendBlock& block, ElementRows<Element> value,
-                           std::int64_t key_count, FetchedRows next_keys, const float* weights, std::int64_t weight_stride,
-                           const float* alpha, float* output, std::int64_t output_stride) {
+                           std::int64_t key_count, FetchedRows next_keys, const float* weights,
+                           std::int64_t weight_stride, const float* alpha, float* output,
+                           std::int64_t output_stride) {
   constexpr int kColumns = Vectors * Vec::kWidth;
   constexpr int kBytes = kColumns * static_cast<int>(sizeof(Element));
   constexpr int kLines = kBytes < kLineBytes ? 1 : kBytes / kLineBytes;
@@ -158,26 +164,27 @@ inline void add_value_rows(const AttendBlock& block, ElementRows<Element> value,
   };
   std::int64_t d = 0;
   for (; d + kColumns <= block.value_dim; d += kColumns) {
-    const Ahead<kLines> ahead{next_keys.data + d * static_cast<std::int64_t>(sizeof(Element)), next_keys.stride};
-    multiply_rows<Vectors>(block.row_count,
-                           TileOperands<Element>{key_count, weights, weight_stride, 1,
-                                                 value.data + d, value.stride},
-                           finish_at(d), Vec::kWidth, ahead);
+    const Ahead<kLines> ahead{next_keys.data + d * static_cast<std::int64_t>(sizeof(Element)),
+                              next_keys.stride};
+    multiply_rows<Vectors>(
+        block.row_count,
+        TileOperands<Element>{key_count, weights, weight_stride, 1, value.data + d, value.stride},
+        finish_at(d), Vec::kWidth, ahead);
   }
   for (; d < block.value_dim; d += Vec::kWidth) {
-    multiply_rows<1, true>(block.row_count,
-                           TileOperands<Element>{key_count, weights, weight_stride, 1,
-                                                 value.data + d, value.stride},
-                           finish_at(d), lanes_left(d, block.value_dim));
+    multiply_rows<1, true>(
+        block.row_count,
+        TileOperands<Element>{key_count, weights, weight_stride, 1, value.data + d, value.stride},
+        finish_at(d), lanes_left(d, block.value_dim));
   }
 }
 
 // The same where a value is infinite or NaN and not every row sees every key: see attend.h.
 template <class Element>
 inline void add_visible_value_rows(const AttendBlock& block, KeyTile keys,
-                                   ElementRows<Element> value,
-                                   const float* weights, std::int64_t weight_stride,
-                                   const float* alpha, float* output, std::int64_t output_stride) {
+                                   ElementRows<Element> value, const float* weights,
+                                   std::int64_t weight_stride, const float* alpha, float* output,
+                                   std::int64_t output_stride) {
   for (int r = 0; r < block.row_count; ++r) {
     const QueryRow& row = block.rows[r];
     for (std::int64_t d = 0; d < block.value_dim; ++d) {
@@ -304,11 +311,10 @@ inline bool reads_elements(const AttendBlock& block, DType dtype) {
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
   const Workspace work = workspace_of(block, facts, kDecodeRows, block.value_dim);
   if (block.begin) begin_decode(block, work);
-  const auto decode_one = reads_elements<BFloat16>(block, DType::kBFloat16)
-                              ? decode_element_tile<BFloat16>
-                          : reads_elements<Float16>(block, DType::kFloat16)
-                              ? decode_element_tile<Float16>
-                              : decode_copied_tile;
+  const auto decode_one =
+      reads_elements<BFloat16>(block, DType::kBFloat16) ? decode_element_tile<BFloat16>
+      : reads_elements<Float16>(block, DType::kFloat16) ? decode_element_tile<Float16>
+                                                        : decode_copied_tile;
   const LaneGroup rows = lane_group(block.rows, block.row_count, work.query);
   const std::int64_t begin = rows.span_begin > block.key_begin ? rows.span_begin : block.key_begin;
   const std::int64_t end = rows.span_end < block.key_end ? rows.span_end : block.key_end;

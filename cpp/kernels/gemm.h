@@ -33,8 +33,7 @@ inline void pack_float_panel(const PackWeight& pack) {
                         : zero();
       }
       transpose(square);
-      for (int i = 0; i < count; ++i)
-        store(packed + (k + i) * kPanelColumns + lane, square[i]);
+      for (int i = 0; i < count; ++i) store(packed + (k + i) * kPanelColumns + lane, square[i]);
     }
   }
 }
@@ -106,11 +105,10 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
         float* at = to + m * kPanelColumns + v * Vec::kWidth;
         store(at, Add ? load(at) + sum : sum);
       };
-      multiply_rows<kTileVectors>(
-          rows,
-          TileOperands<float>{depth, x.data + row * x.stride, x.stride, 1, panel + column,
-                              kPanelColumns},
-          finish, Vec::kWidth, ahead);
+      multiply_rows<kTileVectors>(rows,
+                                  TileOperands<float>{depth, x.data + row * x.stride, x.stride, 1,
+                                                      panel + column, kPanelColumns},
+                                  finish, Vec::kWidth, ahead);
       ahead.data += depth * step;
     }
   }
@@ -259,8 +257,8 @@ inline void multiply_few_rows(FloatRows x, int row_count, std::int64_t depth,
   }
 }
 
-inline void multiply_unpacked(const GemmBlock& block, FloatRows x, int row_count,
-                              const char* panel, float* slice, float* sums) {
+inline void multiply_unpacked(const GemmBlock& block, FloatRows x, int row_count, const char* panel,
+                              float* slice, float* sums) {
   for (std::int64_t k = 0; k < block.depth; k += kUnpackedSlice) {
     const std::int64_t left = block.depth - k;
     const std::int64_t depth = left < kUnpackedSlice ? left : kUnpackedSlice;

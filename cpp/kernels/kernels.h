@@ -247,10 +247,14 @@ struct WorkspaceNeeds {
   bool key_copy, value_copy;  // tiles that cannot be read in place
 };
 
-// The bits of a tile's dense mask: 16 for each register of scores.
+// Keys for which a tile of a dense mask has room: they are gathered 64 at a time.
+static inline std::int64_t padded_mask_keys(const TileFacts& facts) {
+  return (facts.key_block + 63) / 64 * 64;
+}
+
+// 16 bits for each register of scores.
 static inline std::int64_t mask_tile_floats(const TileFacts& facts) {
-  return (static_cast<std::int64_t>(facts.lane_group) * facts.key_block / facts.vector_width + 1) /
-         2;
+  return facts.lane_group / facts.vector_width * padded_mask_keys(facts) / 2;
 }
 
 static inline AttendWorkspace attend_workspace(const TileFacts& facts,

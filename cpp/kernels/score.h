@@ -89,50 +89,45 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
 // How much of a dense operand's tile excludes its key.
 enum class Excluded { kNone, kSome, kAll };
 
-// Bits of the mask: tile[key][v] holds the lanes of vector v, 1 where the row may attend the key.
+// Bits of the mask: tile[v · mask_stride + key] holds the lanes of vector v, 1 where the row may
+// attend the key.
 using MaskBits = std::uint16_t;
-constexpr MaskBits kAllLanes = static_cast<MaskBits>((1u << Vec::kWidth) - 1u);
+constexpr int kMaskKeys = 64;  // keys whose bits are gathered at a time: a cache line of each row
 
-// Bit j set where the row may attend key first + j of `count` <= kWidth; the bits beyond repeat the
-// last one, so that they do not blur whether all or none are set.
-inline MaskBits mask_row(const char* row, std::int64_t first, std::int64_t stride, int count) {
+// Bit j set where the row may attend key first + j, j < count.
+inline std::uint64_t mask_row(const char* row, std::int64_t first, std::int64_t stride, int count) {
   const char* from = row + first * stride;
-  if (stride == 1 && count == Vec::kWidth) {
-    return nonzero_bits(reinterpret_cast<const std::uint8_t*>(from));
-  }
-  unsigned bits = 0;
-  for (int j = 0; j < Vec::kWidth; ++j) {
-    const std::int64_t key = j < count ? j : count - 1;
-    bits |= (from[key * stride] != 0 ? 1u : 0u) << j;
-  }
-  return static_cast<MaskBits>(bits);
+  if (stride == 1) return nonzero_bits(reinterpret_cast<const std::uint8_t*>(from), count);
+  std::uint64_t bits = 0;
+  for (int j = 0; j < count; ++j) bits |= static_cast<std::uint64_t>(from[j * stride] != 0) << j;
+  return bits;
 }
 
 inline Excluded gather_mask(const LaneGroup& group, KeyTile keys, std::int64_t stride,
-                            MaskBits* tile) {
-  unsigned any = 0;
-  unsigned all = kAllLanes;
+                            std::int64_t mask_stride, MaskBits* tile) {
+  std::uint64_t allowed = 0;
+  std::uint64_t refused = 0;
   for (int i = 0; stride == 1 && i < group.row_count; ++i) {  // the next tile's part of each row
     fetch_bytes(group.rows[i].mask + keys.begin + keys.count, keys.count);
   }
-  for (std::int64_t j = 0; j < keys.count; j += Vec::kWidth) {
-    const int count = lanes_left(j, keys.count);
+  for (std::int64_t j = 0; j < keys.count; j += kMaskKeys) {
+    const int count = keys.count - j < kMaskKeys ? static_cast<int>(keys.count - j) : kMaskKeys;
+    const std::uint64_t present = ~std::uint64_t{0} >> (kMaskKeys - count);
     for (int v = 0; v < group.vectors; ++v) {
-      MaskBits bits[Vec::kWidth];
+      std::uint64_t bits[Vec::kWidth];
       for (int i = 0; i < Vec::kWidth; ++i) {
         const int lane = v * Vec::kWidth + i;
         const int row = lane < group.row_count ? lane : group.row_count - 1;
         bits[i] = i > 0 && group.shared_mask
                       ? bits[0]
                       : mask_row(group.rows[row].mask, keys.begin + j, stride, count);
-        any |= bits[i];
-        all &= bits[i];
+        allowed |= bits[i];
+        refused |= ~bits[i] & present;
       }
-      transpose_bits(bits);
-      for (int k = 0; k < count; ++k) tile[(j + k) * kTileVectors + v] = bits[k];
+      transpose_bits(bits, tile + v * mask_stride + j);
     }
   }
-  return any == 0 ? Excluded::kAll : all == kAllLanes ? Excluded::kNone : Excluded::kSome;
+  return allowed == 0 ? Excluded::kAll : refused == 0 ? Excluded::kNone : Excluded::kSome;
 }
 
 // tile[key][lane] of the bias; a bias that all rows share fills tile[key] instead. False: all of it
@@ -144,7 +139,7 @@ inline bool gather_bias(const LaneGroup& group, KeyTile keys, const ScoreRules& 
   const auto row_vector = [&](int row, std::int64_t j, int count) {
     const char* from = group.rows[row].bias + (keys.begin + j) * rules.bias_key_stride;
     const Vec values = read_elements(from, rules.bias_dtype, rules.bias_key_stride, count);
-    const Mask present = mask_from_bits(static_cast<MaskBits>((1u << count) - 1u));
+    const Mask present = mask_from_bits(static_cast<std::uint16_t>((1u << count) - 1u));
     const Vec other = select(equal(values, excluding), zero(), broadcast(1.0f));
     others = others + select(present, other, zero());
     return values;
@@ -209,11 +204,10 @@ inline void multiply_keys(const LaneGroup& group, FloatRows key, FloatRows value
     const auto finish = [to](int m, int v, Vec sum) {
       store(to + m * kLaneGroup + v * Vec::kWidth, sum);
     };
-    multiply_rows<Vectors>(
-        rows,
-        TileOperands<float>{block.head_dim, key.data + j * key.stride, key.stride, 1, group.query,
-                            kLaneGroup},
-        finish);
+    multiply_rows<Vectors>(rows,
+                           TileOperands<float>{block.head_dim, key.data + j * key.stride,
+                                               key.stride, 1, group.query, kLaneGroup},
+                           finish);
   }
 }
 
@@ -242,14 +236,6 @@ inline void apply_bias(const LaneGroup& group, std::int64_t key_count, const flo
   change_scores(group, key_count, scores, [=](std::int64_t j, int v, Vec score) {
     const Vec bias = shared ? broadcast(tile[j]) : load(tile + j * kLaneGroup + v * Vec::kWidth);
     return biased(score, bias);
-  });
-}
-
-inline void apply_mask(const LaneGroup& group, std::int64_t key_count, const MaskBits* tile,
-                       float* scores) {
-  const Vec excluded = broadcast(-kInfinity);
-  change_scores(group, key_count, scores, [=](std::int64_t j, int v, Vec score) {
-    return select(mask_from_bits(tile[j * kTileVectors + v]), score, excluded);
   });
 }
 
@@ -309,6 +295,7 @@ struct Workspace {
   float* sum;
   float* score;
   float* mask;
+  std::int64_t mask_stride;  // keys from the bits of one vector to those of the next
   float* bias;
   float* key;
   float* value;
@@ -321,8 +308,8 @@ inline Workspace workspace_of(const AttendBlock& block, const TileFacts& facts, 
               block.rows[0].bias != nullptr, !reads_in_place(block.key),
               value_dim > 0 && !reads_in_place(block.value)});
   float* base = block.workspace;
-  return {base + at.query, base + at.output, base + at.peak, base + at.sum,  base + at.score,
-          base + at.mask,  base + at.bias,   base + at.key,  base + at.value};
+  return {base + at.query, base + at.output,        base + at.peak, base + at.sum, base + at.score,
+          base + at.mask,  padded_mask_keys(facts), base + at.bias, base + at.key, base + at.value};
 }
 
 // Whether every row of the group sees every key of the tile.
@@ -330,27 +317,66 @@ inline bool wholly_visible(const LaneGroup& group, KeyTile keys) {
   return group.shared_begin <= keys.begin && keys.begin + keys.count <= group.shared_end;
 }
 
-// Base-2 logits of the tile into work.score, from what multiply() writes there. False: a mask or
-// bias excludes all of it, nothing of the keys was read, and no score was written.
+// What score_tile() left to do.
+struct ScoredTile {
+  bool excluded;         // a mask or bias excludes all of it, and no score was written
+  const MaskBits* mask;  // still to be applied; null for none
+  std::int64_t mask_stride;
+};
+
+// Base-2 logits of the tile into work.score, from what multiply() writes there; nothing of the keys
+// is read where all of them are excluded. The mask is left to the pass that looks for the peaks.
 template <class Multiply>
-inline bool score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                       const Workspace& work, const Multiply& multiply) {
+inline ScoredTile score_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
+                             const Workspace& work, const Multiply& multiply) {
   const ScoreRules& rules = block.rules;
   Excluded mask = Excluded::kNone;
   MaskBits* mask_tile = reinterpret_cast<MaskBits*>(work.mask);
   if (group.rows[0].mask != nullptr) {
-    mask = gather_mask(group, keys, rules.mask_key_stride, mask_tile);
-    if (mask == Excluded::kAll) return false;
+    mask = gather_mask(group, keys, rules.mask_key_stride, work.mask_stride, mask_tile);
+    if (mask == Excluded::kAll) return {true, nullptr, 0};
   }
   const bool has_bias = group.rows[0].bias != nullptr;
-  if (has_bias && !gather_bias(group, keys, rules, work.bias)) return false;
+  if (has_bias && !gather_bias(group, keys, rules, work.bias)) return {true, nullptr, 0};
   multiply();
   if (rules.softcap > 0.0f) apply_softcap(group, keys.count, rules.softcap, work.score);
   if (has_bias) apply_bias(group, keys.count, work.bias, work.score);
   if (rules.alibi) apply_alibi(group, keys, work.score);
-  if (mask == Excluded::kSome) apply_mask(group, keys.count, mask_tile, work.score);
   if (!wholly_visible(group, keys)) apply_spans(group, keys, work.score);
-  return true;
+  return {false, mask == Excluded::kSome ? mask_tile : nullptr, work.mask_stride};
+}
+
+// peak[v] = max(peak[v], the tile's scores), after the mask has been applied to them.
+template <int Vectors>
+inline void find_peaks(const ScoredTile& tile, std::int64_t key_count, float* scores,
+                       Vec (&peak)[Vectors]) {
+  if (tile.mask == nullptr) {
+    for (std::int64_t j = 0; j < key_count; ++j) {
+      for (int v = 0; v < Vectors; ++v) {
+        peak[v] = max(load(scores + j * kLaneGroup + v * Vec::kWidth), peak[v]);
+      }
+    }
+    return;
+  }
+  const Vec excluded = broadcast(-kInfinity);
+  for (std::int64_t j = 0; j < key_count; ++j) {
+    for (int v = 0; v < Vectors; ++v) {
+      float* at = scores + j * kLaneGroup + v * Vec::kWidth;
+      const Mask allowed = mask_from_bits(tile.mask[v * tile.mask_stride + j]);
+      const Vec score = select(allowed, load(at), excluded);
+      store(at, score);
+      peak[v] = max(score, peak[v]);
+    }
+  }
+}
+
+// The same without the peaks.
+inline void apply_mask(const LaneGroup& group, std::int64_t key_count, const ScoredTile& tile,
+                       float* scores) {
+  const Vec excluded = broadcast(-kInfinity);
+  change_scores(group, key_count, scores, [=](std::int64_t j, int v, Vec score) {
+    return select(mask_from_bits(tile.mask[v * tile.mask_stride + j]), score, excluded);
+  });
 }
 
 }  // namespace

@@ -17,7 +17,9 @@ inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyTi
   const auto multiply = [&] {
     multiply_keys<Vectors>(group, key, key, keys.count, block, work.score);
   };
-  if (!score_tile(block, group, keys, work, multiply)) return;
+  const ScoredTile tile = score_tile(block, group, keys, work, multiply);
+  if (tile.excluded) return;
+  if (tile.mask != nullptr) apply_mask(group, keys.count, tile, work.score);
   for (int lane = 0; lane < group.row_count; lane += Vec::kWidth) {
     write_rows(work.score, keys.count, lane, group.row_count, broadcast(1.0f),
                [&](int i, std::int64_t j, Vec values, int count) {

@@ -30,8 +30,8 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
       static_cast<std::int64_t>(kFlopsPerItem / std::max(panel_flops, 1.0)), 1,
       std::max<std::int64_t>(plan.panels, 1));
   if (copies && rows > kGemmRows) {
-    plan.panels_per_item = std::clamp<std::int64_t>(plan.panels, 1,
-                                                    std::max(plan.panels_per_item, kPanelsPerCopy));
+    plan.panels_per_item =
+        std::clamp<std::int64_t>(plan.panels, 1, std::max(plan.panels_per_item, kPanelsPerCopy));
   }
   plan.panel_groups = (plan.panels + plan.panels_per_item - 1) / plan.panels_per_item;
   plan.items = plan.row_blocks * plan.panel_groups;

@@ -82,6 +82,17 @@ inline float reduce_max(Vec a) {
   return _mm_cvtss_f32(_mm_max_ss(twos, _mm_movehdup_ps(twos)));
 }
 
+inline void reduce_add(const Vec (&a)[8], float* sums) {
+  __m256 fours[2];
+  for (int i = 0; i < 2; ++i) {
+    fours[i] = _mm256_hadd_ps(_mm256_hadd_ps(a[4 * i].lanes, a[4 * i + 1].lanes),
+                              _mm256_hadd_ps(a[4 * i + 2].lanes, a[4 * i + 3].lanes));
+  }
+  const __m256 low = _mm256_permute2f128_ps(fours[0], fours[1], 0x20);
+  const __m256 high = _mm256_permute2f128_ps(fours[0], fours[1], 0x31);
+  _mm256_storeu_ps(sums, _mm256_add_ps(low, high));
+}
+
 inline Vec load_float16(const std::uint16_t* from) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
 }
@@ -112,23 +123,47 @@ inline Halves load_halves(const std::uint16_t* from) {
   const __m256i high = _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xFFFF0000u)));
   return {{_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))}, {_mm256_castsi256_ps(high)}};
 }
-inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
-  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
-  const int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
-  return static_cast<std::uint16_t>(~zeros & 0xFF);
-}
 inline Mask mask_from_bits(std::uint16_t bits) {
   const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   const __m256i chosen = _mm256_and_si256(_mm256_set1_epi32(bits), lane);
   return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(chosen, lane))};
 }
-// The rows' low bytes side by side; each column in turn is shifted to the sign bits.
-inline void transpose_bits(std::uint16_t (&rows)[8]) {
-  const __m128i words = _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows));
-  const __m128i bytes = _mm_packus_epi16(words, words);
-  for (int j = 0; j < 8; ++j) {
-    const __m128i shifted = _mm_sll_epi16(bytes, _mm_cvtsi32_si128(7 - j));
-    rows[j] = static_cast<std::uint16_t>(_mm_movemask_epi8(shifted) & 0xFF);
+inline std::uint64_t nonzero_bits(const std::uint8_t* from, int count) {
+  std::uint8_t bytes[64] = {};
+  if (count < 64) {
+    __builtin_memcpy(bytes, from, static_cast<std::size_t>(count));
+    from = bytes;
+  }
+  const auto half = [from](int first) {
+    const __m256i read = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + first));
+    const __m256i zeros = _mm256_cmpeq_epi8(read, _mm256_setzero_si256());
+    return static_cast<std::uint64_t>(~static_cast<unsigned>(_mm256_movemask_epi8(zeros)));
+  };
+  return half(0) | half(32) << 32;
+}
+// The eight rows' bytes g, which hold bits 8g to 8g + 7, come together in half a register; each
+// column in turn is then shifted to the sign bits.
+inline void transpose_bits(const std::uint64_t (&rows)[8], std::uint16_t* columns) {
+  __m128i twos[4];
+  for (int i = 0; i < 4; ++i) {
+    twos[i] =
+        _mm_unpacklo_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(rows + 2 * i)),
+                          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(rows + 2 * i + 1)));
+  }
+  const __m128i fours[4] = {
+      _mm_unpacklo_epi16(twos[0], twos[1]), _mm_unpacklo_epi16(twos[2], twos[3]),
+      _mm_unpackhi_epi16(twos[0], twos[1]), _mm_unpackhi_epi16(twos[2], twos[3])};
+  for (int i = 0; i < 4; ++i) {
+    const __m128i low = fours[i / 2 * 2];
+    const __m128i high = fours[i / 2 * 2 + 1];
+    const __m128i bytes =
+        i % 2 == 0 ? _mm_unpacklo_epi32(low, high) : _mm_unpackhi_epi32(low, high);
+    for (int j = 0; j < 8; ++j) {
+      const __m128i shifted = _mm_sll_epi16(bytes, _mm_cvtsi32_si128(7 - j));
+      const int bits = _mm_movemask_epi8(shifted);
+      columns[16 * i + j] = static_cast<std::uint16_t>(bits & 0xFF);
+      columns[16 * i + 8 + j] = static_cast<std::uint16_t>(bits >> 8);
+    }
   }
 }
 inline Vec load_bool(const std::uint8_t* from) {

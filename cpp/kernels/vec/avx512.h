@@ -69,6 +69,27 @@ inline Vec select(Mask mask, Vec a, Vec b) {
 inline float reduce_add(Vec a) { return _mm512_reduce_add_ps(a.lanes); }
 inline float reduce_max(Vec a) { return _mm512_reduce_max_ps(a.lanes); }
 
+// Halves, quarters, pairs and single lanes of all eight are added side by side.
+inline void reduce_add(const Vec (&a)[8], float* sums) {
+  __m512 halves[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m512 one = a[2 * i].lanes;
+    const __m512 other = a[2 * i + 1].lanes;
+    halves[i] = _mm512_add_ps(_mm512_shuffle_f32x4(one, other, 0x44),
+                              _mm512_shuffle_f32x4(one, other, 0xEE));
+  }
+  __m512 quarters[2];
+  for (int i = 0; i < 2; ++i) {
+    quarters[i] = _mm512_add_ps(_mm512_shuffle_f32x4(halves[2 * i], halves[2 * i + 1], 0x88),
+                                _mm512_shuffle_f32x4(halves[2 * i], halves[2 * i + 1], 0xDD));
+  }
+  const __m512 pairs = _mm512_add_ps(_mm512_shuffle_ps(quarters[0], quarters[1], 0x88),
+                                     _mm512_shuffle_ps(quarters[0], quarters[1], 0xDD));
+  const __m512 lanes = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0xB1));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm256_storeu_ps(sums, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, lanes)));
+}
+
 inline Vec load_float16(const std::uint16_t* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
 }
@@ -99,17 +120,44 @@ inline Halves load_halves(const std::uint16_t* from) {
   const __m512i high = _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
   return {{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))}, {_mm512_castsi512_ps(high)}};
 }
-inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
-  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
-  return static_cast<std::uint16_t>(_mm_test_epi8_mask(bytes, bytes));
-}
 inline Mask mask_from_bits(std::uint16_t bits) { return {static_cast<__mmask16>(bits)}; }
-// Each column in turn is shifted to the sign bits, which one instruction collects.
-inline void transpose_bits(std::uint16_t (&rows)[16]) {
-  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(rows));
-#pragma GCC unroll 16
-  for (int j = 0; j < 16; ++j) {
-    rows[j] = static_cast<std::uint16_t>(_mm256_movepi16_mask(_mm256_slli_epi16(all, 15 - j)));
+inline std::uint64_t nonzero_bits(const std::uint8_t* from, int count) {
+  const __mmask64 present = count == 64 ? ~0ull : (1ull << count) - 1;
+  const __m512i bytes = _mm512_maskz_loadu_epi8(present, from);
+  return _mm512_test_epi8_mask(bytes, bytes);
+}
+// Byte g of each row holds bits 8g to 8g + 7. The sixteen rows' bytes g come together in a quarter
+// of a register; four copies of it, shifted by as many places, bring four columns at a time to the
+// sign bits, which one instruction collects.
+inline void transpose_bits(const std::uint64_t (&rows)[16], std::uint16_t* columns) {
+  // Quarter q of half h: bytes of rows 8h + 2q and 8h + 2q + 1, paired byte by byte; then the words
+  // of one byte of all rows, from both halves.
+  const __m512i pair =
+      _mm512_broadcast_i32x4(_mm_setr_epi8(0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15));
+  const __m512i low = _mm512_shuffle_epi8(_mm512_loadu_si512(rows), pair);
+  const __m512i high = _mm512_shuffle_epi8(_mm512_loadu_si512(rows + 8), pair);
+  alignas(64) static constexpr std::uint16_t kFirstFour[32] = {
+      0, 8,  16, 24, 32, 40, 48, 56, 1, 9,  17, 25, 33, 41, 49, 57,
+      2, 10, 18, 26, 34, 42, 50, 58, 3, 11, 19, 27, 35, 43, 51, 59};
+  const __m512i first = _mm512_load_si512(kFirstFour);
+  const __m512i last = _mm512_add_epi16(first, _mm512_set1_epi16(4));
+  const __m512i bytes[2] = {_mm512_permutex2var_epi16(low, first, high),
+                            _mm512_permutex2var_epi16(low, last, high)};
+  const __m512i to_top = _mm512_inserti64x4(
+      _mm512_castsi256_si512(_mm256_setr_m128i(_mm_set1_epi16(7), _mm_set1_epi16(6))),
+      _mm256_setr_m128i(_mm_set1_epi16(5), _mm_set1_epi16(4)), 1);
+  const auto collect = [&](__m512i copies, int column) {
+    const std::uint64_t low_four = _mm512_movepi8_mask(_mm512_sllv_epi16(copies, to_top));
+    const std::uint64_t high_four = _mm512_movepi8_mask(
+        _mm512_sllv_epi16(copies, _mm512_sub_epi16(to_top, _mm512_set1_epi16(4))));
+    __builtin_memcpy(columns + column, &low_four, 8);
+    __builtin_memcpy(columns + column + 4, &high_four, 8);
+  };
+  for (int half = 0; half < 2; ++half) {
+    collect(_mm512_shuffle_i32x4(bytes[half], bytes[half], 0x00), half * 32);
+    collect(_mm512_shuffle_i32x4(bytes[half], bytes[half], 0x55), half * 32 + 8);
+    collect(_mm512_shuffle_i32x4(bytes[half], bytes[half], 0xAA), half * 32 + 16);
+    collect(_mm512_shuffle_i32x4(bytes[half], bytes[half], 0xFF), half * 32 + 24);
   }
 }
 inline Vec load_bool(const std::uint8_t* from) {

@@ -6,8 +6,11 @@
 //   scale_by_floor(a, x)   a · 2^floor(x) for x < 127, rounded once, subnormals kept, 0 far below
 //   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
 //   load_bool(p)           1 where a byte is not 0, else 0
-//   nonzero_bits(p)        bit i set where byte i of kWidth is not 0; mask_from_bits is the way
-//   back transpose(rows)        rows[i][j] ↔ rows[j][i]; transpose_bits: the same for bits
+//   reduce_add(a, sums)    sums[i] = the sum of a[i]'s lanes, in one order for all eight
+//   nonzero_bits(p, n)     bit i set where byte i of the first n <= 64 is not 0
+//   mask_from_bits(b)      lane i from bit i
+//   transpose(rows)        rows[i][j] ↔ rows[j][i]
+//   transpose_bits(r, c)   bit i of c[j] = bit j of r[i], kWidth rows and 64 columns
 #pragma once
 
 #include <cstdint>
@@ -100,6 +103,10 @@ inline float reduce_max(Vec a) {
   return largest;
 }
 
+inline void reduce_add(const Vec (&a)[8], float* sums) {
+  for (int i = 0; i < 8; ++i) sums[i] = reduce_add(a[i]);
+}
+
 inline Vec load_float16(const std::uint16_t* from) {
   Vec a;
   for (int i = 0; i < 4; ++i) a.lanes[i] = float_from_float16(from[i]);
@@ -128,25 +135,22 @@ inline Halves load_halves(const std::uint16_t* from) {
   }
   return halves;
 }
-inline std::uint16_t nonzero_bits(const std::uint8_t* from) {
-  unsigned bits = 0;
-  for (unsigned i = 0; i < 4; ++i) bits |= (from[i] != 0 ? 1u : 0u) << i;
-  return static_cast<std::uint16_t>(bits);
-}
 inline Mask mask_from_bits(std::uint16_t bits) {
   const FourInts lane = {1, 2, 4, 8};
   const FourInts all = {bits, bits, bits, bits};
   return {(all & lane) == lane};
 }
-inline void transpose_bits(std::uint16_t (&rows)[4]) {
-  std::uint16_t columns[4] = {};
-  for (unsigned i = 0; i < 4; ++i) {
-    for (unsigned j = 0; j < 4; ++j) {
-      const unsigned bit = (static_cast<unsigned>(rows[i]) >> j) & 1u;
-      columns[j] = static_cast<std::uint16_t>(columns[j] | (bit << i));
-    }
+inline std::uint64_t nonzero_bits(const std::uint8_t* from, int count) {
+  std::uint64_t bits = 0;
+  for (int i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>(from[i] != 0) << i;
+  return bits;
+}
+inline void transpose_bits(const std::uint64_t (&rows)[4], std::uint16_t* columns) {
+  for (int j = 0; j < 64; ++j) {
+    unsigned column = 0;
+    for (int i = 0; i < 4; ++i) column |= static_cast<unsigned>(rows[i] >> j & 1u) << i;
+    columns[j] = static_cast<std::uint16_t>(column);
   }
-  for (int j = 0; j < 4; ++j) rows[j] = columns[j];
 }
 inline Vec load_bool(const std::uint8_t* from) {
   Vec a;
