@@ -56,6 +56,23 @@ def test_embed_texts_into_a_file(tmp_path: Path, folder: Path, model: Bert) -> N
     np.testing.assert_array_equal(np.load(out), model.encode(["a cat", "dog"]))
 
 
+def test_embed_with_weights_in_bfloat16(tmp_path: Path, folder: Path, model: Bert) -> None:
+    out = tmp_path / "vectors.npy"
+    arguments = ["embed", "a cat", "dog", "--out", str(out), "--model", str(folder)]
+    assert main([*arguments, "--dtype", "bfloat16"]) == 0
+    vectors, stored = np.load(out), Bert.from_folder(folder, dtype="bfloat16")
+    np.testing.assert_array_equal(vectors, stored.encode(["a cat", "dog"]))
+    assert vectors.dtype == np.float32
+    assert not np.array_equal(vectors, model.encode(["a cat", "dog"]))
+    assert main([*arguments, "--dtype", "float32"]) == 0
+    np.testing.assert_array_equal(np.load(out), model.encode(["a cat", "dog"]))
+
+
+def test_embed_with_weights_in_another_dtype(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "embed", "a cat", "--dtype", "float16")
+    assert "--dtype" in message and "float16" in message and "bfloat16" in message
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])

@@ -29,6 +29,26 @@ def test_attributes(isa: str, dtype: str) -> None:
     assert blocks(same) == blocks(plan)
 
 
+# The kernel of many rows by instruction set, dtype and precision; any other is "attend".
+PAIR_KERNELS = {
+    ("avx512bf16", "bfloat16", "highest"): "attend_bfloat16",
+    ("avx512bf16", "bfloat16", "high"): "attend_bfloat16",
+    ("amx", "bfloat16", "highest"): "attend_bfloat16",
+    ("amx", "bfloat16", "high"): "attend_bfloat16",
+    ("amx", "float32", "high"): "attend_high",
+}
+
+
+@pytest.mark.parametrize("precision", ["highest", "high"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kernel_is_named(isa: str, dtype: str, precision: str) -> None:
+    plan = na.plan(SHAPE, SHAPE, dtype=dtype, precision=precision)
+    assert plan.kernel == PAIR_KERNELS.get((isa, dtype, precision), "attend")
+    assert f"{plan.kernel} kernel on {isa}" in str(plan)
+    few = na.plan((2, 8, 1, 64), SHAPE, dtype=dtype, precision=precision)
+    assert few.kernel == "decode"
+
+
 def test_printed_it_tells_everything(isa: str) -> None:
     plan = na.plan(SHAPE, SHAPE)
     for attribute in ("kernel", "isa", "query_block", "key_block", "threads"):
@@ -110,6 +130,7 @@ def test_flops_of_long_inputs_do_not_wrap(isa: str, length: int) -> None:
         ((SHAPE, SHAPE), {"window": (-5, 0)}, ValueError, r"-5"),
         ((SHAPE, SHAPE), {"num_threads": 0}, ValueError, r"num_threads"),
         ((SHAPE, SHAPE), {"layout": "dbsh"}, ValueError, r"dbsh"),
+        ((SHAPE, SHAPE), {"precision": "medium"}, ValueError, r"'highest' or 'high', not 'medium'"),
     ],
     ids=str,
 )

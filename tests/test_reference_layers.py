@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+import numattn as na
 from numattn import reference
+from numattn.reference.storage import round_to_bfloat16
 
 FLOAT64 = {"rtol": 1e-13, "atol": 1e-13}
 
@@ -44,6 +49,70 @@ def test_linear_refuses_what_does_not_fit() -> None:
         reference.Linear([[1.0]], [1.0, 2.0])
     with pytest.raises(ValueError, match="activation must be None or of"):
         reference.Linear([[1.0]])([1.0], activation="tanh")
+
+
+def test_round_to_bfloat16() -> None:
+    """Every sign, exponent and kind of remainder, against another implementation."""
+    bits = np.arange(0, 2**32, 9973, dtype=np.uint64).astype(np.uint32)
+    ties = np.arange(0, 2**32, 2**15, dtype=np.uint64).astype(np.uint32)
+    for x in (bits.view(np.float32), ties.view(np.float32)):
+        with np.errstate(invalid="ignore"):
+            expected = x.astype(ml_dtypes.bfloat16).astype(np.float64)
+            np.testing.assert_array_equal(round_to_bfloat16(x.astype(np.float64)), expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)])
+def test_storage_in_bfloat16_rounds_the_weights_alone(dtype: Any) -> None:
+    x, weight, bias = normal(5, 7), normal(3, 7), normal(3)
+    rounded = weight.astype(ml_dtypes.bfloat16)
+    y = reference.Linear(weight, bias, dtype=dtype)(x)
+    np.testing.assert_array_equal(y, reference.Linear(rounded, bias)(x))
+    assert not np.array_equal(y, reference.Linear(weight, bias)(x))
+    # Multi-head attention of rounded weights.
+    names = ("wq", "wk", "wv", "wo")
+    weights = {name: normal(8, 8, seed=i) for i, name in enumerate(names)}
+    narrow = {name: value.astype(ml_dtypes.bfloat16) for name, value in weights.items()}
+    x = normal(2, 5, 8)
+    y = reference.MultiHeadAttention(2, **weights, dtype=dtype)(x)
+    np.testing.assert_array_equal(y, reference.MultiHeadAttention(2, **narrow)(x))
+
+
+def test_precision_changes_nothing_here() -> None:
+    x, weight = normal(2, 5, 8), normal(8, 8)
+    calls = [
+        lambda precision: reference.attention(x, x, x, precision=precision),
+        lambda precision: reference.Linear(weight, precision=precision)(x),
+        lambda precision: reference.MultiHeadAttention(
+            2, weight, weight, weight, weight, precision=precision
+        )(x),
+    ]
+    for call in calls:
+        np.testing.assert_array_equal(call("high"), call("highest"))
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("attention", None),
+        ("attention_weights", None),
+        ("layer_norm", None),
+        ("Linear", "__init__"),
+        ("Linear", "__call__"),
+        ("MultiHeadAttention", "__init__"),
+        ("MultiHeadAttention", "__call__"),
+        ("MultiHeadAttention", "from_torch"),
+    ],
+)
+def test_calls_are_those_of_the_library(name: str, method: str | None) -> None:
+    """The same arguments in the same order, with the same defaults."""
+    ours, theirs = (
+        inspect.signature(getattr(found, method) if method else found)
+        for found in (getattr(reference, name), getattr(na, name))
+    )
+    assert list(ours.parameters) == list(theirs.parameters)
+    for argument in ours.parameters.values():
+        other = theirs.parameters[argument.name]
+        assert (argument.kind, argument.default) == (other.kind, other.default), argument.name
 
 
 def loop_mha(

@@ -18,6 +18,12 @@ float32     ‖o − ref‖ ≤ ε·‖ref‖,   ε = 5e-7·(1 + log2(Sk)/8)
 has the expected square Σ w_j², so ‖ref‖² is near to Dv·Σ w² when there are many outputs. The larger
 of the two is used.
 
+Linear      with bfloat16 storage, as above, naive being both factors rounded to bfloat16, float32
+            arithmetic, output rounded to its dtype. ε is that of `linear_epsilon`, and what it is
+            of is ‖x‖·‖W‖/√depth, the expected size of x·Wᵀ, where ‖ref‖ is smaller.
+
+"high"      ‖o − ref‖ ≤ 2e-5·‖ref‖, as the contract says for float32 in bfloat16 parts.
+
 lse         ‖lse − ref‖ ≤ ε·‖1 + |ref|‖: the relative error ε of the sum, and the rounding of the
             result. float32 in every dtype.
 
@@ -36,10 +42,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numattn import reference
+from numattn.reference.storage import round_to_bfloat16
 
 Array = NDArray[Any]
 
 UNIT_ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+# ‖o − ref‖/‖ref‖ with precision="high".
+HIGH = 2e-5
 
 
 def float32_epsilon(key_len: int) -> float:
@@ -85,6 +95,46 @@ def assert_linear_close(got: Array, expected: Array, depth: int, element_size: f
     size = max(norm(expected), element_size * math.sqrt(expected.size))
     error, bound = distance(got, expected), linear_epsilon(depth) * size
     assert error <= bound, f"error {error:.3g} exceeds {bound:.3g}"
+
+
+@dataclass(frozen=True)
+class ExpectedLinear:
+    """The reference's result of one projection, and how far from it a result may lie."""
+
+    y: Array
+    dtype: np.dtype[Any]
+    bound: float
+
+    def check(self, y: Array) -> None:
+        assert y.dtype == self.dtype, f"dtype {y.dtype} for {self.dtype}"
+        error = distance(y, self.y)
+        assert error <= self.bound, f"error {error:.3g} exceeds {self.bound:.3g}"
+
+
+def expect_linear(
+    weight: Array,
+    bias: Array | None,
+    x: Array,
+    dtype: Any = np.float32,
+    storage: str = "float32",
+    **options: Any,
+) -> ExpectedLinear:
+    """Return what a projection of random numbers gives in `dtype`, and its tolerance."""
+    dtype = np.dtype(dtype)
+    exact = reference.Linear(weight, bias, dtype=storage)
+    y = exact(x, **options)
+    size = max(norm(y), norm(x) * norm(weight) / math.sqrt(x.shape[-1]))
+    bound = linear_epsilon(x.shape[-1]) * size
+    if dtype != np.float32:
+        bound = rounding_error(y, dtype) + 2 * bound
+    if storage == "bfloat16":
+        # In float64 instead of float32: the difference is lost beside the roundings, or 0 and x
+        # and the result are such that `bound` is the float32 arithmetic's.
+        naive = exact(round_to_bfloat16(np.asarray(x).astype(np.float64)), **options)
+        with np.errstate(all="ignore"):
+            naive = naive.astype(dtype)
+        bound = max(1.15 * distance_where_finite(naive, y), bound)
+    return ExpectedLinear(y, dtype, bound)
 
 
 @dataclass(frozen=True)

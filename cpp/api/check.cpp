@@ -376,7 +376,7 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
   check_same_shape(call.output, "out", shape, 2);
   // Between layers of bfloat16 weights, results pass in the type that the next layer reads.
   if (linear.stores_bfloat16()) {
-    check_floating(call.output, "out");
+    if (call.output.dtype == DType::kBool) refuse("out must be floating-point, not of dtype bool");
   } else {
     check_same_dtype(call.output, "out", call.x.dtype, "x");
   }

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import Window, bounded_integer
-from numattn.attention import attention, attention_weights
-from numattn.linear import Linear
+from numattn.attention import Precision, attention, attention_weights
+from numattn.linear import Linear, storage_name
+from numattn.plan import _dtype
 
 Array = NDArray[Any]
 
@@ -31,13 +32,23 @@ class MultiHeadAttention:
     bq, bk, bv, bo : arrays of shape (rows of the weight,), optional
     num_kv_heads : int, optional
         Hkv; ``num_heads`` by default.
-    rope, dtype : None
-        Rotary positions and other storage types than float32 are refused.
+    rope : None
+        Rotary positions are refused.
+    dtype : {None, float32, bfloat16}
+        How the weights are stored: float32 by default. With bfloat16 (``"bfloat16"`` or
+        ``ml_dtypes.bfloat16``), queries, keys, values and the joined heads are bfloat16 arrays,
+        whatever x is; the result has x's dtype.
+    precision : {"highest", "high"}
+        As for :class:`numattn.Linear` and :func:`numattn.attention`.
 
     Raises
     ------
-    TypeError, ValueError
-        The weights do not fit one another or the heads.
+    TypeError
+        A weight has a dtype that is not supported, or ``dtype`` is bfloat16 and the package
+        ml_dtypes is not installed.
+    ValueError
+        The weights do not fit one another or the heads, ``dtype`` is no storage type or
+        ``precision`` is unknown.
 
     Notes
     -----
@@ -70,6 +81,7 @@ class MultiHeadAttention:
         num_kv_heads: int | None = None,
         rope: None = None,
         dtype: DTypeLike | None = None,
+        precision: Precision = "highest",
     ) -> None:
         if rope is not None:
             raise ValueError("rope must be None: rotary positions are not available here")
@@ -82,8 +94,11 @@ class MultiHeadAttention:
         }  # fmt: skip
         self._biases = {"wq": bq, "wk": bk, "wv": bv}
         self._check_heads()
-        self._dtype = dtype
-        self._output = Linear(wo, bo, dtype=dtype)
+        self._storage = storage_name(dtype)
+        # What queries, keys and values are projected into; None for x's dtype.
+        self._head_dtype = None if self._storage == "float32" else _dtype(self._storage)
+        self._precision: Precision = precision
+        self._output = Linear(wo, bo, dtype=self._storage, precision=precision)
         joined = self._weights["wv"].shape[0] // self.num_kv_heads * self.num_heads
         if self._output.in_features != joined:
             raise ValueError(
@@ -127,7 +142,13 @@ class MultiHeadAttention:
 
     @classmethod
     def from_torch(
-        cls, state_dict_like: Mapping[str, Any], num_heads: int, prefix: str = ""
+        cls,
+        state_dict_like: Mapping[str, Any],
+        num_heads: int,
+        prefix: str = "",
+        *,
+        dtype: DTypeLike | None = None,
+        precision: Precision = "highest",
     ) -> MultiHeadAttention:
         """Take the weights of a ``torch.nn.MultiheadAttention``.
 
@@ -139,11 +160,16 @@ class MultiHeadAttention:
         num_heads : int
         prefix : str
             Stands before each of these names, its dot included.
+        dtype, precision
+            As for the class itself.
 
         Raises
         ------
+        TypeError
+            As for the class itself.
         ValueError
-            A weight is missing, or the module appends learned keys (``bias_k``, ``bias_v``).
+            Likewise, or a weight is missing, or the module appends learned keys (``bias_k``,
+            ``bias_v``).
 
         Examples
         --------
@@ -178,7 +204,10 @@ class MultiHeadAttention:
             bq, bk, bv = np.split(array("in_proj_bias"), 3)
         if state.get("out_proj.bias") is not None:
             bo = array("out_proj.bias")
-        return cls(num_heads, wq, wk, wv, array("out_proj.weight"), bq=bq, bk=bk, bv=bv, bo=bo)
+        return cls(
+            num_heads, wq, wk, wv, array("out_proj.weight"), bq=bq, bk=bk, bv=bv, bo=bo,
+            dtype=dtype, precision=precision,
+        )  # fmt: skip
 
     def __call__(
         self,
@@ -237,8 +266,9 @@ class MultiHeadAttention:
             "alibi_slopes": alibi_slopes, "sinks": sinks, "num_threads": num_threads,
             "layout": "bshd",
         }  # fmt: skip
-        joined = attention(q, k, v, **score)
-        y = self._output(joined.reshape(*rows.shape[:-1], -1), num_threads=num_threads)
+        joined = attention(q, k, v, precision=self._precision, **score)
+        heads = joined.reshape(*rows.shape[:-1], self._output.in_features)
+        y = _applied(self._output, heads, rows.dtype, num_threads)
         return (y, attention_weights(q, k, **score)) if return_weights else y
 
     def _project(
@@ -249,14 +279,15 @@ class MultiHeadAttention:
         if context is None:
             if self._self_projection is None:
                 self._self_projection = self._packed("wq", "wk", "wv")
-            joined = self._self_projection(rows, num_threads=num_threads)
+            joined = _applied(self._self_projection, rows, self._head_dtype, num_threads)
             q, k, v = np.split(joined, np.cumsum(sizes)[:2], axis=-1)
         else:
             if self._cross_projections is None:
                 self._cross_projections = (self._packed("wq"), self._packed("wk", "wv"))
             query, key_value = self._cross_projections
-            q = query(rows, num_threads=num_threads)
-            k, v = np.split(key_value(context, num_threads=num_threads), sizes[1:2], axis=-1)
+            q = _applied(query, rows, self._head_dtype, num_threads)
+            joined = _applied(key_value, context, self._head_dtype, num_threads)
+            k, v = np.split(joined, sizes[1:2], axis=-1)
         return (
             _heads(q, self.num_heads),
             _heads(k, self.num_kv_heads),
@@ -281,7 +312,17 @@ class MultiHeadAttention:
                     for weight, given in zip(weights, biases, strict=True)
                 ]
             )
-        return Linear(np.concatenate(weights), bias, dtype=self._dtype)
+        return Linear(np.concatenate(weights), bias, dtype=self._storage, precision=self._precision)
+
+
+def _applied(
+    projection: Linear, x: Array, dtype: np.dtype[Any] | None, num_threads: int | None
+) -> Array:
+    """The projection of x as an array of that dtype, or of x's."""
+    out = None
+    if dtype is not None and dtype != x.dtype:
+        out = np.empty((*x.shape[:-1], projection.out_features), dtype)
+    return projection(x, out=out, num_threads=num_threads)
 
 
 def _matrix(name: str, weight: ArrayLike) -> Array:

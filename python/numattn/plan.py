@@ -91,7 +91,9 @@ def plan(
         Shapes as for :func:`numattn.attention`; v's defaults to k's.
     dtype : dtype or str
         float32, float16 or bfloat16.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks, layout, precision
+    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
+        As for :func:`numattn.attention`.
+    layout, precision
         As for :func:`numattn.attention`.
     num_threads : int, optional
         Upper limit for the call.

@@ -29,13 +29,19 @@ def count_from_zero(text: str) -> int:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --model and --threads."""
+    """Add --model, --dtype and --threads."""
     parser.add_argument(
         "--model",
         type=Path,
         metavar="FOLDER",
         help="a Hugging Face folder of a BERT-family model (config.json, model.safetensors, "
         "tokenizer.json); by default the installed all-MiniLM-L6-v2",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="how the model's weights are stored (default: %(default)s)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="upper limit of threads")
 
@@ -56,9 +62,9 @@ def load_model(arguments: argparse.Namespace) -> Bert:
         # The tokenizer's own threads; it reads this when it is first used.
         os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
     if arguments.model is not None:
-        return Bert.from_folder(arguments.model)
+        return Bert.from_folder(arguments.model, dtype=arguments.dtype)
     try:
         folder = installed_folder()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}, or give --model FOLDER") from None
-    return Bert.from_folder(folder)
+    return Bert.from_folder(folder, dtype=arguments.dtype)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import attention_weights
 
@@ -24,7 +24,9 @@ from .batches import batches_by_length
 from .bert_config import BertConfig
 from .bert_layer import Float32Array, Int64Array, Layer, Norm, Workspace
 from .checkpoint import Checkpoint
+from .lengths import check_lengths, lengths_of_mask
 from .pooling import Pooling, read_pooling
+from .storage import storage_dtype
 from .tokens import check_text, read_tokenizer
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Bert:
         Sizes and choices.
     tokenizer : tokenizers.Tokenizer
         Texts → token ids. It cuts a text to `max_tokens` tokens.
+    dtype : numpy.dtype
+        What the weights of the layers are stored in: float32 or bfloat16.
 
     Examples
     --------
@@ -53,10 +57,16 @@ class Bert:
     """
 
     def __init__(
-        self, config: BertConfig, checkpoint: Checkpoint, tokenizer: Tokenizer, pooling: Pooling
+        self,
+        config: BertConfig,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        pooling: Pooling,
+        dtype: DTypeLike | None = None,
     ) -> None:
         width = config.hidden_size
         self.config = config
+        self.dtype = storage_dtype(dtype)
         self.tokenizer = tokenizer
         self._pooling = pooling
         self._word = checkpoint.take(
@@ -71,28 +81,37 @@ class Bert:
         )
         self._norm = Norm(checkpoint, "embeddings.LayerNorm", config)
         self._layers = [
-            Layer(checkpoint, f"encoder.layer.{number}", config)
+            Layer(checkpoint, f"encoder.layer.{number}", config, self.dtype)
             for number in range(config.num_layers)
         ]
 
     @classmethod
-    def from_folder(cls, folder: str | Path) -> Bert:
+    def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Bert:
         """Load a Hugging Face folder: config.json, model.safetensors and tokenizer.json.
 
         Where they exist, 1_Pooling/config.json says how `encode` pools (mean or cls), and
         sentence_bert_config.json how many tokens a text may have. Weights in float16 or float64
         become float32.
 
+        Parameters
+        ----------
+        folder : path
+            The folder.
+        dtype : {None, float32, bfloat16}
+            How the layers store their weights: float32 by default. With bfloat16 (``"bfloat16"`` or
+            ``ml_dtypes.bfloat16``), projections, joined heads and feed-forward activations are
+            bfloat16 arrays too; embeddings, hidden states, sums and norms stay float32.
+
         Raises
         ------
         FileNotFoundError
             If the folder or one of the three files is missing.
         ImportError
-            If safetensors or tokenizers is not installed.
+            If safetensors or tokenizers is not installed, or ml_dtypes for bfloat16.
         ValueError
             If a file is damaged, a tensor is missing or of another shape than the configuration
-            says, or the configuration asks for something that is not supported. The message names
-            it.
+            says, or the configuration or `dtype` asks for something that is not supported. The
+            message names it.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -102,7 +121,7 @@ class Bert:
         pooling = read_pooling(folder)
         anchor = "embeddings.word_embeddings.weight"
         with Checkpoint(folder / "model.safetensors", anchor) as checkpoint:
-            return cls(config, checkpoint, tokenizer, pooling)
+            return cls(config, checkpoint, tokenizer, pooling, dtype)
 
     @property
     def max_tokens(self) -> int:
@@ -333,7 +352,7 @@ class Bert:
     ) -> Workspace:
         """Return the activations of a call, with x holding the embedded tokens."""
         batch, length = ids.shape
-        work = Workspace(batch, length, self.config)
+        work = Workspace(batch, length, self.config, self.dtype)
         # The ids are in range, and "clip" spares take() a buffered copy of the result.
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         work.x += self._type[0] if types is None else self._type[types]
@@ -356,29 +375,6 @@ class Bert:
         if ids.size and not (0 <= ids.min() and ids.max() < limit):
             raise ValueError(f"{name} must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
         return ids.astype(np.int64, copy=False)
-
-
-def check_lengths(values: ArrayLike, shape: tuple[int, ...]) -> Int64Array | None:
-    """Return lengths (B,) of rows (B, S) as int64, None if every row is full, or raise."""
-    lengths = np.asarray(values)
-    if lengths.shape != shape[:1]:
-        raise ValueError(f"lengths must be ({shape[0]},), not {lengths.shape}")
-    if lengths.dtype.kind not in "iu":
-        raise TypeError(f"lengths must be integers, not {lengths.dtype}")
-    if not np.all((lengths >= 0) & (lengths <= shape[1])):
-        raise ValueError(f"lengths must be in 0 … {shape[1]}, not {lengths.tolist()}")
-    return None if np.all(lengths == shape[1]) else lengths.astype(np.int64, copy=False)
-
-
-def lengths_of_mask(attention_mask: ArrayLike, shape: tuple[int, ...]) -> Int64Array:
-    """Return the lengths (B,) that a mask (B, S) of padding on the right stands for, or raise."""
-    real = np.asarray(attention_mask) != 0
-    if real.shape != shape:
-        raise ValueError(f"attention_mask {real.shape} must fit token_ids {shape}")
-    lengths = np.asarray(real.sum(axis=1, dtype=np.int64))
-    if not np.array_equal(real, np.arange(shape[1]) < lengths[:, np.newaxis]):
-        raise ValueError("attention_mask must be ones and then zeros in each row: pad on the right")
-    return lengths
 
 
 def check_index(name: str, value: int | None, count: int) -> None:

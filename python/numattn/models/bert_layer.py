@@ -4,12 +4,14 @@
     x = norm(attention(q, k, v)·Woᵀ + bo + x)
     x = norm(activation(x·Wupᵀ + bup)·Wdownᵀ + bdown + x)
 
-x is overwritten where it stands: the sum is added to it, and the norm is taken in place.
+x is overwritten where it stands: the sum is added to it, and the norm is taken in place. x is
+float32; what passes between two products has the dtype in which the weights are stored, so that
+the second reads it where the first left it.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +28,15 @@ Int64Array: TypeAlias = NDArray[np.int64]
 class Workspace:
     """The activations of one call, (B, S, ...), which every layer overwrites.
 
-    x goes from layer to layer. qkv and context are used up when the feed-forward part begins, so
-    `inner` lies over them.
+    x goes from layer to layer, float32. qkv and context are used up when the feed-forward part
+    begins, so `inner` lies over them; all three have the dtype given.
     """
 
-    def __init__(self, batch: int, length: int, config: BertConfig) -> None:
+    def __init__(self, batch: int, length: int, config: BertConfig, dtype: np.dtype[Any]) -> None:
         tokens, width = batch * length, config.hidden_size
         heads = (config.num_heads, config.head_size)
         self.x = np.empty((batch, length, width), dtype=np.float32)
-        wide = np.empty(tokens * max(4 * width, config.ffn_size), dtype=np.float32)
+        wide = np.empty(tokens * max(4 * width, config.ffn_size), dtype=dtype)
         self.qkv = wide[: tokens * 3 * width].reshape(batch, length, 3 * width)
         split = self.qkv.reshape(batch, length, 3, *heads)
         self.query, self.key, self.value = split[:, :, 0], split[:, :, 1], split[:, :, 2]
@@ -57,9 +59,11 @@ class Norm:
 
 
 class Layer:
-    """One encoder layer, in two steps: `project`, then `finish`."""
+    """One encoder layer, in two steps: `project`, then `finish`; its weights stored in `dtype`."""
 
-    def __init__(self, checkpoint: Checkpoint, name: str, config: BertConfig) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, name: str, config: BertConfig, dtype: np.dtype[Any]
+    ) -> None:
         width, ffn_size = config.hidden_size, config.ffn_size
 
         def weights(part: str, rows: int, columns: int) -> tuple[Float32Array, Float32Array]:
@@ -74,11 +78,12 @@ class Layer:
         self.qkv = Linear(
             np.concatenate([weight for weight, _ in parts]),
             np.concatenate([bias for _, bias in parts]),
+            dtype=dtype,
         )
-        self.output = Linear(*weights("attention.output.dense", width, width))
+        self.output = Linear(*weights("attention.output.dense", width, width), dtype=dtype)
         self.output_norm = Norm(checkpoint, f"{name}.attention.output.LayerNorm", config)
-        self.up = Linear(*weights("intermediate.dense", ffn_size, width))
-        self.down = Linear(*weights("output.dense", width, ffn_size))
+        self.up = Linear(*weights("intermediate.dense", ffn_size, width), dtype=dtype)
+        self.down = Linear(*weights("output.dense", width, ffn_size), dtype=dtype)
         self.down_norm = Norm(checkpoint, f"{name}.output.LayerNorm", config)
         self.activation = config.activation
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .score import BoolArray, Float64Array, final_scores, heads_first, share_heads
+from .storage import check_precision
 
 
 def attention(
@@ -35,6 +36,7 @@ def attention(
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
     layout: str = "bhsd",
+    precision: str = "highest",
     out: NDArray[Any] | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
@@ -73,6 +75,8 @@ def attention(
         One more logit per head, which takes probability and gives no value.
     layout : "bhsd" or "bshd"
         Order of the dimensions of q, k, v and the result.
+    precision : "highest" or "high"
+        Accepted so that calls can be compared; the reference always computes in float64.
     out : array, optional
         Receives the result, cast to its dtype.
     return_lse : bool
@@ -91,7 +95,7 @@ def attention(
     Raises
     ------
     ValueError
-        If the shapes do not fit one another, or the layout is unknown.
+        If the shapes do not fit one another, or the layout or the precision is unknown.
 
     Examples
     --------
@@ -102,6 +106,7 @@ def attention(
     >>> attention(q, k, v, is_causal=True).tolist()
     [[[2.0], [3.0]]]
     """
+    check_precision(precision)
     one_entry = np.ndim(q) == 3
     query, key, value = (heads_first(x, layout, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
     if value.shape[:3] != key.shape[:3]:

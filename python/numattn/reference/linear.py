@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .score import Float64Array
+from .storage import as_stored, check_precision
 
 
 def relu(x: Float64Array) -> Float64Array:
@@ -48,13 +49,17 @@ class Linear:
     ----------
     weight : array (out_features, in_features)
     bias : array (out_features,), optional
-    dtype : dtype, optional
+    dtype : None, float32 or bfloat16
+        What stores the weight: with bfloat16 (its name, or any dtype of that name) each of its
+        numbers is rounded to bfloat16 first. Everything is computed in float64 all the same.
+    precision : "highest" or "high"
         Accepted so that calls can be compared; the reference always computes in float64.
 
     Raises
     ------
     ValueError
-        If the weight is not a matrix or the bias does not fit it.
+        If the weight is not a matrix, the bias does not fit it, or the dtype or the precision is
+        another one.
 
     Examples
     --------
@@ -63,9 +68,15 @@ class Linear:
     """
 
     def __init__(
-        self, weight: ArrayLike, bias: ArrayLike | None = None, *, dtype: DTypeLike | None = None
+        self,
+        weight: ArrayLike,
+        bias: ArrayLike | None = None,
+        *,
+        dtype: DTypeLike | None = None,
+        precision: str = "highest",
     ) -> None:
-        self.weight: Float64Array = np.asarray(weight).astype(np.float64)
+        check_precision(precision)
+        self.weight = as_stored(weight, dtype)
         if self.weight.ndim != 2:
             raise ValueError(f"weight must be (out_features, in_features), not {self.weight.shape}")
         self.out_features, self.in_features = self.weight.shape

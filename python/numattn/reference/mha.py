@@ -31,13 +31,16 @@ class MultiHeadAttention:
         Hkv; num_heads by default.
     rope : None
         Rotary positions are not part of the reference.
-    dtype : dtype, optional
+    dtype : None, float32 or bfloat16
+        What stores the weights, as in `Linear`; what lies between the products is never rounded.
+    precision : "highest" or "high"
         Accepted so that calls can be compared; the reference always computes in float64.
 
     Raises
     ------
     ValueError
-        If the weights do not divide into the heads, or rope is given.
+        If the weights do not divide into the heads, rope is given, or the dtype or the precision is
+        another one than these.
 
     Examples
     --------
@@ -61,13 +64,16 @@ class MultiHeadAttention:
         num_kv_heads: int | None = None,
         rope: None = None,
         dtype: DTypeLike | None = None,
+        precision: str = "highest",
     ) -> None:
         if rope is not None:
             raise ValueError("the reference knows no rope")
         self.num_heads = num_heads
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        self.query, self.key = Linear(wq, bq), Linear(wk, bk)
-        self.value, self.output = Linear(wv, bv), Linear(wo, bo)
+        self.query, self.key, self.value, self.output = (
+            Linear(weight, bias, dtype=dtype, precision=precision)
+            for weight, bias in ((wq, bq), (wk, bk), (wv, bv), (wo, bo))
+        )
         for name, layer, heads in (
             ("wq", self.query, self.num_heads),
             ("wk", self.key, self.num_kv_heads),
@@ -78,7 +84,13 @@ class MultiHeadAttention:
 
     @classmethod
     def from_torch(
-        cls, state_dict_like: Mapping[str, Any], num_heads: int, prefix: str = ""
+        cls,
+        state_dict_like: Mapping[str, Any],
+        num_heads: int,
+        prefix: str = "",
+        *,
+        dtype: DTypeLike | None = None,
+        precision: str = "highest",
     ) -> MultiHeadAttention:
         """Take the weights of a `torch.nn.MultiheadAttention`.
 
@@ -90,6 +102,8 @@ class MultiHeadAttention:
         num_heads : int
         prefix : str
             Stands before each of these names.
+        dtype, precision
+            As for the class itself.
 
         Raises
         ------
@@ -113,7 +127,19 @@ class MultiHeadAttention:
         if "in_proj_bias" in state:
             bq, bk, bv = np.split(state["in_proj_bias"], 3)
         bo = state.get("out_proj.bias")
-        return cls(num_heads, wq, wk, wv, state["out_proj.weight"], bq=bq, bk=bk, bv=bv, bo=bo)
+        return cls(
+            num_heads,
+            wq,
+            wk,
+            wv,
+            state["out_proj.weight"],
+            bq=bq,
+            bk=bk,
+            bv=bv,
+            bo=bo,
+            dtype=dtype,
+            precision=precision,
+        )
 
     def __call__(
         self,
