@@ -171,14 +171,10 @@ PartialState partial_of(const Run& run, const Place& place) {
           peaks + total + at + first};
 }
 
-char* output_of(const Run& run, std::int64_t batch, std::int64_t head, std::int64_t query) {
-  return static_cast<char*>(run.output.data) + batch * run.output.strides[0] +
-         head * run.output.strides[1] + query * run.output.strides[2];
-}
-
 void set_outputs(const Run& run, std::int64_t batch, std::int64_t head, std::int64_t query,
                  QueryRow& row) {
-  row.output = output_of(run, batch, head, query);
+  row.output = static_cast<char*>(run.output.data) + batch * run.output.strides[0] +
+               head * run.output.strides[1] + query * run.output.strides[2];
   if (run.lse != nullptr) {
     row.lse = run.lse + (batch * run.problem.query_heads + head) * run.problem.queries + query;
   }
@@ -220,24 +216,6 @@ void visit_keys(const Run& run, AttendBlock& block, KeySpan keys, Worker& worker
   } while (!block.end && !worker.stopped());
 }
 
-// Asks for the queries and outputs of the item that this thread will probably do next: their rows
-// lie apart, and packing them would wait for each.
-void fetch_item(const Run& run, std::int64_t index) {
-  const std::int64_t item = run.problem.params.q.item_size();
-  if (index >= run.plan.items || run.problem.params.q.strides[3] != item) return;
-  const Place place = place_of(run.plan, run.problem.kv_heads, index);
-  const std::int64_t first = place.block * run.plan.block_rows;
-  const std::int64_t last = std::min(first + run.plan.block_rows, run.plan.rows_per_head);
-  const auto fetch = [](const char* data, std::int64_t bytes) {
-    for (std::int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + at, 0, 2);
-  };
-  run.rows.each(
-      place.kv_head, first, last, [&](std::int64_t, std::int64_t head, std::int64_t query) {
-        fetch(element(run.problem.params.q, place.batch, head, query), run.problem.head_dim * item);
-        fetch(output_of(run, place.batch, head, query), run.problem.value_dim * item);
-      });
-}
-
 void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionPlan& plan = run.plan;
   const Place place = place_of(plan, run.problem.kv_heads, index);
@@ -264,7 +242,6 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
     keys.end = std::min(keys.end, (place.split + 1) * plan.split_keys);
   }
   if (keys.empty()) keys = {0, 0};
-  if (plan.kernel != &run.kernels.decode && plan.splits == 1) fetch_item(run, index + run.threads);
   visit_keys(run, block, keys, worker, [&] { plan.kernel->attend(block); });
 }
 

@@ -67,6 +67,9 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
   const std::int64_t item = block.query_column_stride;
   for (int lane = 0; lane < kLaneGroup; lane += Vec::kWidth) {
     if (lane >= row_count) break;
+    for (int i = lane + Vec::kWidth; i < lane + 2 * Vec::kWidth && i < row_count; ++i) {
+      fetch_bytes(rows[i].query, block.head_dim * item);  // of the next square
+    }
     for (std::int64_t d = 0; d < block.head_dim; d += Vec::kWidth) {
       const int columns = lanes_left(d, block.head_dim);
       Vec square[Vec::kWidth];
