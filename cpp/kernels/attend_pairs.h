@@ -160,20 +160,21 @@ inline PairRows key_rows(const AttendBlock& block, const PairTile& tile, std::in
 }
 
 // transposed[d][j] = value[tile.begin + j][d]; rows beyond the value dimension and keys that are
-// not read are 0. Returns whether a value is infinite, NaN or subnormal: what the unit would
-// spread to other rows, or lose.
+// not read are 0. So are values that are infinite, NaN or subnormal, which the unit would spread to
+// rows that do not see them, or lose. Returns whether there are any: add_special_values() is for
+// those.
 template <int Parts, class Read>
 inline bool transpose_values(const AttendBlock& block, const PairTile& tile, std::int64_t key_block,
                              const Read& read, std::uint16_t* transposed) {
   const Matrix& value = block.value;
   const std::int64_t part_stride = output_rows(block.value_dim) * key_block;
-  bool special = false;
+  bool ordinary = true;
   const auto read_row = [&](std::int64_t j, std::int64_t d, int count) {
     if (j < tile.read_begin || j >= tile.read_end) return zero();
     const char* from = value.data + j * value.row_stride + d * value.column_stride;
     const Vec elements = read(from, count);
-    special |= has_special(elements);
-    return elements;
+    ordinary &= all_ordinary(elements);
+    return ordinary_or_zero(elements);
   };
   for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {
     const int count = lanes_left(d, block.value_dim);
@@ -192,7 +193,7 @@ inline bool transpose_values(const AttendBlock& block, const PairTile& tile, std
       }
     }
   }
-  return special;
+  return !ordinary;
 }
 
 template <int Vectors>
@@ -251,32 +252,31 @@ inline void update_pairs(std::int64_t key_count, float factor, Vec (&peak)[Vecto
   }
 }
 
-// output += weights · values in float32 arithmetic, leaving out what a row does not see: for tiles
-// whose values the unit cannot be trusted with.
+// output += weight · value for the values that transpose_values() left out, where a row sees them:
+// nothing that a row does not see changes a bit of its output.
 template <int Parts>
-inline void add_visible_pairs(const AttendBlock& block, const LaneGroup& group, KeyTile seen,
-                              std::int64_t tile_begin, const std::uint16_t* weights,
-                              const std::uint16_t* low_weights, float* output) {
+inline void add_special_values(const AttendBlock& block, const LaneGroup& group, KeyTile seen,
+                               std::int64_t tile_begin, const std::uint16_t* weights,
+                               const std::uint16_t* low_weights, float* output) {
   const LaneSpans spans(group, seen);
   const Matrix& value = block.value;
   const auto weight_at = [](const std::uint16_t* pairs, std::int64_t j, int v) {
     const Pairs pair = load_pairs(pairs + j / 2 * kPairLanes + v * 2 * Vec::kWidth);
     return j % 2 == 0 ? even_of(pair) : odd_of(pair);
   };
-  for (int v = 0; v < group.vectors; ++v) {
+  for (std::int64_t j = 0; j < seen.count; ++j) {
+    const std::int64_t row = seen.begin + j - tile_begin;
     for (std::int64_t d = 0; d < block.value_dim; ++d) {
-      float* at = output + d * kLaneGroup + v * Vec::kWidth;
-      Vec sum = load(at);
-      for (std::int64_t j = 0; j < seen.count; ++j) {
-        const std::int64_t row = seen.begin + j - tile_begin;
+      const float element = read_element(
+          value.data + (seen.begin + j) * value.row_stride + d * value.column_stride, value.dtype);
+      if (is_ordinary(element)) continue;
+      for (int v = 0; v < group.vectors; ++v) {
         Vec weight = weight_at(weights, row, v);
         if (Parts == 2) weight = weight + weight_at(low_weights, row, v);
-        const float element =
-            read_element(value.data + (seen.begin + j) * value.row_stride + d * value.column_stride,
-                         value.dtype);
-        sum = select(spans.visible(j, v), fma(broadcast(element), weight, sum), sum);
+        float* at = output + d * kLaneGroup + v * Vec::kWidth;
+        const Vec sum = load(at);
+        store(at, select(spans.visible(j, v), fma(broadcast(element), weight, sum), sum));
       }
-      store(at, sum);
     }
   }
 }
@@ -328,15 +328,13 @@ inline void attend_pair_tile(const AttendBlock& block, const LaneGroup& group, K
   update_pairs<Parts>(key_count, waits ? factor : 1.0f, peak, work.floats, first, rows, output,
                       work.low_weight);
   const auto* weights = reinterpret_cast<const std::uint16_t*>(work.floats.score);
-  if (tile.special) {
-    add_visible_pairs<Parts>(block, group, seen, part.begin, weights, work.low_weight, output);
-    return;
-  }
   PairOperand value = tile.value;
   value.data += offset;
   const PairOperand weight{weights, work.low_weight - weights};
   multiply_pairs<true, Vectors>(rows, product_of<Parts>(value, facts.key_block, weight, key_count),
                                 output);
+  if (!tile.special) return;
+  add_special_values<Parts>(block, group, seen, part.begin, weights, work.low_weight, output);
 }
 
 // Asks for the keys and values of the tile after this one.

@@ -50,10 +50,11 @@ inline void pack_pair_panel(const PackWeight& pack) {
       const bool present = row < pack.row_count && k < pack.depth;
       float rest = present ? read_element(from, weight.dtype) : 0.0f;
       for (int part = 0; part < panel_parts(pack.format); ++part) {
-        const std::uint16_t bits = bfloat16_from_float(rest);
+        std::uint16_t bits = bfloat16_from_float(rest);
+        // An infinity or a NaN is carried by the last part alone (pairs.h).
+        if ((bits & 0x7F80u) == 0x7F80u && part + 1 < panel_parts(pack.format)) bits = 0;
         packed[((part * depth + k) / 2 * kPanelColumns + column) * 2 + k % 2] = bits;
-        // An infinity or a NaN is carried by the high part alone.
-        rest = (bits & 0x7F80u) == 0x7F80u ? 0.0f : rest - float_from_bfloat16(bits);
+        rest = rest - float_from_bfloat16(bits);
       }
     }
   }

@@ -6,7 +6,9 @@
 // b: pairs along the depth, kLaneGroup lanes to a step: queries transposed, weights, panels.
 //
 // A float32 operand becomes the sum of two bfloat16, x = high + low + O(2^-17 x), and a product
-// three: high·high + high·low + low·high. What is left out is O(2^-16) of it.
+// three: high·high + high·low + low·high. What is left out is O(2^-16) of it. An infinity or a NaN
+// is all in the low part, beside a high one of 0, and so meets the other operand once: times its
+// low part as well, an infinity would become NaN.
 #pragma once
 
 #include "score.h"
@@ -51,9 +53,6 @@ inline PairProduct<Parts> product_of(PairOperand a, std::int64_t a_row, PairOper
   }
 }
 
-// What rounding x to `high` left; 0 beside an infinity or a NaN, which the high part carries.
-inline Vec low_of(Vec x, Vec high) { return finite_or_zero(x - high); }
-
 // Rows of a of bfloat16; of float32 elements, the parts of each.
 struct PairRows {
   PairOperand parts;
@@ -78,8 +77,9 @@ inline void copy_pair_row(const char* from, std::int64_t column_stride, std::int
     Vec rest = count > 0 ? read(from + column * column_stride, count) : zero();
     for (int p = 0; p < Parts; ++p) {
       std::uint16_t* to = copy + p * part_stride + column;
-      store_bfloat16(to, rest);
-      if (p + 1 < Parts) rest = low_of(rest, load_bfloat16(to));
+      const bool is_last = p + 1 == Parts;
+      store_bfloat16(to, is_last ? rest : finite_or_zero(rest));
+      if (!is_last) rest = rest - load_bfloat16(to);
     }
   }
 }
@@ -95,9 +95,11 @@ struct SplitPairs {
   Pairs part[Parts];
 
   SplitPairs(Vec even, Vec odd) {
-    part[0] = round_to_pairs(even, odd);
-    if constexpr (Parts == 2) {
-      part[1] = round_to_pairs(low_of(even, even_of(part[0])), low_of(odd, odd_of(part[0])));
+    if constexpr (Parts == 1) {
+      part[0] = round_to_pairs(even, odd);
+    } else {
+      part[0] = round_to_pairs(finite_or_zero(even), finite_or_zero(odd));
+      part[1] = round_to_pairs(even - even_of(part[0]), odd - odd_of(part[0]));
     }
   }
 };

@@ -46,19 +46,25 @@ inline Pairs round_to_pairs(Vec even, Vec odd) {
 inline Vec as_lanes(Pairs a) { return {_mm512_castsi512_ps(a.lanes)}; }
 inline Pairs as_pairs(Vec a) { return {_mm512_castps_si512(a.lanes)}; }
 
-// Lanes that are infinite or NaN become 0.
-inline Vec finite_or_zero(Vec a) {
-  constexpr int kNotFinite = 0x01 | 0x80 | 0x08 | 0x10;
-  const __mmask16 other = _mm512_fpclass_ps_mask(a.lanes, kNotFinite);
-  return {_mm512_maskz_mov_ps(static_cast<__mmask16>(~other), a.lanes)};
+constexpr float kLargestBFloat16 = 0x1.FEp127f;
+
+// Lanes that are at most kLargestBFloat16 in size, neither infinite nor NaN.
+inline __mmask16 finite_lanes(Vec a) {
+  return _mm512_cmp_ps_mask(abs(a).lanes, _mm512_set1_ps(kLargestBFloat16), _CMP_LE_OQ);
+}
+// Of these, the ones that are not subnormal.
+inline __mmask16 ordinary_lanes(Vec a) {
+  constexpr int kSubnormal = 0x20;
+  return static_cast<__mmask16>(finite_lanes(a) & ~_mm512_fpclass_ps_mask(a.lanes, kSubnormal));
 }
 
-// Whether any lane is an infinity, a NaN or subnormal.
-inline bool has_special(Vec a) {
-  constexpr int kNaN = 0x01 | 0x80;
-  constexpr int kInfinities = 0x08 | 0x10;
-  constexpr int kSubnormal = 0x20;
-  return _mm512_fpclass_ps_mask(a.lanes, kNaN | kInfinities | kSubnormal) != 0;
+// The other lanes become 0.
+inline Vec finite_or_zero(Vec a) { return {_mm512_maskz_mov_ps(finite_lanes(a), a.lanes)}; }
+inline Vec ordinary_or_zero(Vec a) { return {_mm512_maskz_mov_ps(ordinary_lanes(a), a.lanes)}; }
+
+inline bool all_ordinary(Vec a) { return ordinary_lanes(a) == 0xFFFF; }
+inline bool is_ordinary(float a) {
+  return a == 0.0f || (__builtin_isnormal(a) && __builtin_fabsf(a) <= kLargestBFloat16);
 }
 
 }  // namespace
