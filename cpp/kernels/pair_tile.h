@@ -15,7 +15,8 @@ constexpr int kRowStep = 1;
 // Keys per tile: 18 KiB of scores and their weights stay in the first-level cache.
 constexpr int kPairKeyBlock = 96;
 
-// Query rows per block: a tile's values are transposed once for so many.
+// Query rows per block: a tile's values are transposed once for so many. Measured on Zen 4, S2048:
+// 96 and 384 rows are as fast.
 constexpr int kPairBlockRows = 192;
 
 // Three products at twice the speed of float32 would be slower than one of float32.

@@ -159,6 +159,9 @@ def attention(
     Scores are kept in units of log 2: a finite bias beyond ±2.3e38 counts as ±2.3e38, and a
     product ``scale · q · k`` beyond it is infinite.
 
+    Where a unit multiplies bfloat16 (AVX512-BF16, AMX), subnormal queries and keys of that dtype
+    count as 0; values are honoured.
+
     Results are bitwise the same for any number of threads, any batch neighbours and any memory
     layout of the same values on one instruction set.
 
