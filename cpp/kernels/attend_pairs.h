@@ -10,8 +10,8 @@
 //   reach up to 2^kShiftSlack instead of 1, and most tiles leave the output's scale alone.
 // - Values are transposed tile by tile, so that keys lie along the depth of the second product.
 //
-// Not kept: 2^x by a polynomial of degree 3, whose error is a tenth of a weight's rounding. Some 1.5 %
-// faster on Zen 4, within the noise, but the lse of a row with few keys errs by 1e-4.
+// Not kept: 2^x by a polynomial of degree 3, whose error is a tenth of a weight's rounding.
+// Some 1.5 % faster on Zen 4, within the noise, but the lse of a row with few keys errs by 1e-4.
 #pragma once
 
 #include "attend.h"

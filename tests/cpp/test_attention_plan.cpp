@@ -16,7 +16,10 @@ struct Kernel {
 };
 
 constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
-  return {{"attend", {lane_group, key_block, 96, 192, vector_width}, numattn::attend_workspace, nullptr},
+  return {{"attend",
+           {lane_group, key_block, 96, 192, vector_width},
+           numattn::attend_workspace,
+           nullptr},
           {"decode", {8, key_block, 8, 8, vector_width}, numattn::attend_workspace, nullptr}};
 }
 

@@ -29,8 +29,9 @@ struct TileUnit {
   Tile tiles[kTiles];
 };
 
-// In a library that was dlopened a thread's first touch, here in the signal handler, allocates. That
-// is safe at this place alone: what was interrupted is a tile instruction, never the allocator.
+// In a library that was dlopened a thread's first touch, here in the signal handler, allocates.
+// That is safe at this place alone: what was interrupted is a tile instruction, never the
+// allocator.
 thread_local TileUnit unit;
 
 struct sigaction previous_action;
