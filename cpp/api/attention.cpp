@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "attention_plan.h"
 #include "check.h"
@@ -120,25 +121,41 @@ class RowMaker {
   SpanRules spans_;
 };
 
-// Everything a call's work items share.
+// What the work items of one part share. All parts of a call share its threads and their memory.
 struct Run {
+  const AttentionPart& part;
   const AttentionProblem& problem;
   const Kernels& kernels;
-  const AttentionPlan& plan;
+  AttentionPlan plan;
   RowMaker rows;
-  View output;  // canonical order
-  float* lse;   // null when not wanted
-  int threads;
-  Scratch scratch;
-  float* partials;
+  View output;              // canonical order
+  std::int64_t first_item;  // among the items of all parts
+  std::int64_t first_row;   // among the rows of all parts that are combined from splits
+  char* memory = nullptr;   // the threads' blocks, `thread_bytes` apart
+  std::int64_t thread_bytes = 0;
+  float* partials = nullptr;
 
-  char* thread_memory(int thread) const { return scratch.data() + thread * plan.thread_bytes(); }
+  Run(const AttentionPart& of, const Kernels& with, AttentionPlan planned, const IntArray* picked,
+      std::int64_t item, std::int64_t row)
+      : part(of),
+        problem(*of.problem),
+        kernels(with),
+        plan(planned),
+        rows(problem, picked),
+        output(in_bhsd(of.output, problem.params.layout)),
+        first_item(item),
+        first_row(row) {}
+
+  char* thread_memory(int thread) const { return memory + thread * thread_bytes; }
   QueryRow* thread_rows(int thread) const {
     return reinterpret_cast<QueryRow*>(thread_memory(thread));
   }
   float* thread_workspace(int thread) const {
     return reinterpret_cast<float*>(thread_memory(thread) + plan.thread_bytes() -
                                     plan.workspace_floats * 4);
+  }
+  std::int64_t combined_rows() const {
+    return plan.splits == 1 ? 0 : problem.batch * problem.kv_heads * plan.rows_per_head;
   }
 };
 
@@ -175,8 +192,9 @@ void set_outputs(const Run& run, std::int64_t batch, std::int64_t head, std::int
                  QueryRow& row) {
   row.output = static_cast<char*>(run.output.data) + batch * run.output.strides[0] +
                head * run.output.strides[1] + query * run.output.strides[2];
-  if (run.lse != nullptr) {
-    row.lse = run.lse + (batch * run.problem.query_heads + head) * run.problem.queries + query;
+  if (run.part.lse != nullptr) {
+    row.lse =
+        run.part.lse + batch * run.part.lse_batch_stride + head * run.part.lse_head_stride + query;
   }
 }
 
@@ -277,30 +295,64 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
 
 }  // namespace
 
-bool run_attention(const AttentionProblem& problem, const View& output, float* lse,
+namespace {
+
+// The run, of runs in the order of their first items (or rows), that holds the index.
+const Run& run_of(const std::vector<Run>& runs, std::int64_t Run::*first, std::int64_t index) {
+  const auto after = std::upper_bound(
+      runs.begin(), runs.end(), index,
+      [first](std::int64_t wanted, const Run& run) { return wanted < run.*first; });
+  return *(after - 1);
+}
+
+struct Totals {
+  std::int64_t items = 0;
+  std::int64_t rows = 0;  // combined from splits
+  std::int64_t thread_bytes = 0;
+  std::int64_t partial_bytes = 0;
+  double flops = 0.0;
+};
+
+}  // namespace
+
+bool run_attention(const AttentionPart* parts, std::int64_t part_count, int num_threads,
                    Interrupt interrupt) {
   const Kernels& kernels = current_kernels();
-  const AttentionPlan plan = plan_of(kernels, problem);
-  if (plan.items == 0) return true;
-  const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
-  Run run{problem,
-          kernels,
-          plan,
-          RowMaker(problem, nullptr),
-          in_bhsd(output, problem.params.layout),
-          lse,
-          threads,
-          Scratch(plan.scratch_bytes(threads)),
-          nullptr};
-  run.partials = reinterpret_cast<float*>(run.thread_memory(threads));
-  const Outcome outcome =
-      parallel_for(plan.items, threads, interrupt,
-                   [&run](std::int64_t index, Worker& worker) { attend_item(run, index, worker); });
-  if (outcome == Outcome::kInterrupted || plan.splits == 1) return outcome == Outcome::kFinished;
-  return parallel_for(problem.batch * problem.kv_heads * plan.rows_per_head, threads, interrupt,
-                      [&run](std::int64_t index, Worker& worker) {
-                        combine_row(run, index, worker);
-                      }) == Outcome::kFinished;
+  std::vector<Run> runs;
+  runs.reserve(static_cast<std::size_t>(part_count));
+  Totals all;
+  for (const AttentionPart* part = parts; part < parts + part_count; ++part) {
+    const AttentionPlan plan = plan_of(kernels, *part->problem);
+    if (plan.items == 0) continue;
+    runs.emplace_back(*part, kernels, plan, nullptr, all.items, all.rows);
+    all.items += plan.items;
+    all.rows += runs.back().combined_rows();
+    all.thread_bytes = std::max(all.thread_bytes, plan.thread_bytes());
+    all.partial_bytes += plan.partial_bytes();
+    all.flops += plan.flops;
+  }
+  if (runs.empty()) return true;
+  const int threads = threads_for(useful_threads(all.flops, all.items), num_threads);
+  const Scratch scratch(threads * all.thread_bytes + all.partial_bytes);
+  char* partials = scratch.data() + threads * all.thread_bytes;
+  for (Run& run : runs) {
+    run.memory = scratch.data();
+    run.thread_bytes = all.thread_bytes;
+    run.partials = reinterpret_cast<float*>(partials);
+    partials += run.plan.partial_bytes();
+  }
+  const auto attend_one = [&runs](std::int64_t index, Worker& worker) {
+    const Run& run = run_of(runs, &Run::first_item, index);
+    attend_item(run, index - run.first_item, worker);
+  };
+  if (parallel_for(all.items, threads, interrupt, attend_one) == Outcome::kInterrupted)
+    return false;
+  if (all.rows == 0) return true;
+  const auto combine_one = [&runs](std::int64_t index, Worker& worker) {
+    const Run& run = run_of(runs, &Run::first_row, index);
+    combine_row(run, index - run.first_row, worker);
+  };
+  return parallel_for(all.rows, threads, interrupt, combine_one) == Outcome::kFinished;
 }
 
 bool run_attention_weights(const AttentionProblem& problem, const std::optional<IntArray>& picked,
@@ -312,9 +364,11 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
   const AttentionPlan plan = plan_weights(kernels.attend, shape_of(problem), row_count, needs);
   if (plan.items == 0 || problem.keys == 0) return true;
   const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
-  const Run run{problem, kernels, plan,    RowMaker(problem, picked ? &*picked : nullptr),
-                View{},  nullptr, threads, Scratch(plan.scratch_bytes(threads)),
-                nullptr};
+  const Scratch scratch(plan.scratch_bytes(threads));
+  const AttentionPart part{&problem, problem.params.q, nullptr, 0, 0};
+  Run run(part, kernels, plan, picked ? &*picked : nullptr, 0, 0);
+  run.memory = scratch.data();
+  run.thread_bytes = plan.thread_bytes();
   const std::int64_t group = problem.query_heads / problem.kv_heads;
   const auto item = [&](std::int64_t index, Worker& worker) {
     const Place place = place_of(plan, problem.kv_heads, index);

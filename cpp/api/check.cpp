@@ -326,6 +326,13 @@ std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::
   return shape;
 }
 
+void check_ragged_output(const RaggedParams& params, const View& output) {
+  const View& q = params.shared.q;
+  check_same_shape(output, "out", {q.shape[0], q.shape[1], params.shared.v.shape[2], 0}, 3);
+  check_same_dtype(output, "out", q.dtype, "q");
+  check_writable(output, "out");
+}
+
 void check_attention_output(const AttentionProblem& problem, const View& output) {
   check_same_shape(output, "out", problem.output_shape, problem.rank);
   check_same_dtype(output, "out", problem.params.q.dtype, "q");

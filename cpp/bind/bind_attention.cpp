@@ -64,7 +64,52 @@ py::object attention(const py::object& q_object, const py::object& k_object,
     lse = empty_float32(shape);
     lse_data = static_cast<float*>(lse.mutable_data());
   }
-  run_unlocked([&] { return run_attention(problem, result, lse_data, interrupted); });
+  const AttentionPart part{&problem, result, lse_data, problem.query_heads * problem.queries,
+                           problem.queries};
+  run_unlocked([&] { return run_attention(&part, 1, params.num_threads, interrupted); });
+  if (return_lse) return py::make_tuple(output, lse);
+  return output;
+}
+
+// q, k, v (total, H, D) in rows; the starts of the sequences in them.
+py::object attention_varlen(const py::object& q_object, const py::object& k_object,
+                            const py::object& v_object, const py::object& query_starts,
+                            const py::object& key_starts, const py::tuple& score_tuple,
+                            const py::object& out, bool return_lse) {
+  const py::array q = as_array(q_object);
+  const py::array k = as_array(k_object);
+  const py::array v = as_array(v_object);
+  RaggedParams params;
+  params.shared.q = view_of(q, "q");
+  params.shared.k = view_of(k, "k");
+  params.shared.v = view_of(v, "v");
+  ScoreArguments score(score_tuple);
+  score.apply_to(params.shared);
+  params.query_starts = *int_array(query_starts);
+  params.key_starts = *int_array(key_starts);
+  const std::vector<AttentionProblem> problems = check_ragged(params);
+  const View& queries = params.shared.q;
+  const std::int64_t total = queries.shape[0];
+  const std::vector<py::ssize_t> shape{total, queries.shape[1], params.shared.v.shape[2]};
+  const py::array output =
+      out.is_none() ? empty_like_dtype(q, shape) : py::reinterpret_borrow<py::array>(out);
+  const View result = output_view(output, "out");
+  if (!out.is_none()) check_ragged_output(params, result);
+  py::array lse;
+  if (return_lse) lse = empty_float32({queries.shape[1], total});
+  float* lse_data = return_lse ? static_cast<float*>(lse.mutable_data()) : nullptr;
+  std::vector<AttentionPart> parts;
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    const std::int64_t first = params.query_starts.data[i];
+    View part = result;
+    part.data = static_cast<char*>(result.data) + first * result.strides[0];
+    part.shape[0] = problems[i].queries;
+    parts.push_back({&problems[i], part, return_lse ? lse_data + first : nullptr, 0, total});
+  }
+  run_unlocked([&] {
+    return run_attention(parts.data(), static_cast<std::int64_t>(parts.size()),
+                         params.shared.num_threads, interrupted);
+  });
   if (return_lse) return py::make_tuple(output, lse);
   return output;
 }
@@ -118,6 +163,7 @@ py::dict plan(const std::vector<std::int64_t>& q_shape, const std::vector<std::i
 
 void bind_attention(py::module_& module) {
   module.def("attention", &attention);
+  module.def("attention_varlen", &attention_varlen);
   module.def("attention_weights", &attention_weights);
   module.def("plan", &plan);
 }

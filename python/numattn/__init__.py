@@ -17,8 +17,10 @@ from numattn.attention import attention, attention_weights
 from numattn.config import show_config
 from numattn.linear import Linear
 from numattn.mha import MultiHeadAttention
+from numattn.merge import merge_states
 from numattn.norm import layer_norm
 from numattn.plan import Plan, plan
+from numattn.ragged import attention_varlen
 from numattn.threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -27,10 +29,12 @@ __all__ = [
     "Plan",
     "__version__",
     "attention",
+    "attention_varlen",
     "attention_weights",
     "get_num_threads",
     "isa",
     "layer_norm",
+    "merge_states",
     "plan",
     "position",
     "reference",

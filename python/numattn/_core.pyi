@@ -9,6 +9,17 @@ __version__: str
 def attention(
     q: Any, k: Any, v: Any, score: tuple[Any, ...], out: Any, return_lse: bool, /
 ) -> Any: ...
+def attention_varlen(
+    q: Any,
+    k: Any,
+    v: Any,
+    query_starts: NDArray[Any],
+    key_starts: NDArray[Any],
+    score: tuple[Any, ...],
+    out: Any,
+    return_lse: bool,
+    /,
+) -> Any: ...
 def attention_weights(q: Any, k: Any, rows: Any, score: tuple[Any, ...], /) -> NDArray[Any]: ...
 def plan(
     q_shape: list[int],

@@ -93,11 +93,30 @@ using Interrupt = bool (*)();
 AttentionProblem check_attention(const AttentionParams& params);
 void check_attention_output(const AttentionProblem& problem, const View& output);
 
-// Writes `output` and, where not null, lse (batch, query_heads, queries), contiguous float32.
-// False: interrupted, and the output is unspecified. Throws std::bad_alloc before anything is
-// written.
-bool run_attention(const AttentionProblem& problem, const View& output, float* lse,
+// A problem and where its results go.
+struct AttentionPart {
+  const AttentionProblem* problem;
+  View output;  // in the problem's layout and rank
+  float* lse;   // null when not wanted; element (batch, head, query) lies at
+                // lse + batch · lse_batch_stride + head · lse_head_stride + query
+  std::int64_t lse_batch_stride, lse_head_stride;
+};
+
+// Computes all parts with the same threads. False: interrupted, and the outputs are unspecified.
+// Throws std::bad_alloc before anything is written.
+bool run_attention(const AttentionPart* parts, std::int64_t part_count, int num_threads,
                    Interrupt interrupt);
+
+// Attention of sequences that lie one after the other: sequence i has the queries [query_starts[i],
+// query_starts[i + 1]) of q (total, heads, head_dim), and likewise its keys and values.
+struct RaggedParams {
+  AttentionParams shared;  // q, k, v of rank 3 in layout bshd; no mask, bias or lengths
+  IntArray query_starts, key_starts;
+};
+
+// The parts' problems, checked: one per sequence. Throws as check_attention().
+std::vector<AttentionProblem> check_ragged(const RaggedParams& params);
+void check_ragged_output(const RaggedParams& params, const View& output);
 
 // The shape of the weights of `row_count` query rows: (batch, query_heads, row_count, keys).
 std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::int64_t row_count);

@@ -21,12 +21,15 @@ from .linear import Linear
 from .mha import MultiHeadAttention
 from .norm import layer_norm
 from .position import sinusoidal
+from .ragged import attention_varlen, merge_states
 
 __all__ = [
     "Linear",
     "MultiHeadAttention",
     "attention",
+    "attention_varlen",
     "attention_weights",
     "layer_norm",
+    "merge_states",
     "sinusoidal",
 ]

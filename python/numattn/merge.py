@@ -1,0 +1,90 @@
+"""Exact combination of attentions over disjoint sets of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+
+def merge_states(
+    outs: Sequence[ArrayLike], lses: Sequence[ArrayLike]
+) -> tuple[Array, NDArray[np.float32]]:
+    """Attention over all keys from attentions over disjoint parts of them.
+
+    ``lse = log Σ exp(lse_i)``, ``o = Σ exp(lse_i − lse) · o_i``: what one call over all the keys
+    would give, whatever the parts.
+
+    Parameters
+    ----------
+    outs : sequence of arrays of shape (..., S, Dv)
+        Results of :func:`numattn.attention` in layout "bhsd", of one shape and dtype.
+    lses : sequence of arrays of shape (..., S)
+        Their log-sum-exps. −inf, a part without visible keys, is neutral.
+
+    Returns
+    -------
+    o : array of shape (..., S, Dv)
+        In the dtype of ``outs``; 0 where every part is −inf.
+    lse : float32 array of shape (..., S)
+
+    Raises
+    ------
+    TypeError
+        The dtypes differ or are not floating-point.
+    ValueError
+        There is no part, or shapes do not fit.
+
+    Notes
+    -----
+    Ye et al., "FlashInfer" (2024), section on attention states. A sink belongs to one part only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numattn as na
+    >>> x = np.eye(4, dtype=np.float32)[None]
+    >>> whole = na.attention(x, x, x)
+    >>> parts = [na.attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(2), slice(2, 4))]
+    >>> merged, lse = na.merge_states(*zip(*parts))
+    >>> bool(np.allclose(merged, whole))
+    True
+    """
+    results, sums = [np.asarray(o) for o in outs], [np.asarray(lse) for lse in lses]
+    _check(results, sums)
+    wide = np.float64 if results[0].dtype == np.float64 else np.float32
+    stacked = np.stack([lse.astype(wide) for lse in sums])
+    peak = stacked.max(axis=0)
+    with np.errstate(invalid="ignore"):  # −inf − −inf, replaced at once
+        weights = np.where(np.isneginf(stacked), 0, np.exp(stacked - peak))
+    total = weights.sum(axis=0)
+    shares = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
+    merged = np.zeros(results[0].shape, wide)
+    for share, result in zip(shares, results, strict=True):
+        merged += share[..., None] * result.astype(wide)
+    with np.errstate(divide="ignore"):
+        lse = np.where(total != 0, peak + np.log(total), -np.inf)
+    return merged.astype(results[0].dtype), lse.astype(np.float32)
+
+
+def _check(results: list[Array], sums: list[Array]) -> None:
+    if not results or len(results) != len(sums):
+        raise ValueError(
+            f"outs and lses must have as many parts, at least one, not {len(results)} and "
+            f"{len(sums)}"
+        )
+    dtype, shape = results[0].dtype, results[0].shape
+    if dtype.name not in ("float16", "bfloat16", "float32", "float64"):
+        raise TypeError(f"outs must be floating-point, not {dtype}")
+    for index, (result, lse) in enumerate(zip(results, sums, strict=True)):
+        if result.dtype != dtype:
+            raise TypeError(f"outs must have one dtype, not {dtype} and {result.dtype}")
+        if result.ndim < 1 or result.shape != shape or lse.shape != shape[:-1]:
+            raise ValueError(
+                f"part {index} must have an output of shape {shape} and an lse of shape "
+                f"{shape[:-1]}, not {result.shape} and {lse.shape}"
+            )

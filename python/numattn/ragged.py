@@ -1,0 +1,107 @@
+"""Attention over sequences of different lengths that lie one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from numattn import _core
+from numattn._arguments import Window, integer_array, score_arguments
+from numattn.attention import Precision, _require_apart
+
+Array = NDArray[Any]
+
+
+def attention_varlen(
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    cu_seqlens_q: ArrayLike,
+    cu_seqlens_k: ArrayLike,
+    *,
+    is_causal: bool = False,
+    q_offset: ArrayLike = 0,
+    window: Window = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    alibi_slopes: ArrayLike | None = None,
+    sinks: ArrayLike | None = None,
+    precision: Precision = "highest",
+    out: Array | None = None,
+    return_lse: bool = False,
+    num_threads: int | None = None,
+) -> Any:
+    """Attention within each of several sequences packed into one array, without padding.
+
+    Sequence i has the queries ``q[cu_seqlens_q[i]:cu_seqlens_q[i + 1]]`` and the keys and values
+    ``k[cu_seqlens_k[i]:cu_seqlens_k[i + 1]]``; its result is that of :func:`numattn.attention` on
+    them alone, bit by bit.
+
+    Parameters
+    ----------
+    q : array of shape (total queries, Hq, D)
+        float32, float16 or bfloat16; any strides.
+    k, v : arrays of shapes (total keys, Hkv, D) and (total keys, Hkv, Dv)
+        q's dtype.
+    cu_seqlens_q, cu_seqlens_k : int arrays of shape (N + 1,)
+        Prefix sums of the lengths: they start at 0, never fall, and end at the totals.
+    is_causal, window, scale, softcap, sinks, precision
+        As for :func:`numattn.attention`.
+    q_offset : int or int array of shape (N,)
+        Position of a sequence's first query among its keys.
+    alibi_slopes : array of shape (Hq,), optional
+        As for :func:`numattn.attention`.
+    out : array of shape (total queries, Hq, Dv), optional
+        Where the result goes.
+    return_lse : bool
+        Also return the log-sum-exp of each row's logits.
+    num_threads : int, optional
+        Upper limit for this call.
+
+    Returns
+    -------
+    o : array of shape (total queries, Hq, Dv)
+        In q's dtype.
+    lse : float32 array of shape (Hq, total queries)
+        With ``return_lse=True``.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As for :func:`numattn.attention`; ValueError also for prefix sums that do not start at 0,
+        fall, or do not end at the totals.
+
+    Notes
+    -----
+    The packing is that of FlashAttention's ``flash_attn_varlen_func`` (Dao et al., 2022).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numattn as na
+    >>> q = k = v = np.eye(4, dtype=np.float32)[:, None]  # lengths 1 and 3
+    >>> na.attention_varlen(q, k, v, [0, 1, 4], [0, 1, 4], scale=1.0)[1, 0].round(3)
+    array([0.   , 0.576, 0.212, 0.212], dtype=float32)
+    """
+    if alibi_slopes is not None and np.ndim(alibi_slopes) != 1:
+        raise ValueError(
+            f"alibi_slopes must have shape (Hq,), not {np.shape(alibi_slopes)}: sequences share it"
+        )
+    score = score_arguments(
+        None, None, is_causal, q_offset, window, scale, softcap, None, alibi_slopes, sinks,
+        "bshd", num_threads, precision,
+    )  # fmt: skip
+    if out is not None:
+        _require_apart(out, {"q": q, "k": k, "v": v})
+    return _core.attention_varlen(
+        q,
+        k,
+        v,
+        integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False),
+        integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False),
+        score,
+        out,
+        bool(return_lse),
+    )
