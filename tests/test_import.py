@@ -97,6 +97,7 @@ def test_every_public_name_exists() -> None:
     wanted = {
         "Linear",
         "MultiHeadAttention",
+        "apply_rope",
         "attention",
         "attention_weights",
         "get_num_threads",

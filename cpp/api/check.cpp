@@ -7,37 +7,6 @@
 namespace numattn {
 namespace {
 
-template <class... Parts>
-[[noreturn]] void refuse(const Parts&... parts) {
-  std::string message;
-  for (const std::string& part : {std::string(parts)...}) message += part;
-  throw std::invalid_argument(message);
-}
-
-std::string number(std::int64_t value) { return std::to_string(value); }
-
-void check_rank(const View& view, const char* name, int rank, const char* axes) {
-  if (view.rank == rank) return;
-  refuse(name, " must have ", number(rank), " dimensions ", axes, ", not shape ", shape_text(view));
-}
-
-void check_floating(const View& view, const char* name) {
-  if (view.dtype != DType::kBool) return;
-  throw DTypeError(std::string(name) +
-                   " has dtype bool; it must be float32, float16 or bfloat16: cast it with "
-                   ".astype(np.float32)");
-}
-
-void check_bytes(const View& view, const char* name) {
-  std::int64_t bytes = view.item_size();
-  for (int axis = 0; axis < view.rank; ++axis) {
-    if (view.shape[static_cast<std::size_t>(axis)] == 0) return;
-  }
-  for (int axis = 0; axis < view.rank; ++axis) {
-    bytes = checked_product(bytes, view.shape[static_cast<std::size_t>(axis)], name);
-  }
-}
-
 void check_inputs(const AttentionParams& params) {
   const char* axes =
       params.layout == Layout::kBhsd ? "(B, H, S, D) or (H, S, D)" : "(B, S, H, D) or (S, H, D)";
@@ -127,9 +96,7 @@ void check_scalars(const AttentionParams& params) {
              ", ", number(params.window_right), ")");
     }
   }
-  if (params.num_threads < 0) {
-    refuse("num_threads must be at least 1, not ", number(params.num_threads));
-  }
+  check_num_threads(params.num_threads);
 }
 
 void check_per_batch(const AttentionProblem& problem) {
@@ -173,63 +140,7 @@ void check_per_head(const AttentionProblem& problem) {
   }
 }
 
-bool has_zero_stride(const View& view) {
-  for (int axis = 0; axis < view.rank; ++axis) {
-    const auto at = static_cast<std::size_t>(axis);
-    if (view.shape[at] > 1 && view.strides[at] == 0) return true;
-  }
-  return false;
-}
-
-void check_writable(const View& output, const char* name) {
-  if (!output.writable) refuse(name, " is read-only");
-  for (int axis = 0; axis < output.rank; ++axis) {
-    if (output.shape[static_cast<std::size_t>(axis)] == 0) return;  // nothing will be written
-  }
-  const auto last = static_cast<std::size_t>(output.rank - 1);
-  if (output.shape[last] > 1 && output.strides[last] != output.item_size()) {
-    refuse(name, " must be contiguous along its last dimension; its strides there are ",
-           number(output.strides[last]), " bytes");
-  }
-  if (has_zero_stride(output)) refuse(name, " must not be a broadcast array");
-}
-
-void check_same_shape(const View& view, const char* name, const std::array<std::int64_t, 4>& shape,
-                      int rank) {
-  View wanted;
-  wanted.rank = rank;
-  wanted.shape = shape;
-  bool same = view.rank == rank;
-  for (int axis = 0; same && axis < rank; ++axis) {
-    same = view.shape[static_cast<std::size_t>(axis)] == shape[static_cast<std::size_t>(axis)];
-  }
-  if (!same) refuse(name, " must have shape ", shape_text(wanted), ", not ", shape_text(view));
-}
-
-void check_same_dtype(const View& view, const char* name, DType dtype, const char* owner) {
-  if (view.dtype == dtype) return;
-  refuse(name, " must have ", owner, "'s dtype ", dtype_name(dtype), ", not ",
-         dtype_name(view.dtype));
-}
-
 }  // namespace
-
-std::string shape_text(const View& view) {
-  std::string text = "(";
-  for (int axis = 0; axis < view.rank; ++axis) {
-    if (axis > 0) text += ", ";
-    text += std::to_string(view.shape[static_cast<std::size_t>(axis)]);
-  }
-  return text + (view.rank == 1 ? ",)" : ")");
-}
-
-std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what) {
-  std::int64_t product = 0;
-  if (__builtin_mul_overflow(a, b, &product)) {
-    refuse(what, " is too large: its size exceeds 64 bits");
-  }
-  return product;
-}
 
 View with_batch(const View& view) {
   if (view.rank == 4) return view;
@@ -375,8 +286,7 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
     refuse("x must have ", number(linear.in_features()), " features in its last dimension, not ",
            number(call.x.shape[1]));
   }
-  if (call.num_threads < 0)
-    refuse("num_threads must be at least 1, not ", number(call.num_threads));
+  check_num_threads(call.num_threads);
   const std::array<std::int64_t, 4> shape{call.x.shape[0], linear.out_features(), 0, 0};
   checked_product(checked_product(std::max<std::int64_t>(shape[0], 1), shape[1], "the output"),
                   call.x.item_size(), "the output");
@@ -407,8 +317,7 @@ void check_layer_norm(const LayerNormParams& params) {
   if (!(params.epsilon >= 0.0) || !std::isfinite(params.epsilon)) {
     refuse("eps must be finite and not negative, not ", std::to_string(params.epsilon));
   }
-  if (params.num_threads < 0)
-    refuse("num_threads must be at least 1, not ", number(params.num_threads));
+  check_num_threads(params.num_threads);
   check_same_shape(params.output, "out", params.x.shape, 2);
   check_same_dtype(params.output, "out", params.x.dtype, "x");
   check_writable(params.output, "out");

@@ -4,18 +4,13 @@
 #include <cstdint>
 #include <string>
 
+#include "check_view.h"
 #include "kernels.h"
 
 #include "numattn/attention.h"
 #include "numattn/linear.h"
 
 namespace numattn {
-
-// "(2, 8, 128, 64)"
-std::string shape_text(const View& view);
-
-// a · b; std::invalid_argument where it exceeds 64 bits.
-std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what);
 
 // The view of rank 3 as one batch entry of rank 4; others as they are.
 View with_batch(const View& view);

@@ -50,6 +50,7 @@ void run_unlocked(const Work& work) {
 
 void bind_attention(py::module_& module);
 void bind_linear(py::module_& module);
+void bind_rope(py::module_& module);
 void bind_control(py::module_& module);
 
 }  // namespace numattn::bind

@@ -164,6 +164,28 @@ struct NormRows {
   float* workspace;  // width floats
 };
 
+// Rows of heads, turned by the angles of their positions. For 0 <= r < pairs and
+// (a, b) = (r, r + pairs), or (2r, 2r + 1) where interleaved:
+//   out[a] = x[a] · cos[r] − x[b] · sin[r],   out[b] = x[b] · cos[r] + x[a] · sin[r];
+// elements from 2 · pairs on are copied. out may be x.
+struct RopeBlock {
+  Matrix x;  // of the first head: a row for each position
+  std::int64_t x_head_stride;
+  char* output;  // columns contiguous; x's dtype
+  std::int64_t output_head_stride;
+  std::int64_t output_row_stride;
+  std::int64_t head_count;
+  std::int64_t row_count;
+  bool heads_inside;  // whether the heads of a position lie nearer to one another than its rows
+  std::int64_t width;
+  std::int64_t pairs;
+  bool interleaved;
+  Matrix cos;
+  Matrix sin;
+  const std::int64_t* table_rows;  // the tables' row for each of x; null: the same one
+  float* workspace;                // rope_workspace() floats
+};
+
 // Sizes a kernel works in; they shape the plan, and the key block the result's rounding.
 struct TileFacts {
   int lane_group;    // query rows that share a vector register group
@@ -212,6 +234,7 @@ struct Kernels {
   GemmKernel gemm;
   bool splits_for_high;  // whether precision "high" is faster with split panels
   void (*layer_norm)(const NormRows&);
+  void (*rope)(const RopeBlock&);
 };
 
 // Floats from one area of a workspace to the next: whole cache lines.
@@ -237,6 +260,17 @@ struct AreaTaker {
 static inline bool reads_in_place(const Matrix& matrix) {
   return matrix.dtype == DType::kFloat32 && matrix.column_stride == 4 &&
          matrix.row_stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(matrix.data) % 4 == 0;
+}
+
+// Floats of a row of cos or sin in the workspace: interleaved, each number twice.
+static inline std::int64_t rope_table_stride(const RopeBlock& block) {
+  return padded_floats(block.interleaved ? 2 * block.pairs : block.pairs);
+}
+
+// Both tables where they cannot be read in place (room for them anyhow: what lies aligned in one
+// batch entry may not in another), and a row of x as floats.
+static inline std::int64_t rope_workspace(const RopeBlock& block) {
+  return 2 * block.row_count * rope_table_stride(block) + padded_floats(2 * block.pairs);
 }
 
 struct WorkspaceNeeds {

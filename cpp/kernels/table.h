@@ -5,6 +5,7 @@
 #include "decode.h"
 #include "gemm.h"
 #include "norm.h"
+#include "rope.h"
 #include "weights.h"
 
 namespace numattn {
@@ -42,7 +43,8 @@ constexpr Kernels make_kernels(const char* isa) {
           pack_weight,
           {gemm_copies, gemm_workspace, gemm},
           false,
-          layer_norm};
+          layer_norm,
+          rope};
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ from numattn.merge import merge_states
 from numattn.norm import layer_norm
 from numattn.plan import Plan, plan
 from numattn.ragged import attention_varlen
+from numattn.rope import apply_rope
 from numattn.threads import get_num_threads, set_num_threads
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MultiHeadAttention",
     "Plan",
     "__version__",
+    "apply_rope",
     "attention",
     "attention_varlen",
     "attention_weights",

@@ -12,18 +12,24 @@ from numpy.typing import ArrayLike, NDArray
 Window = Sequence[int | None] | None
 
 
-def integer_array(name: str, value: ArrayLike, *, scalar: bool) -> NDArray[np.int64]:
-    """A contiguous int64 vector; ``scalar`` allows one number as well."""
+def integers(name: str, value: ArrayLike) -> NDArray[np.int64]:
+    """A contiguous int64 array of the value's shape."""
     array = np.asarray(value)
     if array.size == 0 and array.dtype == np.float64:  # an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, not {array.dtype}")
-    if array.ndim > 1 or (array.ndim == 0 and not scalar):
-        raise ValueError(f"{name} must be one-dimensional, not of shape {array.shape}")
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} must fit 64 signed bits, not {int(array.max())}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return np.asarray(array, dtype=np.int64, order="C")
+
+
+def integer_array(name: str, value: ArrayLike, *, scalar: bool) -> NDArray[np.int64]:
+    """A contiguous int64 vector; ``scalar`` allows one number as well."""
+    array = integers(name, value)
+    if array.ndim > 1 or (array.ndim == 0 and not scalar):
+        raise ValueError(f"{name} must be one-dimensional, not of shape {array.shape}")
+    return array
 
 
 def float_array(name: str, value: ArrayLike, most_axes: int) -> NDArray[np.float32]:

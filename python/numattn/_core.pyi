@@ -57,6 +57,17 @@ def layer_norm(
     num_threads: int,
     /,
 ) -> NDArray[Any]: ...
+def apply_rope(
+    x: NDArray[Any],
+    cos: NDArray[Any],
+    sin: NDArray[Any],
+    positions: NDArray[Any] | None,
+    interleaved: bool,
+    layout: str,
+    out: NDArray[Any] | None,
+    num_threads: int,
+    /,
+) -> NDArray[Any]: ...
 def available_isas() -> list[str]: ...
 def current_isa() -> str: ...
 def use_isa(name: str, /) -> None: ...

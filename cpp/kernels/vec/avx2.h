@@ -69,6 +69,8 @@ inline Vec select(Mask mask, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lanes, a.lanes, mask.lanes)};
 }
 
+inline Vec swap_pairs(Vec a) { return {_mm256_permute_ps(a.lanes, 0xB1)}; }
+
 inline float reduce_add(Vec a) {
   const __m128 fours =
       _mm_add_ps(_mm256_castps256_ps128(a.lanes), _mm256_extractf128_ps(a.lanes, 1));

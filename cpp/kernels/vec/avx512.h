@@ -66,6 +66,8 @@ inline Vec select(Mask mask, Vec a, Vec b) {
   return {_mm512_mask_blend_ps(mask.bits, b.lanes, a.lanes)};
 }
 
+inline Vec swap_pairs(Vec a) { return {_mm512_permute_ps(a.lanes, 0xB1)}; }
+
 inline float reduce_add(Vec a) { return _mm512_reduce_add_ps(a.lanes); }
 inline float reduce_max(Vec a) { return _mm512_reduce_max_ps(a.lanes); }
 

@@ -5,6 +5,7 @@
 //   fraction(x)            x − floor(x); 0 for −inf, NaN for NaN
 //   scale_by_floor(a, x)   a · 2^floor(x) for x < 127, rounded once, subnormals kept, 0 far below
 //   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
+//   swap_pairs(a)          lane 2i ↔ lane 2i + 1
 //   load_bool(p)           1 where a byte is not 0, else 0
 //   reduce_add(a, sums)    sums[i] = the sum of a[i]'s lanes, in one order for all eight
 //   nonzero_bits(p, n)     bit i set where byte i of the first n <= 64 is not 0
@@ -94,6 +95,10 @@ inline Vec scale_by_floor(Vec a, Vec x) {
   const FourInts half = whole >> 1;
   const FourInts rest = whole - half;
   return {a.lanes * (FourFloats)((half + 127) << 23) * (FourFloats)((rest + 127) << 23)};
+}
+
+inline Vec swap_pairs(Vec a) {
+  return {FourFloats{a.lanes[1], a.lanes[0], a.lanes[3], a.lanes[2]}};
 }
 
 inline float reduce_add(Vec a) { return (a.lanes[0] + a.lanes[2]) + (a.lanes[1] + a.lanes[3]); }

@@ -20,16 +20,31 @@ from .attention import attention, attention_weights
 from .linear import Linear
 from .mha import MultiHeadAttention
 from .norm import layer_norm
-from .position import sinusoidal
 from .ragged import attention_varlen, merge_states
+from .position import (
+    alibi_slopes,
+    learned,
+    sinusoidal,
+    sinusoidal_2d,
+    t5_bias,
+    t5_buckets,
+)
+from .rope import Rope, apply_rope
 
 __all__ = [
     "Linear",
     "MultiHeadAttention",
+    "Rope",
+    "alibi_slopes",
+    "apply_rope",
     "attention",
     "attention_varlen",
     "attention_weights",
     "layer_norm",
+    "learned",
     "merge_states",
     "sinusoidal",
+    "sinusoidal_2d",
+    "t5_bias",
+    "t5_buckets",
 ]

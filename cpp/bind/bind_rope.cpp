@@ -1,0 +1,45 @@
+// apply_rope for the Python layer, which has made positions contiguous int64.
+#include <pybind11/stl.h>
+
+#include "numattn/rope.h"
+#include "numpy_view.h"
+
+namespace numattn::bind {
+namespace {
+
+std::optional<PositionArray> position_array(const py::object& object) {
+  const std::optional<IntArray> numbers = int_array(object);
+  if (!numbers) return std::nullopt;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  PositionArray positions;
+  positions.data = numbers->data;
+  positions.rank = static_cast<int>(array.ndim());
+  for (int axis = 0; axis < positions.rank && axis < 2; ++axis) {
+    positions.shape[static_cast<std::size_t>(axis)] = array.shape(axis);
+  }
+  return positions;
+}
+
+py::array apply_rope(const py::array& x, const py::array& cos, const py::array& sin,
+                     const py::object& positions, bool interleaved, const std::string& layout,
+                     const py::object& out, int num_threads) {
+  RopeParams params;
+  params.x = view_of(x, "x");
+  params.cos = view_of(cos, "cos");
+  params.sin = view_of(sin, "sin");
+  params.positions = position_array(positions);
+  params.interleaved = interleaved;
+  params.layout = parse_layout(layout);
+  params.num_threads = num_threads;
+  const py::array output = out.is_none() ? empty_like_dtype(x, {x.shape(), x.shape() + x.ndim()})
+                                         : py::reinterpret_borrow<py::array>(out);
+  params.output = output_view(output, "out");
+  run_unlocked([&] { return run_rope(params, interrupted); });
+  return output;
+}
+
+}  // namespace
+
+void bind_rope(py::module_& module) { module.def("apply_rope", &apply_rope); }
+
+}  // namespace numattn::bind

@@ -1,0 +1,278 @@
+"""Angles of rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from numattn._arguments import integers
+from numattn.position.rope_scaling import (
+    SCALINGS,
+    Parameters,
+    attention_factor,
+    plain_frequencies,
+)
+from numattn.position.sinusoidal import size, wavelength_base
+
+
+class Rope:
+    """Rotary positions: pair i of a head turns by ``position · w_i``, ``w_i = base^(-2i/dim)``.
+
+    Makes the tables that :func:`numattn.apply_rope` takes.
+
+    Parameters
+    ----------
+    dim : int
+        Elements of a head that turn, an even number; with ``partial_rotary_factor`` in
+        ``scaling``, the elements of a head, of which that part turns.
+    base : float
+        Ratio of the longest to the shortest wavelength. ``rope_theta`` in ``scaling`` stands for
+        it, and must not contradict another number given here.
+    scaling : mapping, optional
+        How frequencies are stretched to longer contexts, under the names of a Hugging Face
+        configuration's ``rope_scaling`` or ``rope_parameters``. ``rope_type`` (or ``type``) is
+
+        - ``"default"``: as trained;
+        - ``"linear"``: ``factor``;
+        - ``"dynamic"`` (NTK): ``factor``, ``max_position_embeddings`` (or
+          ``original_max_position_embeddings``);
+        - ``"yarn"``: ``factor``, ``original_max_position_embeddings``; if wanted ``beta_fast``,
+          ``beta_slow``, ``truncate``, ``mscale`` and ``mscale_all_dim``, ``attention_factor``;
+        - ``"llama3"``: ``factor``, ``low_freq_factor``, ``high_freq_factor``,
+          ``original_max_position_embeddings``;
+        - ``"longrope"``: ``short_factor``, ``long_factor``, ``original_max_position_embeddings``,
+          and ``attention_factor``, ``factor`` or ``max_position_embeddings``;
+        - ``"proportional"``: ``partial_rotary_factor``, ``factor``.
+
+        Other keys are ignored.
+    interleaved : bool
+        Whether pairs are neighbours (GPT-J, GPT-NeoX's alternative, ONNX's ``interleaved``) or
+        lie dim/2 apart (Llama). For the caller, who hands it to :func:`numattn.apply_rope`: the
+        tables are the same.
+
+    Attributes
+    ----------
+    dim : int
+        Elements that turn: twice the last length of the tables.
+    base : float
+    interleaved : bool
+    attention_factor : float
+        What cosines and sines are multiplied by (YaRN, LongRoPE); 1 otherwise.
+
+    Raises
+    ------
+    ValueError
+        The type of scaling is unknown, a number that it needs is missing or out of range, or
+        ``dim`` is not even.
+    TypeError
+        A number is none.
+
+    Notes
+    -----
+    Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding" (2021). The sources
+    of the scalings stand with their formulas in ``numattn.position.rope_scaling``.
+
+    Examples
+    --------
+    >>> from numattn.position import Rope
+    >>> cos, sin = Rope(4, scaling={"rope_type": "linear", "factor": 2.0}).tables([0, 2])
+    >>> cos.round(3)
+    array([[1.  , 1.  ],
+           [0.54, 1.  ]], dtype=float32)
+    """
+
+    __slots__ = ("_scaling", "attention_factor", "base", "dim", "interleaved")
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        base: float = 10000.0,
+        scaling: Mapping[str, Any] | None = None,
+        interleaved: bool = False,
+    ) -> None:
+        given = {} if scaling is None else dict(scaling)
+        kind = given.get("rope_type", given.get("type")) or "default"
+        if kind not in SCALINGS:
+            raise ValueError(f"unknown type of scaling {kind!r}; known are {', '.join(SCALINGS)}")
+        self._scaling = Parameters(kind, given)
+        self.base: float = _base_of(base, self._scaling)
+        self.dim: int = _turning_elements(dim, self._scaling)
+        self.interleaved: bool = bool(interleaved)
+        self.attention_factor: float = attention_factor(self._scaling)
+        self.frequencies()  # so that whatever is missing is missed here
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        layer_type: str | None = None,
+        interleaved: bool = False,
+    ) -> Rope:
+        """The rotary positions of a Hugging Face model, from its whole ``config.json``.
+
+        Read are ``head_dim`` (or ``hidden_size // num_attention_heads``), ``rope_parameters`` or
+        ``rope_scaling``, ``rope_theta``, ``partial_rotary_factor``, ``max_position_embeddings`` and
+        ``original_max_position_embeddings``.
+
+        Parameters
+        ----------
+        config : mapping
+            What ``json.load`` returns.
+        layer_type : str, optional
+            Which parameters, where ``rope_parameters`` has them by type of layer
+            (``"full_attention"``, ``"sliding_attention"``).
+        interleaved : bool
+            As for the class; no configuration says it.
+
+        Returns
+        -------
+        Rope
+
+        Raises
+        ------
+        ValueError
+            As for the class; the size of a head cannot be told; or ``layer_type`` is missing or
+            unknown.
+
+        Examples
+        --------
+        >>> from numattn.position import Rope
+        >>> Rope.from_config({"head_dim": 64, "rope_theta": 500000.0, "rope_scaling": None})
+        Rope(64, base=500000.0)
+        """
+        scaling = dict(_layer_parameters(config, layer_type))
+        for name in ("rope_theta", "partial_rotary_factor", "max_position_embeddings"):
+            if config.get(name) is not None and scaling.get(name) is None:
+                scaling[name] = config[name]
+        if config.get("original_max_position_embeddings") is not None:
+            scaling["original_max_position_embeddings"] = config["original_max_position_embeddings"]
+        return cls(_head_dim(config), scaling=scaling, interleaved=interleaved)
+
+    def __repr__(self) -> str:
+        text = f"Rope({self.dim}, base={self.base}"
+        if self._scaling.kind != "default":
+            text += f", scaling={dict(self._scaling.given)}"
+        return text + (", interleaved=True)" if self.interleaved else ")")
+
+    def frequencies(self, length: int | None = None) -> NDArray[np.float64]:
+        """Radians per position of each pair.
+
+        Parameters
+        ----------
+        length : int, optional
+            Length of the sequence, on which ``"dynamic"`` and ``"longrope"`` depend; 1 by default,
+            which stands for any within the trained length.
+
+        Returns
+        -------
+        float64 array of shape (dim / 2,)
+
+        Raises
+        ------
+        ValueError
+            ``length`` is less than 1.
+
+        Examples
+        --------
+        >>> from numattn.position import Rope
+        >>> Rope(4).frequencies()
+        array([1.  , 0.01])
+        """
+        count = 1 if length is None else size("length", length, least=1)
+        plain = plain_frequencies(self.dim, self.base)
+        return SCALINGS[self._scaling.kind](plain, self.base, self._scaling, count)
+
+    def tables(
+        self, positions: ArrayLike, *, length: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Cosines and sines of the angles of positions.
+
+        Parameters
+        ----------
+        positions : int array of any shape
+            May be negative: rotations by a difference are all that scores see.
+        length : int, optional
+            Length of the sequence that the positions are part of, on which ``"dynamic"`` and
+            ``"longrope"`` depend. By default the largest position and one. Give it where a
+            sequence comes in parts, for parts turned with different frequencies do not fit.
+
+        Returns
+        -------
+        cos, sin : float32 arrays of shape (\\*positions.shape, dim / 2)
+            Times the attention factor; angles are computed in float64 and the tables rounded once.
+
+        Raises
+        ------
+        TypeError
+            Positions are not integers.
+        ValueError
+            ``length`` does not hold the positions.
+
+        Examples
+        --------
+        >>> from numattn.position import Rope
+        >>> cos, sin = Rope(4).tables([0, 1])
+        >>> sin.round(3)
+        array([[0.   , 0.   ],
+               [0.841, 0.01 ]], dtype=float32)
+        """
+        places = integers("positions", positions)
+        needed = max(int(places.max(initial=0)) + 1, 1)
+        if length is not None and size("length", length, least=1) < needed:
+            raise ValueError(f"length {length} does not hold position {needed - 1}")
+        angles = places[..., np.newaxis] * self.frequencies(needed if length is None else length)
+        factor = self.attention_factor
+        return (
+            (np.cos(angles) * factor).astype(np.float32),
+            (np.sin(angles) * factor).astype(np.float32),
+        )
+
+
+def _base_of(base: float, scaling: Parameters) -> float:
+    given = wavelength_base(base)
+    if not scaling.has("rope_theta"):
+        return given
+    theta = wavelength_base(scaling.positive("rope_theta"))
+    if given not in (10000.0, theta):
+        raise ValueError(f"base {given} contradicts rope_theta {theta} of the scaling")
+    return theta
+
+
+def _turning_elements(dim: int, scaling: Parameters) -> int:
+    elements = size("dim", dim, least=1)
+    part = scaling.positive("partial_rotary_factor", 1.0)
+    if part > 1:
+        raise ValueError(f"partial_rotary_factor of the scaling must be at most 1, not {part}")
+    if scaling.kind != "proportional":  # which keeps pairs that do not turn
+        elements = int(elements * part)
+    if elements < 2 or elements % 2:
+        raise ValueError(f"dim must be an even number of elements that turn, not {elements}")
+    return elements
+
+
+def _head_dim(config: Mapping[str, Any]) -> int:
+    if config.get("head_dim") is not None:
+        return size("head_dim", config["head_dim"], least=1)
+    for name in ("hidden_size", "num_attention_heads"):
+        if config.get(name) is None:
+            raise ValueError(f"config has neither 'head_dim' nor {name!r}")
+    heads = size("num_attention_heads", config["num_attention_heads"], least=1)
+    return size("hidden_size", config["hidden_size"], least=1) // heads
+
+
+def _layer_parameters(config: Mapping[str, Any], layer_type: str | None) -> Mapping[str, Any]:
+    parameters: Mapping[str, Any] = (
+        config.get("rope_parameters") or config.get("rope_scaling") or {}
+    )
+    layers = [name for name, value in parameters.items() if isinstance(value, Mapping)]
+    if not layers:
+        return parameters
+    if layer_type not in layers:
+        raise ValueError(f"layer_type must be one of {', '.join(layers)}, not {layer_type!r}")
+    layer: Mapping[str, Any] = parameters[layer_type]
+    return layer
