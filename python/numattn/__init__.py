@@ -16,8 +16,8 @@ from numattn._core import __version__
 from numattn.attention import attention, attention_weights
 from numattn.config import show_config
 from numattn.linear import Linear
-from numattn.mha import MultiHeadAttention
 from numattn.merge import merge_states
+from numattn.mha import MultiHeadAttention
 from numattn.norm import layer_norm
 from numattn.plan import Plan, plan
 from numattn.ragged import attention_varlen

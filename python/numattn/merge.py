@@ -49,7 +49,8 @@ def merge_states(
     >>> import numattn as na
     >>> x = np.eye(4, dtype=np.float32)[None]
     >>> whole = na.attention(x, x, x)
-    >>> parts = [na.attention(x, x[:, s], x[:, s], return_lse=True) for s in (slice(2), slice(2, 4))]
+    >>> halves = x[:, :2], x[:, 2:]
+    >>> parts = [na.attention(x, half, half, return_lse=True) for half in halves]
     >>> merged, lse = na.merge_states(*zip(*parts))
     >>> bool(np.allclose(merged, whole))
     True

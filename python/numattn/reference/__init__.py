@@ -20,7 +20,6 @@ from .attention import attention, attention_weights
 from .linear import Linear
 from .mha import MultiHeadAttention
 from .norm import layer_norm
-from .ragged import attention_varlen, merge_states
 from .position import (
     alibi_slopes,
     learned,
@@ -29,6 +28,7 @@ from .position import (
     t5_bias,
     t5_buckets,
 )
+from .ragged import attention_varlen, merge_states
 from .rope import Rope, apply_rope
 
 __all__ = [
