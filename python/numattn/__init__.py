@@ -14,6 +14,7 @@ from typing import Any
 from numattn import isa, position, threads
 from numattn._core import __version__
 from numattn.attention import attention, attention_weights
+from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
 from numattn.linear import Linear
 from numattn.merge import merge_states
@@ -25,8 +26,10 @@ from numattn.rope import apply_rope
 from numattn.threads import get_num_threads, set_num_threads
 
 __all__ = [
+    "KVCache",
     "Linear",
     "MultiHeadAttention",
+    "PagedKVCache",
     "Plan",
     "__version__",
     "apply_rope",

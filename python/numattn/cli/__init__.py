@@ -1,4 +1,4 @@
-"""The command `numattn`: embed texts, draw attention maps, say how this machine is used.
+"""The command `numattn`: embed and translate texts, draw attention maps, tell of this machine.
 
 Each subcommand is one module with `add_parser` and `run`; what is slow to import is imported in
 `run`. The exit code is 0, or 2 with one line on stderr for anything the user can mend, or 130 after
@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import attend, embed, info
+from . import attend, embed, info, translate
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser
     )
-    for module in (embed, attend, info):
+    for module in (embed, attend, translate, info):
         module.add_parser(commands)
     return parser
 

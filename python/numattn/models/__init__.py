@@ -6,6 +6,20 @@ They need the libraries safetensors and tokenizers; importing this module does n
 from __future__ import annotations
 
 from .bert import Bert
-from .installed import installed_folder
+from .generate import generate
+from .gpt import Gpt
+from .installed import installed_folder, installed_translator
+from .llama import Llama
+from .sampling import Sampler
+from .seq2seq import Seq2Seq
 
-__all__ = ["Bert", "installed_folder"]
+__all__ = [
+    "Bert",
+    "Gpt",
+    "Llama",
+    "Sampler",
+    "Seq2Seq",
+    "generate",
+    "installed_folder",
+    "installed_translator",
+]

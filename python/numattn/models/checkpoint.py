@@ -1,4 +1,7 @@
-"""A Hugging Face folder: its JSON files, and the tensors of model.safetensors by name and shape."""
+"""A Hugging Face folder: its JSON files, and the tensors of model.safetensors by name and shape.
+
+Large models come in several files: model.safetensors.index.json then says which tensor is in which.
+"""
 
 from __future__ import annotations
 
@@ -50,12 +53,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 class Checkpoint:
-    """The tensors of a model.safetensors file, read one by one.
+    """The tensors of a model.safetensors file, or of several with an index, read one by one.
 
     Parameters
     ----------
     path : Path
-        The file.
+        The file. If it does not exist, but a file of its name with ".index.json" after it, then
+        that says in which files beside it the tensors are.
     anchor : str
         The name of a tensor that the model must have. What stands before it in the file ("bert.",
         "roberta." or nothing) stands before every other name too.
@@ -67,25 +71,14 @@ class Checkpoint:
     ImportError
         If the library safetensors is not installed.
     ValueError
-        If the file is damaged or has no tensor of that name.
+        If a file is damaged or cut short, or none has a tensor of that name.
     """
 
     def __init__(self, path: Path, anchor: str) -> None:
-        try:
-            from safetensors import SafetensorError, safe_open
-        except ImportError:
-            raise ImportError(
-                "reading a model needs safetensors: pip install 'numattn[models]'"
-            ) from None
-        if not path.is_file():
-            raise FileNotFoundError(f"no {path.name} in {path.parent}")
-        try:
-            self._file = cast(Any, safe_open)(str(path), framework="numpy")
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from None
         self._path = path
-        self._names = set(self._file.keys())
-        holders = sorted(name for name in self._names if ("." + name).endswith("." + anchor))
+        self._files = {each: open_tensors(each) for each in files_of(path)}
+        self._file_of = {name: each for each, file in self._files.items() for name in file.keys()}
+        holders = sorted(name for name in self._file_of if ("." + name).endswith("." + anchor))
         if not holders:
             raise ValueError(f"{path} has no tensor {anchor}")
         self._prefix = holders[0].removesuffix(anchor)
@@ -99,30 +92,83 @@ class Checkpoint:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._file.__exit__(kind, error, traceback)
+        for file in self._files.values():
+            file.__exit__(kind, error, traceback)
 
-    def take(self, name: str, shape: Sequence[int]) -> NDArray[np.float32]:
-        """Return the tensor of that name, without the prefix, as float32 of exactly that shape.
+    def take(
+        self, name: str, shape: Sequence[int], *, from_root: bool = False
+    ) -> NDArray[np.float32]:
+        """Return the tensor of that name as float32 of exactly that shape.
+
+        The name is without the prefix, unless `from_root`.
 
         Raises
         ------
         ValueError
             If it is missing, is no float tensor, or has another shape.
         """
-        full = self._prefix + name
+        wanted = name if from_root else self._prefix + name
+        full = wanted
         for modern, former in FORMER_NAMES.items():
-            if full not in self._names and full.endswith(modern):
+            if full not in self._file_of and full.endswith(modern):
                 full = full.removesuffix(modern) + former
-        if full not in self._names:
-            raise ValueError(f"{self._path} has no tensor {self._prefix + name}")
-        stored = self._file.get_slice(full)
+        if full not in self._file_of:
+            raise ValueError(f"{self._path} has no tensor {wanted}")
+        path = self._file_of[full]
+        stored = self._files[path].get_slice(full)
         if tuple(stored.get_shape()) != tuple(shape):
             raise ValueError(
-                f"tensor {full} in {self._path} has shape {tuple(stored.get_shape())}, "
+                f"tensor {full} in {path} has shape {tuple(stored.get_shape())}, "
                 f"but the configuration calls for {tuple(shape)}"
             )
-        if stored.get_dtype() not in ("F32", "F16", "F64"):
-            raise ValueError(
-                f"tensor {full} in {self._path} is {stored.get_dtype()}; F16, F32 and F64 are read"
-            )
-        return np.ascontiguousarray(self._file.get_tensor(full), dtype=np.float32)
+        dtype = stored.get_dtype()
+        if dtype == "BF16":
+            return read_bfloat16(path, full).reshape(shape)
+        if dtype not in ("F32", "F16", "F64"):
+            raise ValueError(f"tensor {full} in {path} is {dtype}; BF16, F16, F32 and F64 are read")
+        return np.ascontiguousarray(self._files[path].get_tensor(full), dtype=np.float32)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that hold the tensors: the one named, or those that its index names."""
+    index = path.with_name(path.name + ".index.json")
+    if path.is_file() or not index.is_file():
+        return [path]
+    files = read_json_object(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise ValueError(f"{index} has no weight_map of tensors to files")
+    names = sorted(set(files.values()))
+    for name in names:
+        if Path(name).name != name:
+            raise ValueError(f"{index} names a file outside its folder: {name!r}")
+    return [path.with_name(name) for name in names]
+
+
+def open_tensors(path: Path) -> Any:
+    """Return an open safetensors file."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise ImportError(
+            "reading a model needs safetensors: pip install 'numattn[models]'"
+        ) from None
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {path.parent}")
+    try:
+        return cast(Any, safe_open)(str(path), framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from None
+
+
+def read_bfloat16(path: Path, name: str) -> NDArray[np.float32]:
+    """Return the numbers of a bfloat16 tensor, which NumPy itself cannot hold, as a vector.
+
+    A safetensors file is the length of a header in 8 bytes, a header in JSON, and the numbers;
+    bfloat16 is the upper half of a float32.
+    """
+    with open(path, "rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(header_size))[name]["data_offsets"]
+        file.seek(8 + header_size + begin)
+        halves = np.fromfile(file, dtype="<u2", count=(end - begin) // 2)
+    return (halves.astype(np.uint32) << 16).view(np.float32)

@@ -1,0 +1,13 @@
+"""Caches of keys and values, which a decoder reads again at each step.
+
+`KVCache` keeps the tokens of a row side by side; `PagedKVCache` keeps them in pages of one pool, so
+that rows share what they have in common. Both are used in the same way.
+"""
+
+from __future__ import annotations
+
+from .base import Cache
+from .contiguous import Cached, KVCache
+from .paged import CachedPages, PagedKVCache
+
+__all__ = ["Cache", "Cached", "CachedPages", "KVCache", "PagedKVCache"]

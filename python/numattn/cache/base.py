@@ -1,0 +1,293 @@
+"""What both caches share: sizes, tokens counted per layer and row, and the checks of new tokens.
+
+A cache holds keys and values of `layers` layers for `batch` rows. Row b of a layer has
+lengths[b] tokens, at positions 0 … lengths[b] − 1; the next one gets position lengths[b].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from numattn._arguments import Window, bounded_integer, integer_array, window_sides
+from numattn.attention import Layout
+
+Array = NDArray[Any]
+Int64Array = NDArray[np.int64]
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+class Cache(ABC):
+    """The interface of `KVCache` and `PagedKVCache`.
+
+    A model appends to one layer after the other, so that for a while the layers have different
+    lengths; `lengths` counts what all of them have. A cache is for one thread at a time.
+
+    Attributes
+    ----------
+    layers, kv_heads, head_dim, value_dim : int
+        Sizes.
+    dtype : numpy.dtype
+        Of keys and values.
+    max_length : int or None
+        The most tokens that a row may have.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        head_dim: int,
+        value_dim: int | None,
+        dtype: DTypeLike,
+        max_length: int | None,
+    ) -> None:
+        self.layers = positive("layers", layers)
+        self.kv_heads = positive("kv_heads", kv_heads)
+        self.head_dim = positive("head_dim", head_dim)
+        self.value_dim = self.head_dim if value_dim is None else positive("value_dim", value_dim)
+        self.dtype: np.dtype[Any] = storage_dtype(dtype)
+        self.max_length = None if max_length is None else positive("max_length", max_length)
+        self._lengths = np.zeros((self.layers, positive("batch", batch)), dtype=np.int64)
+
+    @property
+    def batch(self) -> int:
+        """Return the number of rows."""
+        return int(self._lengths.shape[1])
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Return how many tokens each row has in every layer, (B,)."""
+        return np.asarray(self._lengths.min(axis=0))
+
+    def layer_lengths(self, layer: int) -> Int64Array:
+        """Return how many tokens each row has in one layer, (B,)."""
+        return np.array(self._lengths[self._layer(layer)])
+
+    @abstractmethod
+    def reserve(self, counts: ArrayLike) -> None:
+        """Make room in every layer for that many more tokens of each row; int or int array (B,).
+
+        Afterwards `append` of these tokens cannot run out of memory.
+
+        Raises
+        ------
+        ValueError
+            A row would have more tokens than `max_length`; nothing is changed.
+        MemoryError
+            There is no room; no token is lost and no length changed.
+        """
+
+    @abstractmethod
+    def append(
+        self,
+        layer: int,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+    ) -> Any:
+        """Store new tokens after those that the layer has; return what attention is to read.
+
+        Parameters
+        ----------
+        layer : int
+            Counted from 0.
+        k : array of shape (B, Hkv, S, D), the cache's dtype
+            Keys of the new tokens, in the positions that `lengths` names.
+        v : array of shape (B, Hkv, S, Dv), the cache's dtype
+        counts : int array of shape (B,), optional
+            Only the first counts[b] of the S tokens of row b are real; all by default.
+        layout : {"bhsd", "bshd"}
+            "bshd": k is (B, S, Hkv, D), v likewise, and so is what is returned.
+
+        Raises
+        ------
+        TypeError
+            k or v has another dtype than the cache.
+        ValueError
+            There is no such layer, a shape does not fit, or a row would have more tokens than
+            `max_length`; nothing is stored.
+        MemoryError
+            There is no room; nothing is stored.
+        """
+
+    @abstractmethod
+    def attend(
+        self,
+        layer: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+        window: Window = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        alibi_slopes: ArrayLike | None = None,
+        sinks: ArrayLike | None = None,
+        out: Array | None = None,
+        num_threads: int | None = None,
+    ) -> Array:
+        """Append new tokens, and let their queries attend causally to all tokens of their row.
+
+        Parameters
+        ----------
+        layer, k, v, counts, layout
+            As for `append`.
+        q : array of shape (B, Hq, S, D), the cache's dtype
+            Queries of the new tokens. Those of tokens beyond counts[b] give numbers without
+            meaning.
+        window, scale, softcap, alibi_slopes, sinks, out, num_threads
+            As for :func:`numattn.attention`. The window is the layer's own by default.
+
+        Returns
+        -------
+        array of shape (B, Hq, S, Dv) in the layout of q
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As for `append` and :func:`numattn.attention`; the layer is as it was.
+        """
+
+    @abstractmethod
+    def truncate(self, lengths: ArrayLike) -> None:
+        """Forget the tokens of each row from position lengths[b] on; int or int array (B,).
+
+        A row that is shorter stays as it is.
+        """
+
+    @abstractmethod
+    def fork(self, indices: ArrayLike) -> None:
+        """Make row i continue what was row indices[i]: for the beams of a search.
+
+        Parameters
+        ----------
+        indices : int array of shape (new B,)
+            Rows may be named several times, or not at all; then their tokens are forgotten. The
+            number of rows may change.
+
+        Raises
+        ------
+        ValueError
+            A row does not exist, or none is named.
+        MemoryError
+            There is no room for the copies; nothing is changed.
+        """
+
+    def _layer(self, layer: int) -> int:
+        index = bounded_integer("layer", layer)
+        if not 0 <= index < self.layers:
+            raise ValueError(f"layer must be in 0 … {self.layers - 1}, not {index}")
+        return index
+
+    def _new_tokens(self, k: Array, v: Array, layout: Layout) -> tuple[Array, Array]:
+        """Return k and v as (B, Hkv, S, D) and (B, Hkv, S, Dv), checked."""
+        if layout not in ("bhsd", "bshd"):
+            raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+        k, v = np.asarray(k), np.asarray(v)
+        for name, array, width in (("k", k, self.head_dim), ("v", v, self.value_dim)):
+            if array.dtype != self.dtype:
+                raise TypeError(
+                    f"{name} has dtype {array.dtype}, but the cache holds {self.dtype}: "
+                    f"cast it with .astype(cache.dtype)"
+                )
+            heads = 1 if layout == "bhsd" else 2
+            fits = array.ndim == 4 and array.shape[0] == self.batch
+            if not fits or array.shape[heads] != self.kv_heads or array.shape[3] != width:
+                wanted = f"({self.batch}, {self.kv_heads}, S, {width})"
+                if layout == "bshd":
+                    wanted = f"({self.batch}, S, {self.kv_heads}, {width})"
+                raise ValueError(
+                    f"{name} must have shape {wanted} in this cache, not {array.shape}"
+                )
+        if layout == "bshd":
+            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        if k.shape[2] != v.shape[2]:
+            raise ValueError(f"k and v must hold as many tokens, not {k.shape[2]}, {v.shape[2]}")
+        return k, v
+
+    def _counts(self, counts: ArrayLike | None, most: int | None) -> Int64Array:
+        """Return new tokens per row, (B,); `most` is the S that they cannot exceed."""
+        if counts is None:
+            return np.full(self.batch, most or 0, dtype=np.int64)
+        given = self._per_row("counts", counts)
+        if given.min() < 0 or (most is not None and given.max() > most):
+            limit = "0 or more" if most is None else f"in 0 … {most}"
+            raise ValueError(f"counts must be {limit}, not {given.tolist()}")
+        return given
+
+    def _check_lengths(self, lengths: Int64Array) -> None:
+        """Raise ValueError if rows (B,) were to have more tokens than `max_length`."""
+        if self.max_length is not None and lengths.max() > self.max_length:
+            row = int(lengths.argmax())
+            raise ValueError(
+                f"the cache holds at most {self.max_length} tokens a row (max_length), "
+                f"and row {row} would have {lengths[row]}"
+            )
+
+    def _limits(self, lengths: ArrayLike) -> Int64Array:
+        """Return the argument of `truncate` as (B,)."""
+        limits = self._per_row("lengths", lengths)
+        if limits.min() < 0:
+            raise ValueError(f"lengths must be 0 or more, not {limits.tolist()}")
+        return limits
+
+    def _per_row(self, name: str, value: ArrayLike) -> Int64Array:
+        """Return one number, or one for each row, as (B,)."""
+        if isinstance(value, np.ndarray) and value.dtype == np.int64:
+            if value.shape == (self.batch,):  # the usual case, told quickly
+                return value
+        given = integer_array(name, value, scalar=True)
+        if np.ndim(value) == 1 and given.shape != (self.batch,):
+            raise ValueError(f"{name} must have shape ({self.batch},), not {given.shape}")
+        return np.broadcast_to(given, (self.batch,))
+
+    def _rows(self, name: str, rows: ArrayLike) -> Int64Array:
+        """Return indices of rows, one or more, all of which exist."""
+        indices = integer_array(name, rows, scalar=False)
+        if indices.size == 0:
+            raise ValueError(f"{name} must name at least one row")
+        if indices.min() < 0 or indices.max() >= self.batch:
+            raise ValueError(f"{name} must be in 0 … {self.batch - 1}, not {indices.tolist()}")
+        return indices
+
+
+def positive(name: str, value: Any) -> int:
+    """Return an integer of 1 or more."""
+    number = bounded_integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be 1 or more, not {number}")
+    return number
+
+
+def storage_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Return one of the dtypes that attention reads."""
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        try:
+            import ml_dtypes  # NumPy itself knows the name only once this is imported
+        except ImportError:
+            raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
+    try:
+        given = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}") from None
+    if given.name not in DTYPES or not given.isnative:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {given}")
+    return given
+
+
+def left_of(window: Window) -> int | None:
+    """Return how many keys before its own position a query sees; None for all."""
+    left = window_sides(window)[0]
+    return None if left < 0 else left

@@ -1,0 +1,248 @@
+"""`KVCache`: the tokens of each row side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from numattn._arguments import Window, bounded_integer
+from numattn.attention import Layout, attention
+
+from .base import Array, Cache, Int64Array, left_of
+from .store import Store
+
+
+class Cached(NamedTuple):
+    """The tokens of one layer as attention reads them: ``k, v, q_offset, kv_lens``."""
+
+    k: Array
+    """(B, Hkv, n, D), a view of the cache; overwritten by what is appended later."""
+    v: Array
+    """(B, Hkv, n, Dv), likewise."""
+    q_offset: Int64Array
+    """(B,): where the first new token of each row stands among the keys of k."""
+    kv_lens: Int64Array
+    """(B,): how many keys of k each row has."""
+
+
+class KVCache(Cache):
+    """Keys and values of all layers, each row of a layer in one piece of memory.
+
+    The memory grows to at least twice its size when it is full, so that n tokens cost O(n) copies.
+    With a window, keys that no later query sees are dropped: then key 0 of the views is not
+    position 0 any more, and `q_offset` and `kv_lens` count from the first key that is left.
+
+    Parameters
+    ----------
+    layers, batch, kv_heads, head_dim : int
+        Sizes; Hkv = kv_heads and D = head_dim.
+    value_dim : int, optional
+        Dv; D by default.
+    dtype : float32, float16 or bfloat16
+        Of keys and values, which are stored as they come.
+    capacity : int
+        Tokens a row for which memory is taken at the first append. More are possible.
+    max_length : int, optional
+        The most tokens that a row may have, evicted ones included.
+    window : int or None, or a sequence of these for the layers
+        How many keys before its own position a query sees: `left` of attention's window. None
+        keeps all. A sliding window of W tokens, the query's own included, is ``window=W - 1``.
+
+    Attributes
+    ----------
+    windows : tuple of int or None
+        The window of each layer.
+
+    Raises
+    ------
+    ValueError
+        A size is not positive, or the dtype is another one.
+
+    Notes
+    -----
+    Arguments, results and errors of the methods are those of `numattn.cache.Cache`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numattn as na
+    >>> cache = na.KVCache(layers=1, batch=2, kv_heads=2, head_dim=16)
+    >>> prompt = np.ones((2, 2, 5, 16), np.float32)
+    >>> k, v, q_offset, kv_lens = cache.append(0, prompt, prompt, counts=[5, 3])
+    >>> k.shape, q_offset, kv_lens
+    ((2, 2, 5, 16), array([0, 0]), array([5, 3]))
+    >>> q = token = np.ones((2, 2, 1, 16), np.float32)
+    >>> k, v, q_offset, kv_lens = cache.append(0, token, token)
+    >>> na.attention(q, k, v, is_causal=True, q_offset=q_offset, kv_lens=kv_lens).shape
+    (2, 2, 1, 16)
+    >>> cache.lengths
+    array([6, 4])
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        head_dim: int,
+        *,
+        value_dim: int | None = None,
+        dtype: DTypeLike = np.float32,
+        capacity: int = 0,
+        max_length: int | None = None,
+        window: int | None | Sequence[int | None] = None,
+    ) -> None:
+        super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
+        first_capacity = bounded_integer("capacity", capacity)
+        if first_capacity < 0:
+            raise ValueError(f"capacity must be 0 or more, not {first_capacity}")
+        if self.max_length is not None:
+            first_capacity = min(first_capacity, self.max_length)
+        self.windows = windows_of(window, self.layers)
+        sizes = (self.batch, self.kv_heads, self.head_dim, self.value_dim)
+        self._stores = [
+            Store(*sizes, self.dtype, first_capacity, self.max_length, each)
+            for each in self.windows
+        ]
+
+    def __repr__(self) -> str:
+        return (
+            f"KVCache(layers={self.layers}, batch={self.batch}, kv_heads={self.kv_heads}, "
+            f"head_dim={self.head_dim}, dtype={self.dtype}, lengths={self.lengths.tolist()})"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory that keys and values take, used or not."""
+        return sum(store.k.nbytes + store.v.nbytes for store in self._stores)
+
+    def reserve(self, counts: ArrayLike) -> None:
+        new = self._counts(counts, None)
+        self._check_lengths((self._lengths + new).max(axis=0))
+        for store, lengths in zip(self._stores, self._lengths, strict=True):
+            store.make_room(lengths, new)
+
+    def append(
+        self,
+        layer: int,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+    ) -> Cached:
+        index = self._layer(layer)
+        k, v = self._new_tokens(k, v, layout)
+        new = self._counts(counts, k.shape[2])
+        store, lengths = self._stores[index], self._lengths[index]
+        self._check_lengths(lengths + new)
+        store.make_room(lengths, new)
+        q_offset = lengths - store.first
+        store.write(q_offset, k, v, new)
+        lengths += new
+        kv_lens = q_offset + new
+        end = int(kv_lens.max())
+        k, v = store.k[:, :, :end], store.v[:, :, :end]
+        if layout == "bshd":
+            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+        return Cached(k, v, q_offset, kv_lens)
+
+    def attend(
+        self,
+        layer: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+        window: Window = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        alibi_slopes: ArrayLike | None = None,
+        sinks: ArrayLike | None = None,
+        out: Array | None = None,
+        num_threads: int | None = None,
+    ) -> Array:
+        index = self._layer(layer)
+        window = self._window(index, window)
+        before = self._lengths[index].copy()
+        cached = self.append(index, k, v, counts=counts, layout=layout)
+        try:
+            return attention(
+                q, cached.k, cached.v,
+                is_causal=True, q_offset=cached.q_offset, kv_lens=cached.kv_lens, window=window,
+                scale=scale, softcap=softcap, alibi_slopes=alibi_slopes, sinks=sinks,
+                layout=layout, out=out, num_threads=num_threads,
+            )  # fmt: skip
+        except BaseException:
+            self._lengths[index] = before
+            raise
+
+    def truncate(self, lengths: ArrayLike) -> None:
+        """Forget the tokens of each row from position lengths[b] on; int or int array (B,).
+
+        A row that is shorter stays as it is.
+
+        Raises
+        ------
+        ValueError
+            A length is negative, or a window has dropped keys that the next query would see;
+            nothing is changed.
+        """
+        limits = self._limits(lengths)
+        for layer, store in enumerate(self._stores):
+            row = store.first_row_in_want(self._lengths[layer], limits)
+            if row is not None:
+                raise ValueError(
+                    f"row {row} cannot be cut to {limits[row]} tokens: the window of "
+                    f"{store.window} has dropped the first {store.first[row]} from layer {layer}"
+                )
+        np.minimum(self._lengths, limits, out=self._lengths)
+        for store in self._stores:
+            np.minimum(store.first, limits, out=store.first)
+
+    def fork(self, indices: ArrayLike) -> None:
+        """Make row i continue what was row indices[i]: for the beams of a search.
+
+        All rows are copied, and until that is done there is memory for both.
+
+        Raises
+        ------
+        ValueError
+            A row does not exist, or none is named.
+        MemoryError
+            There is no room for the copies; nothing is changed.
+        """
+        rows = self._rows("indices", indices)
+        self._stores = [
+            store.of_rows(rows, lengths)
+            for store, lengths in zip(self._stores, self._lengths, strict=True)
+        ]
+        self._lengths = self._lengths[:, rows]
+
+    def _window(self, layer: int, window: Window) -> tuple[int | None, int | None]:
+        """Return the window that attention is to use: the one given, or the layer's own."""
+        kept, left = self.windows[layer], left_of(window)
+        if window is None or kept is None:
+            return (kept if window is None else left, None)
+        if left is None or left > kept:
+            raise ValueError(
+                f"window must reach back {kept} keys at most, which layer {layer} of the cache "
+                f"keeps, not {window!r}"
+            )
+        return (left, None)
+
+
+def windows_of(window: int | None | Sequence[int | None], layers: int) -> tuple[int | None, ...]:
+    """Return the window of each layer."""
+    each = tuple(window) if isinstance(window, Sequence) else (window,) * layers
+    if len(each) != layers:
+        raise ValueError(f"window must have one entry for each of {layers} layers, not {len(each)}")
+    for left in each:
+        if left is not None and bounded_integer("window", left) < 0:
+            raise ValueError(f"window must be 0 or more, or None, not {left}")
+    return each

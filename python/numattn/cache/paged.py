@@ -1,0 +1,293 @@
+"""`PagedKVCache`: tokens in pages of one pool, shared between rows until one of them writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from numattn._arguments import Window
+from numattn.attention import Layout
+
+from .base import Array, Cache, Int64Array, positive
+from .gather import attention_over_pages
+from .pages import PageAllocator
+
+
+class CachedPages(NamedTuple):
+    """The tokens of one layer: ``k_pages, v_pages, block_table, q_offset, kv_lens``."""
+
+    k_pages: Array
+    """(P, page, Hkv, D): the pool's pages of this layer, a view."""
+    v_pages: Array
+    """(P, page, Hkv, Dv), likewise."""
+    block_table: NDArray[np.int32]
+    """(B, n): token t of row b is in slot t % page of page block_table[b, t // page]."""
+    q_offset: Int64Array
+    """(B,): the position of the first new token of each row."""
+    kv_lens: Int64Array
+    """(B,): how many tokens each row has."""
+
+
+class PagedKVCache(Cache):
+    """Keys and values of all layers in pages of a fixed number of tokens, taken from one pool.
+
+    A page holds the same tokens in every layer. Rows made by `fork` share their pages; the row that
+    first writes into a shared page gets a copy of its own. All memory is taken at construction.
+
+    Parameters
+    ----------
+    layers, batch, kv_heads, head_dim : int
+        Sizes; Hkv = kv_heads and D = head_dim. `fork` may change the number of rows.
+    pages : int
+        P, pages in the pool.
+    page_size : int
+        Tokens in a page.
+    value_dim : int, optional
+        Dv; D by default.
+    dtype : float32, float16 or bfloat16
+        Of keys and values, which are stored as they come.
+    max_length : int, optional
+        The most tokens that a row may have.
+
+    Attributes
+    ----------
+    page_size : int
+    k_pages, v_pages : arrays of shape (layers, P, page, Hkv, D) and (layers, P, page, Hkv, Dv)
+
+    Raises
+    ------
+    ValueError
+        A size is not positive, or the dtype is another one.
+    MemoryError
+        There is no memory for the pool.
+
+    Notes
+    -----
+    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention"
+    (2023). Arguments, results and errors of the methods are those of `numattn.cache.Cache`; where
+    pages run out, the MemoryError says how many are needed, and nothing is changed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numattn as na
+    >>> cache = na.PagedKVCache(1, batch=1, kv_heads=2, head_dim=16, pages=8, page_size=4)
+    >>> prompt = np.ones((1, 2, 6, 16), np.float32)
+    >>> cache.append(0, prompt, prompt).block_table
+    array([[0, 1]], dtype=int32)
+    >>> cache.fork([0, 0])  # two continuations of one prompt
+    >>> cache.free_pages
+    6
+    >>> token = np.ones((2, 2, 1, 16), np.float32)
+    >>> cache.append(0, token, token).block_table  # one of them has its own second page now
+    array([[0, 2],
+           [0, 1]], dtype=int32)
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        batch: int,
+        kv_heads: int,
+        head_dim: int,
+        *,
+        pages: int,
+        page_size: int = 16,
+        value_dim: int | None = None,
+        dtype: DTypeLike = np.float32,
+        max_length: int | None = None,
+    ) -> None:
+        super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
+        self.page_size = positive("page_size", page_size)
+        self._allocator = PageAllocator(positive("pages", pages))
+        shape = (self.layers, self._allocator.pages, self.page_size, self.kv_heads)
+        self.k_pages: Array = np.empty((*shape, self.head_dim), dtype=self.dtype)
+        self.v_pages: Array = np.empty((*shape, self.value_dim), dtype=self.dtype)
+        self._tables: list[list[int]] = [[] for _ in range(self.batch)]
+
+    def __repr__(self) -> str:
+        return (
+            f"PagedKVCache(layers={self.layers}, batch={self.batch}, kv_heads={self.kv_heads}, "
+            f"head_dim={self.head_dim}, dtype={self.dtype}, lengths={self.lengths.tolist()}, "
+            f"{self.free_pages} of {self._allocator.pages} pages of {self.page_size} tokens free)"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory that the pool takes."""
+        return self.k_pages.nbytes + self.v_pages.nbytes
+
+    @property
+    def free_pages(self) -> int:
+        """Return how many pages no row names."""
+        return self._allocator.free
+
+    def block_table(self, rows: ArrayLike | None = None) -> NDArray[np.int32]:
+        """Return the pages of some rows, or of all: (R, n), filled up with 0.
+
+        n is what the longest row needs. Entries beyond a row's own pages name tokens that lie
+        beyond its `kv_lens`, and are never read.
+        """
+        chosen = range(self.batch) if rows is None else self._rows("rows", rows).tolist()
+        tables = [self._tables[row] for row in chosen]
+        result = np.zeros((len(tables), max(map(len, tables), default=0)), dtype=np.int32)
+        for row, table in enumerate(tables):
+            result[row, : len(table)] = table
+        return result
+
+    def reserve(self, counts: ArrayLike) -> None:
+        new = self._counts(counts, None)
+        ends = (self._lengths + new).max(axis=0)
+        self._check_lengths(ends)
+        self._make_room(np.where(new > 0, self.lengths, ends), ends)
+
+    def append(
+        self,
+        layer: int,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+    ) -> CachedPages:
+        index = self._layer(layer)
+        k, v = self._new_tokens(k, v, layout)
+        new = self._counts(counts, k.shape[2])
+        q_offset = self._lengths[index].copy()
+        kv_lens = q_offset + new
+        self._check_lengths(kv_lens)
+        self._make_room(q_offset, kv_lens)
+        k_pages, v_pages = self.k_pages[index], self.v_pages[index]
+        table = self.block_table()
+        self._write(k_pages, k, table, q_offset, new)
+        self._write(v_pages, v, table, q_offset, new)
+        self._lengths[index] = kv_lens
+        return CachedPages(k_pages, v_pages, table, q_offset, kv_lens)
+
+    def attend(
+        self,
+        layer: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+        window: Window = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        alibi_slopes: ArrayLike | None = None,
+        sinks: ArrayLike | None = None,
+        out: Array | None = None,
+        num_threads: int | None = None,
+    ) -> Array:
+        index = self._layer(layer)
+        before = self._lengths[index].copy()
+        k_pages, v_pages, table, q_offset, kv_lens = self.append(
+            index, k, v, counts=counts, layout=layout
+        )
+        try:
+            return attention_over_pages(
+                q, k_pages, v_pages, table, kv_lens,
+                is_causal=True, q_offset=q_offset, window=window, scale=scale, softcap=softcap,
+                alibi_slopes=alibi_slopes, sinks=sinks, layout=layout, out=out,
+                num_threads=num_threads,
+            )  # fmt: skip
+        except BaseException:
+            self._lengths[index] = before
+            self._release_unused()
+            raise
+
+    def truncate(self, lengths: ArrayLike) -> None:
+        """Forget the tokens of each row from position lengths[b] on; int or int array (B,).
+
+        A row that is shorter stays as it is. Pages that no row names any more are free.
+        """
+        np.minimum(self._lengths, self._limits(lengths), out=self._lengths)
+        self._release_unused()
+
+    def _release_unused(self) -> None:
+        """Give back the pages beyond the last token of each row."""
+        for table, length in zip(self._tables, self._lengths.max(axis=0).tolist(), strict=True):
+            needed = self._pages_of(length)
+            self._allocator.release(table[needed:])
+            del table[needed:]
+
+    def free(self, rows: ArrayLike) -> None:
+        """Forget all tokens of some rows, which stay as empty rows."""
+        limits = self._lengths.max(axis=0)
+        limits[self._rows("rows", rows)] = 0
+        self.truncate(limits)
+
+    def fork(self, indices: ArrayLike) -> None:
+        """Make row i continue what was row indices[i]: for beams, and for prompts in common.
+
+        No token is copied: rows that continue the same one share its pages.
+
+        Raises
+        ------
+        ValueError
+            A row does not exist, or none is named.
+        """
+        rows = self._rows("indices", indices)
+        former = self._tables
+        self._tables = [list(former[row]) for row in rows.tolist()]
+        for table in self._tables:
+            self._allocator.share(table)
+        for table in former:
+            self._allocator.release(table)
+        self._lengths = self._lengths[:, rows]
+
+    def _pages_of(self, length: int) -> int:
+        """Return how many pages that many tokens take."""
+        return -(-length // self.page_size)
+
+    def _make_room(self, starts: Int64Array, ends: Int64Array) -> None:
+        """Give each row b pages of its own for the slots starts[b] … ends[b] − 1.
+
+        Pages that several rows name are copied for all of them but the last. First all pages are
+        taken that are needed for that; if there are too few, nothing has been changed.
+        """
+        claims: Counter[int] = Counter()  # how many rows gave up a page in what follows
+        copies: list[tuple[int, int]] = []  # (row, index in its table)
+        additions = 0
+        for row, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            table = self._tables[row]
+            additions += max(self._pages_of(end) - len(table), 0)
+            first = start // self.page_size if end > start else len(table)
+            for index in range(first, min(self._pages_of(end), len(table))):
+                page = table[index]
+                if self._allocator.references(page) - claims[page] > 1:
+                    claims[page] += 1
+                    copies.append((row, index))
+        if not additions and not copies:
+            return
+        fresh = self._allocator.take(additions + len(copies))
+        for row, index in copies:
+            old, new = self._tables[row][index], fresh.pop(0)
+            self.k_pages[:, new] = self.k_pages[:, old]
+            self.v_pages[:, new] = self.v_pages[:, old]
+            self._tables[row][index] = new
+            self._allocator.release([old])
+        for table, end in zip(self._tables, ends.tolist(), strict=True):
+            count = max(self._pages_of(end) - len(table), 0)
+            table += fresh[:count]
+            del fresh[:count]
+
+    def _write(
+        self,
+        pages: Array,
+        tokens: Array,
+        table: NDArray[np.int32],
+        start: Int64Array,
+        new: Int64Array,
+    ) -> None:
+        """Put the first new[b] of tokens (B, H, S, ...) of row b into its slots from start[b]."""
+        real = np.arange(tokens.shape[2]) < new[:, np.newaxis]
+        row, token = np.nonzero(real)
+        position = start[row] + token
+        page = table[row, position // self.page_size]
+        pages[page, position % self.page_size] = tokens[row, :, token]

@@ -1,0 +1,107 @@
+"""Decoders of Llama's family on numattn's public API: Llama, Mistral, Qwen-2 and Gemma-2.
+
+    x = embedding[token] (· sqrt(E) in Gemma-2)
+    for each layer: x = layer(x)                            llama_layer.py
+    logits = norm(x)·Wᵀ (capped in Gemma-2)
+
+(Touvron et al., LLaMA, 2023; Jiang et al., Mistral 7B, 2023; Yang et al., Qwen2, 2024; Gemma Team,
+Gemma 2, 2024.)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from numattn import Linear
+
+from .bert_layer import Float32Array, Int64Array
+from .checkpoint import Checkpoint
+from .decoder import Decoder, embed
+from .llama_config import LlamaConfig
+from .llama_layer import LlamaLayer, Norm
+from .step import Step
+
+
+class Llama(Decoder):
+    """A decoder of Llama's family, made by `Llama.from_folder`.
+
+    Attributes
+    ----------
+    config : LlamaConfig
+        Sizes and choices.
+
+    Examples
+    --------
+    >>> from numattn.models import Llama
+    >>> model = Llama.from_folder(folder, dtype="bfloat16")  # doctest: +SKIP
+    >>> cache = model.new_cache(batch=1)  # doctest: +SKIP
+    >>> logits = model([[1, 5, 7]], cache=cache)  # doctest: +SKIP
+    >>> logits = model([[9]], cache=cache)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, config: LlamaConfig, checkpoint: Checkpoint, dtype: DTypeLike | None = None
+    ) -> None:
+        super().__init__(config, dtype)
+        self.config = config
+        shape = (config.vocab_size, config.hidden_size)
+        table = checkpoint.take("embed_tokens.weight", shape)
+        self._embedding = table.astype(self.dtype, copy=False)
+        self._layers = [
+            LlamaLayer(checkpoint, number, config, self.dtype)
+            for number in range(config.num_layers)
+        ]
+        self._norm = Norm(checkpoint, "norm", config)
+        head = table if config.tied else checkpoint.take("lm_head.weight", shape, from_root=True)
+        self._head = Linear(head, dtype=self.dtype)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
+        """Load a Hugging Face folder: config.json, and model.safetensors or its shards.
+
+        Parameters
+        ----------
+        folder : path
+            The folder.
+        dtype : {None, float32, bfloat16}
+            How weights are stored, and keys and values unless a cache is made otherwise: float32 by
+            default. Hidden states and sums are float32 in both.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder or one of the files is missing.
+        ImportError
+            If safetensors is not installed, or ml_dtypes for bfloat16.
+        ValueError
+            If a file is damaged, a tensor is missing or of another shape than the configuration
+            says, or the configuration or `dtype` asks for something that is not supported. The
+            message names it.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+        config = LlamaConfig.from_file(folder / "config.json")
+        with Checkpoint(folder / "model.safetensors", "embed_tokens.weight") as checkpoint:
+            return cls(config, checkpoint, dtype)
+
+    def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
+        x = embed(self._embedding, ids)
+        if self.config.gemma:
+            x *= np.float32(np.sqrt(self.config.hidden_size))
+        cos, sin = self.config.rotary.tables(step.positions)
+        for layer in self._layers:
+            x = layer(x, cos, sin, step)
+        return self._norm(x)
+
+    def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
+        logits = self._head(hidden, num_threads=num_threads)
+        cap = self.config.logit_softcap
+        if cap is not None:
+            logits /= cap
+            np.tanh(logits, out=logits)
+            logits *= cap
+        return logits

@@ -1,0 +1,69 @@
+"""Batches of sequences of several lengths, padded on the right or on the left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .bert_layer import Int64Array
+from .lengths import check_lengths
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Where the tokens of each row stand: counts[b] of them, from column start[b] on."""
+
+    counts: Int64Array
+    start: Int64Array
+
+    @classmethod
+    def of(
+        cls, shape: tuple[int, int], lengths: ArrayLike | None, attention_mask: ArrayLike | None
+    ) -> Padding:
+        """Return what lengths (B,), or a mask (B, S) of nonzeros for tokens, say of rows (B, S).
+
+        Raises
+        ------
+        TypeError
+            If lengths are not integers.
+        ValueError
+            If both are given, one does not fit the shape, or the tokens of a row stand neither at
+            its beginning nor at its end.
+        """
+        batch, size = shape
+        start = np.zeros(batch, dtype=np.int64)
+        if attention_mask is None:
+            counts = None if lengths is None else check_lengths(lengths, shape)
+            return cls(np.full(batch, size, dtype=np.int64) if counts is None else counts, start)
+        if lengths is not None:
+            raise ValueError("give lengths or attention_mask, not both")
+        real = np.asarray(attention_mask) != 0
+        if real.shape != shape:
+            raise ValueError(f"attention_mask {real.shape} must fit token_ids {shape}")
+        counts = np.asarray(real.sum(axis=1, dtype=np.int64))
+        column = np.arange(size)
+        on_the_right = real == (column < counts[:, np.newaxis])
+        on_the_left = real == (column >= size - counts[:, np.newaxis])
+        if not on_the_right.all():
+            if not (on_the_right.all(axis=1) | on_the_left.all(axis=1)).all():
+                raise ValueError("attention_mask must have all ones of a row together at one end")
+            start = np.where(on_the_right.all(axis=1), 0, size - counts)
+        return cls(counts, start)
+
+    def to_front(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return x (B, S, ...) with the tokens of each row first, and any others after them."""
+        return self._moved(x, self.start)
+
+    def to_place(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return x (B, S, ...), whose tokens are first, with each where it stood."""
+        return self._moved(x, -self.start)
+
+    def _moved(self, x: NDArray[Any], by: Int64Array) -> NDArray[Any]:
+        if not by.any():
+            return x
+        column = (np.arange(x.shape[1]) + by[:, np.newaxis]) % x.shape[1]
+        moved: NDArray[Any] = x[np.arange(x.shape[0])[:, np.newaxis], column]
+        return moved

@@ -1,0 +1,125 @@
+"""Which token comes next: the likeliest, or one drawn at random from the likely ones.
+
+Scores are logits / temperature. Of them top_k leaves the k likeliest, and top_p the fewest that
+make up p; the token is drawn by softmax of those that are left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from numattn._arguments import bounded_integer
+
+
+class Sampler:
+    """Draws tokens by their logits.
+
+    Parameters
+    ----------
+    temperature : float
+        Below 1 likely tokens are taken more often than the model says, above 1 less often. At 0 the
+        likeliest is taken, the lowest number of several equal ones.
+    top_k : int, optional
+        Draw from the k likeliest tokens.
+    top_p : float, optional
+        Draw from the likeliest tokens whose probabilities add up to p; the one that reaches p is
+        among them. After top_k. (Holtzman et al., "The Curious Case of Neural Text Degeneration",
+        2020.)
+    seed : int, optional
+        The same seed, logits and order of calls give the same tokens. Without it each sampler
+        differs.
+
+    Raises
+    ------
+    ValueError
+        A temperature below 0, a top_k below 1, or a top_p outside 0 … 1 (0 excluded).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logits = np.array([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+    >>> Sampler(temperature=0)(logits)
+    array([1, 0])
+    >>> sampler = Sampler(top_k=2, seed=1)
+    >>> set(np.concatenate([sampler(logits[:1]) for _ in range(50)]).tolist())
+    {1, 2}
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 or more, and finite, not {temperature}")
+        if top_k is not None and bounded_integer("top_k", top_k) < 1:
+            raise ValueError(f"top_k must be 1 or more, not {top_k}")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self._generator = np.random.default_rng(seed)
+
+    def __call__(self, logits: ArrayLike) -> NDArray[np.int64]:
+        """Return a token for each row of logits (B, V).
+
+        One random number is drawn for each row, whatever the logits are.
+
+        Raises
+        ------
+        ValueError
+            If logits are not (B, V) with V of 1 or more, or the largest of a row is not finite.
+        """
+        rows = np.asarray(logits)
+        if rows.ndim != 2 or rows.shape[1] == 0:
+            raise ValueError(f"logits must be (B, V) with V of 1 or more, not {rows.shape}")
+        if not np.isfinite(rows.max(axis=1)).all():  # a NaN is the maximum
+            raise ValueError("logits must not be NaN, +inf, or -inf throughout a row")
+        if self.temperature == 0:
+            return np.asarray(rows.argmax(axis=1), dtype=np.int64)
+        drawn = [self._draw(row, self._generator.random()) for row in rows]
+        return np.array(drawn, dtype=np.int64)
+
+    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
+        """Return with what probability each token of one row of logits (V,) is drawn."""
+        row = np.asarray(logits)
+        result = np.zeros(row.size)
+        if self.temperature == 0:
+            result[row.argmax()] = 1
+        else:
+            tokens, weights = self._candidates(row)
+            result[tokens] = weights
+        return result
+
+    def _draw(self, row: NDArray[np.floating], uniform: float) -> int:
+        """Return the token at which the distribution function of a row passes `uniform`."""
+        tokens, weights = self._candidates(row)
+        # Tokens of weight 0 are passed by; the clip is for a rounded sum that falls short of 1.
+        place = int(np.searchsorted(np.cumsum(weights), uniform, side="right"))
+        return int(tokens[min(place, np.flatnonzero(weights)[-1])])
+
+    def _candidates(
+        self, row: NDArray[np.floating]
+    ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return the tokens that may be drawn, and their probabilities, which add up to 1."""
+        tokens = np.arange(row.size)
+        if self.top_k is not None and self.top_k < row.size:
+            threshold = np.partition(row, row.size - self.top_k)[row.size - self.top_k]
+            tokens = tokens[row >= threshold]  # and more than k, where several equal the last
+        if self.top_k is not None or self.top_p is not None:
+            tokens = tokens[np.argsort(-row[tokens], kind="stable")][: self.top_k]
+        scores = (row[tokens].astype(np.float64) - float(row.max())) / self.temperature
+        weights = np.exp(scores)
+        weights /= weights.sum()
+        if self.top_p is not None:
+            count = 1 + int(np.searchsorted(np.cumsum(weights), self.top_p))
+            tokens, weights = tokens[:count], weights[:count] / weights[:count].sum()
+        return tokens, weights
+
+
+def greedy() -> Sampler:
+    """Return the sampler that takes the likeliest token."""
+    return Sampler(temperature=0)

@@ -1,0 +1,272 @@
+"""A Marian encoder–decoder on numattn's public API: text of one language to text of another.
+
+    source = embedding[word]·sqrt(E) + position      for each encoder layer: source = layer(source)
+    for each word of the translation:
+        x = embedding[the word before]·sqrt(E) + position      (0 before the first word)
+        for each decoder layer: x = layer(x, source)
+        the word is the one with the greatest x·embedding + bias
+
+Keys and values that the decoder reads of the source are computed once, before its first step.
+(Vaswani et al., 2017; Bogoychev et al., 2020, for models of this size.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from numattn import Linear
+
+from .bert_layer import Float32Array, Int64Array
+from .lengths import check_lengths
+from .marian_file import MarianFile
+from .seq2seq_config import Seq2SeqConfig
+from .seq2seq_layer import DecoderLayer, EncoderLayer, Source
+from .shortlist import Shortlist
+from .storage import storage_dtype
+from .tokens import check_text
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+END = 0  # </s> in Marian's vocabularies: it ends every sentence
+# A translation has at most this many times the words of its source, its end included.
+MOST_WORDS_PER_WORD = 2.5
+
+
+@dataclass
+class DecoderState:
+    """What goes from one step of the decoder to the next, for B sentences."""
+
+    sources: list[Source]
+    """For each layer."""
+    cells: list[Float32Array]
+    """(B, 1, E) of each layer's recurrent unit."""
+    position: int
+
+
+class Seq2Seq:
+    """An encoder–decoder of Marian's tiny family, made by `Seq2Seq.from_folder`.
+
+    Any number of threads may call one model at once.
+
+    Attributes
+    ----------
+    config : Seq2SeqConfig
+        Sizes.
+    tokenizer : tokenizers.Tokenizer
+        Text → words, which are pieces of written words.
+    shortlist : Shortlist or None
+        The words that a translation may consist of; without one, all of the vocabulary.
+
+    Examples
+    --------
+    >>> from numattn.models import Seq2Seq, installed_translator
+    >>> model = Seq2Seq.from_folder(installed_translator())  # doctest: +SKIP
+    >>> model.translate(["How are you today?"])  # doctest: +SKIP
+    ['Como você está hoje?']
+    """
+
+    def __init__(
+        self,
+        config: Seq2SeqConfig,
+        file: MarianFile,
+        tokenizer: Tokenizer,
+        shortlist: Shortlist | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
+        stored = storage_dtype(dtype)
+        self.config, self.tokenizer, self.shortlist = config, tokenizer, shortlist
+        self._embedding = file.take("Wemb", (config.vocab_size, config.hidden_size))
+        self._bias = file.take("decoder_ff_logit_out_b", (1, config.vocab_size))[0]
+        self._encoder = [
+            EncoderLayer(file, number + 1, config, stored)
+            for number in range(config.encoder_layers)
+        ]
+        self._decoder = [
+            DecoderLayer(file, number + 1, config, stored)
+            for number in range(config.decoder_layers)
+        ]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Seq2Seq:
+        """Load a folder of a model (*.intgemm.alphas.bin), its tokenizer.json and its lex.*.bin.
+
+        Weights in 8 bits become float32, or bfloat16 if `dtype` says so. Without a lex.*.bin, every
+        word of the vocabulary is possible in a translation.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder, the model or the tokenizer is missing.
+        ImportError
+            If tokenizers is not installed.
+        ValueError
+            If a file is damaged or cut short, a tensor is missing or of another shape, or the model
+            asks for something that is not supported. The message names it.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+        path = only_file(folder, "*.intgemm.alphas.bin")
+        if path is None:
+            raise FileNotFoundError(f"no *.intgemm.alphas.bin in {folder}")
+        file = MarianFile(path)
+        config = Seq2SeqConfig.from_text(file.text("special:model.yml"), str(path))
+        tokenizer = read_marian_tokenizer(folder, config.vocab_size)
+        lists = only_file(folder, "lex.*.bin")
+        shortlist = None if lists is None else Shortlist(lists, config.vocab_size)
+        return cls(config, file, tokenizer, shortlist, dtype)
+
+    def encode(
+        self, token_ids: ArrayLike, lengths: ArrayLike, *, num_threads: int | None = None
+    ) -> DecoderState:
+        """Return where the decoder begins for sentences (B, S), of lengths[b] tokens each.
+
+        Raises
+        ------
+        TypeError
+            If ids or lengths are not integers.
+        ValueError
+            If shapes do not fit, or an id or a length is out of range.
+        """
+        ids = np.asarray(token_ids)
+        if ids.ndim != 2 or ids.shape[1] == 0:
+            raise ValueError(f"token_ids must be (B, S) with S of 1 or more, not {ids.shape}")
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"token_ids must be integers, not {ids.dtype}")
+        limit = self.config.vocab_size
+        if ids.size and not (0 <= ids.min() and ids.max() < limit):
+            raise ValueError(f"token_ids must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
+        counts = check_lengths(lengths, ids.shape)
+        if counts is None:
+            counts = np.full(ids.shape[0], ids.shape[1], dtype=np.int64)
+        x = self._embed(self._embedding[ids], 0)
+        for layer in self._encoder:
+            x = layer(x, counts, num_threads)
+        return DecoderState(
+            [layer.cross.source(x, counts, num_threads) for layer in self._decoder],
+            [np.zeros((ids.shape[0], 1, x.shape[2]), np.float32) for _ in self._decoder],
+            0,
+        )
+
+    def step(
+        self, previous: Int64Array | None, state: DecoderState, *, num_threads: int | None = None
+    ) -> Float32Array:
+        """Return the decoder's output (B, E) after the words (B,), None before the first one.
+
+        The state goes one step on.
+        """
+        batch = state.cells[0].shape[0]
+        x = np.zeros((batch, 1, self.config.hidden_size), np.float32)
+        if previous is not None:
+            x[:, 0] = self._embedding[previous]
+        x = self._embed(x, state.position)
+        state.position += 1
+        for layer, cell, source in zip(self._decoder, state.cells, state.sources, strict=True):
+            x = layer(x, cell, source, num_threads)
+        return x[:, 0]
+
+    def translate_tokens(
+        self, sentences: Sequence[Sequence[int]], *, num_threads: int | None = None
+    ) -> list[list[int]]:
+        """Return the likeliest word after word for each sentence; both end with `</s>`, 0.
+
+        A translation that has grown to 2.5 times the length of its source ends without it.
+        """
+        lengths = np.array([len(sentence) for sentence in sentences], dtype=np.int64)
+        texts: list[list[int]] = [[] for _ in sentences]
+        if not texts:
+            return texts
+        ids = np.full((lengths.size, int(lengths.max())), END, dtype=np.int64)
+        for row, sentence in enumerate(sentences):
+            ids[row, : len(sentence)] = sentence
+        state = self.encode(ids, lengths, num_threads=num_threads)
+        words = np.arange(self.config.vocab_size)
+        if self.shortlist is not None:
+            words = self.shortlist.words_for(np.concatenate(sentences).astype(np.int64))
+        output = Linear(self._embedding[words], self._bias[words])
+        limits = np.ceil(MOST_WORDS_PER_WORD * lengths)
+        active, previous = np.ones(lengths.size, dtype=bool), None
+        while active.any():
+            hidden = self.step(previous, state, num_threads=num_threads)
+            previous = words[output(hidden, num_threads=num_threads).argmax(axis=1)]
+            for row in np.flatnonzero(active).tolist():
+                texts[row].append(int(previous[row]))
+                active[row] = previous[row] != END and len(texts[row]) < limits[row]
+        return texts
+
+    def translate(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[str]:
+        """Return the translation of each text, a sentence or a few.
+
+        Raises
+        ------
+        TypeError
+            If texts is a string, or holds something else than strings.
+        ValueError
+            If a text holds a lone surrogate.
+        """
+        if isinstance(texts, str):
+            raise TypeError("texts must be a sequence of strings; put a single one into a list")
+        for text in texts:
+            check_text(text)
+        results = []
+        for text in texts:
+            ids = [*self.tokenizer.encode(text).ids, END]
+            # One at a time: a sentence is translated with the words of its own shortlist.
+            words = self.translate_tokens([ids], num_threads=num_threads)[0]
+            results.append(str(self.tokenizer.decode([word for word in words if word != END])))
+        return results
+
+    def _embed(self, x: Float32Array, position: int) -> Float32Array:
+        """Return word vectors (B, S, E) as the layers take them; the first is at `position`."""
+        x = x * np.float32(np.sqrt(self.config.hidden_size))
+        x += marian_positions(position, x.shape[1], x.shape[2])
+        return x
+
+
+def marian_positions(start: int, count: int, width: int) -> Float32Array:
+    """Return sines in the first half of the columns and cosines in the second, (count, width).
+
+    p[t, i] = sin(t / 10000^(i / (width/2 − 1))), p[t, width/2 + i] = cos of the same.
+    """
+    half = width // 2
+    angles = np.arange(start, start + count)[:, np.newaxis] * np.exp(
+        -np.log(10000.0) * np.arange(half) / max(half - 1, 1)
+    )
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def only_file(folder: Path, pattern: str) -> Path | None:
+    """Return the file of a folder that fits a pattern, or None; raise ValueError for several."""
+    files = sorted(folder.glob(pattern))
+    if len(files) > 1:
+        raise ValueError(f"{folder} has several files {pattern}")
+    return files[0] if files else None
+
+
+def read_marian_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+    """Return the tokenizer of a folder, which must know as many words as the model."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError(
+            "reading a model needs tokenizers: pip install 'numattn[models]'"
+        ) from None
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {folder}")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself, of no narrower class
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    if tokenizer.get_vocab_size() > vocab_size:
+        raise ValueError(
+            f"{path} has {tokenizer.get_vocab_size()} words, and the model {vocab_size}"
+        )
+    return tokenizer

@@ -1,0 +1,99 @@
+"""The config.json of a model's folder, read setting by setting, each checked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .checkpoint import read_json_object
+
+T = TypeVar("T")
+
+
+class Settings:
+    """The settings of a JSON file, or of an object in it.
+
+    A setting that is missing or null has the default given, and is an error without one.
+
+    Parameters
+    ----------
+    values : mapping of str
+        The settings.
+    path : Path
+        The file that they come from, for messages.
+    """
+
+    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
+        self._values = values
+        self.path = path
+
+    @classmethod
+    def from_file(cls, path: Path) -> Settings:
+        """Read a file.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it holds no JSON object.
+        """
+        return cls(read_json_object(path), path)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a setting as it is."""
+        value = self._values.get(name)
+        return default if value is None else value
+
+    def part(self, name: str) -> Settings:
+        """Return the object of that name, an empty one if there is none."""
+        value = self.get(name, {})
+        if not isinstance(value, dict):
+            raise ValueError(f"{self.path}: {name} must be an object, not {value!r}")
+        return Settings(value, self.path)
+
+    def size(self, name: str, default: int | None = None) -> int:
+        """Return a positive whole number."""
+        value = self._required(name, default)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{self.path}: {name} must be a positive whole number, not {value!r}")
+        return value
+
+    def optional_size(self, name: str) -> int | None:
+        """Return a positive whole number, or None if there is none."""
+        return None if self.get(name) is None else self.size(name)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """Return a positive number."""
+        value = self._required(name, default)
+        if type(value) not in (int, float) or not 0 < value < float("inf"):
+            raise ValueError(f"{self.path}: {name} must be a positive number, not {value!r}")
+        return float(value)
+
+    def optional_number(self, name: str) -> float | None:
+        """Return a positive number, or None if there is none."""
+        return None if self.get(name) is None else self.number(name)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return true or false."""
+        value = self.get(name, default)
+        if type(value) is not bool:
+            raise ValueError(f"{self.path}: {name} must be true or false, not {value!r}")
+        return value
+
+    def one_of(self, name: str, choices: Collection[T], default: T | None = None) -> T:
+        """Return one of the choices."""
+        value = self._required(name, default)
+        if value not in choices:
+            raise ValueError(
+                f"{self.path}: {name} {value!r} is not supported; supported: {[*choices]}"
+            )
+        chosen: T = value
+        return chosen
+
+    def _required(self, name: str, default: Any) -> Any:
+        value = self.get(name, default)
+        if value is None:
+            raise ValueError(f"{self.path} has no {name}")
+        return value

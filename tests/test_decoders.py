@@ -1,0 +1,312 @@
+"""numattn.models.gpt and llama by themselves: caches, batches, chunks, storage and generation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import numattn as na
+from numattn.cache import Cache
+from numattn.models import Gpt, Llama, Sampler
+from tiny_decoders import FAMILIES, VOCABULARY, load, random_ids, write_folder
+from tolerance import assert_same_bits
+
+GOLDEN = Path(__file__).parent / "data" / "decoders_golden.npz"
+# Of ‖logits‖: what two orders of the same float32 sums may differ by in these models. (A layer adds
+# and norms; each of 3 layers takes sums of 32 to 40 products, with 6e-8·√40 = 4e-7 in each.)
+SAME = 1e-5
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def folder(family: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp(family), family)
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, family: str) -> Gpt | Llama:
+    return load(folder, family)
+
+
+def assert_same(got: NDArray[Any], expected: NDArray[Any]) -> None:
+    assert got.shape == expected.shape
+    assert np.linalg.norm(got - expected) <= SAME * np.linalg.norm(expected)
+
+
+def caches(model: Gpt | Llama, batch: int) -> list[Cache]:
+    return [model.new_cache(batch), model.new_paged_cache(batch, pages=40, page_size=4)]
+
+
+def test_logits_agree_with_the_golden_ones(model: Gpt | Llama, family: str) -> None:
+    """Computed by transformers in float64; its own float32 logits have the error beside them."""
+    with np.load(GOLDEN) as golden:
+        ids, expected = golden["ids"], golden[f"{family}_logits"]
+        bound = 2 * float(golden[f"{family}_float32_error"])
+    whole = model(ids)
+    assert np.linalg.norm(whole - expected) <= bound
+    for cache in caches(model, ids.shape[0]):
+        parts = [model(ids[:, :20], cache=cache)]
+        parts += [model(ids[:, [column]], cache=cache) for column in range(20, ids.shape[1])]
+        assert np.linalg.norm(np.concatenate(parts, axis=1) - expected) <= bound
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_rows_of_a_padded_batch_are_as_they_are_alone(
+    model: Gpt | Llama, side: str, rng: np.random.Generator
+) -> None:
+    ids, lengths = random_ids(rng, 4, 9), np.array([9, 1, 0, 6])
+    mask = np.arange(9) < lengths[:, np.newaxis]
+    mask = mask[:, ::-1] if side == "left" else mask
+    for cache in [None, *caches(model, 4)]:
+        logits = model(ids, attention_mask=mask, cache=cache)
+        for row in np.flatnonzero(lengths):
+            assert_same(logits[row, mask[row]], model(ids[row : row + 1, mask[row]])[0])
+    if side == "right":
+        assert_same_bits(model(ids, lengths)[mask], model(ids, attention_mask=mask)[mask])
+        last = model(ids, lengths, only_last=True)
+        real = np.flatnonzero(lengths)
+        assert_same(last[real], model(ids)[real, lengths[real] - 1])
+
+
+def test_chunks_are_as_the_whole_and_the_same_chunks_the_same_bits(
+    model: Gpt | Llama, family: str, rng: np.random.Generator
+) -> None:
+    ids = random_ids(rng, 2, 23)
+    whole, seen = model(ids), []
+    for cache in [*caches(model, 2), *caches(model, 2)]:
+        parts = [model(ids[:, start : start + 6], cache=cache) for start in range(0, 23, 6)]
+        seen.append(np.concatenate(parts, axis=1))
+        assert_same(seen[-1], whole)
+    assert_same_bits(seen[0], seen[2])
+    assert_same_bits(seen[1], seen[3])
+
+
+def test_the_cache_of_a_window_stays_small(rng: np.random.Generator, tmp_path: Path) -> None:
+    model = load(write_folder(tmp_path, "mistral"), "mistral")
+    cache, whole = model.new_cache(1), random_ids(rng, 1, 60)
+    steps = [model(whole[:, [column]], cache=cache) for column in range(60)]
+    assert cache.windows == (4, 4, 4)
+    assert cache.nbytes == 3 * 2 * (2 * 8 * 12) * 4  # layers, k and v, heads · slots · width
+    assert_same(np.concatenate(steps, axis=1), model(whole))
+
+
+@pytest.mark.parametrize("cut", [3, 12])
+def test_a_cache_that_was_cut_goes_on_from_there(
+    model: Gpt | Llama, cut: int, rng: np.random.Generator
+) -> None:
+    ids, tail = random_ids(rng, 1, 12), random_ids(rng, 1, 4)
+    for cache in caches(model, 1):
+        model(ids, cache=cache)
+        try:
+            cache.truncate(cut)
+        except ValueError as error:
+            assert "window" in str(error) and cut == 3
+            continue
+        expected = model(np.concatenate([ids[:, :cut], tail], axis=1))[:, cut:]
+        assert_same(model(tail, cache=cache), expected)
+
+
+def test_beams_go_on_from_their_parents(model: Gpt | Llama, rng: np.random.Generator) -> None:
+    ids, tails = random_ids(rng, 2, 9), random_ids(rng, 3, 2)
+    parents = [1, 0, 1]
+    expected = model(np.concatenate([ids[parents], tails], axis=1))[:, 9:]
+    for cache in caches(model, 2):
+        model(ids, cache=cache)
+        cache.fork(parents)
+        assert_same(model(tails, cache=cache), expected)
+
+
+# --- bfloat16 -------------------------------------------------------------------------------------
+
+
+def test_weights_in_bfloat16(folder: Path, family: str, rng: np.random.Generator) -> None:
+    """Stored in half the memory; logits differ from those of rounded weights by inputs' rounding.
+
+    Each of the 12 products and 3 attentions rounds its inputs by 2^-9 of themselves on average,
+    independently of one another: √15·2^-9 = 0.8%, and softmax and norms magnify that somewhat.
+    """
+    ids = random_ids(rng, 2, 12)
+    single, half = load(folder, family), load(folder, family, dtype="bfloat16")
+    assert half.dtype == ml_dtypes.bfloat16
+    exact, rounded = single(ids), half(ids)
+    assert rounded.dtype == np.float32
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.1
+    cache = half.new_cache(2)
+    assert cache.dtype == ml_dtypes.bfloat16
+    parts = [half(ids[:, :5], cache=cache), half(ids[:, 5:], cache=cache)]
+    np.testing.assert_allclose(
+        np.concatenate(parts, axis=1), rounded, rtol=0, atol=0.05 * np.abs(rounded).max()
+    )
+    mixed = single.new_cache(2, dtype="bfloat16")
+    assert np.linalg.norm(single(ids, cache=mixed) - exact) < 0.1 * np.linalg.norm(exact)
+
+
+# --- generation -----------------------------------------------------------------------------------
+
+
+def test_generation_is_a_token_after_the_other(
+    model: Gpt | Llama, rng: np.random.Generator
+) -> None:
+    prompts = [random_ids(rng, size).tolist() for size in (7, 1, 4)]
+    expected = []
+    for prompt in prompts:
+        text = list(prompt)
+        for _ in range(12):
+            text.append(int(model([text])[0, -1].argmax()))
+        expected.append(text[len(prompt) :])
+    assert model.generate(prompts, 12) == expected
+    assert model.generate(prompts, 12, chunk=3) == expected
+    for cache in caches(model, 3):
+        assert model.generate(prompts, 12, cache=cache) == expected
+        assert cache.lengths.tolist() == [18, 12, 15]
+
+
+def test_generation_stops_row_by_row(model: Gpt | Llama, rng: np.random.Generator) -> None:
+    prompts = [random_ids(rng, 5).tolist() for _ in range(4)]
+    free = model.generate(prompts, 15)
+    stop = free[1][2]
+    expected = [text[: text.index(stop) + 1] if stop in text else text for text in free]
+    assert model.generate(prompts, 15, stop=stop) == expected
+    assert model.generate(prompts, 15, stop=[stop, VOCABULARY]) == expected
+
+
+def test_generation_with_a_seed(model: Gpt | Llama, rng: np.random.Generator) -> None:
+    prompts = [random_ids(rng, 5).tolist() for _ in range(2)]
+
+    def write(seed: int) -> list[list[int]]:
+        return model.generate(prompts, 20, sampler=Sampler(temperature=2, top_k=20, seed=seed))
+
+    assert write(1) == write(1) != write(2)
+
+
+def test_generation_of_nothing(model: Gpt | Llama) -> None:
+    assert model.generate([], 5) == []
+    assert model.generate([[1]], 0) == [[]]
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (([[0, 61]],), {}, ValueError, r"token_ids must be in 0 … 60, not 0 … 61"),
+        (([[-1, 3]],), {}, ValueError, r"token_ids must be in 0 … 60, not -1 … 3"),
+        (([1, 2],), {}, ValueError, r"token_ids must be \(B, S\), not \(2,\)"),
+        (([[1.0, 2.0]],), {}, TypeError, "token_ids must be integers, not float64"),
+        (([[1, 2]], [3]), {}, ValueError, r"lengths must be in 0 … 2, not \[3\]"),
+        (([[1, 2]], [1, 1]), {}, ValueError, r"lengths must be \(1,\), not \(2,\)"),
+        (([[1, 2, 3]],), {"attention_mask": [[0, 1, 0]]}, ValueError, "together at one end"),
+        (([[1, 2]],), {"attention_mask": [[1]]}, ValueError, r"attention_mask \(1, 1\) must fit"),
+        (([[1, 2]], [1]), {"attention_mask": [[1, 0]]}, ValueError, "not both"),
+        (([[1], [2]],), {}, ValueError, "the cache has 1 rows, and token_ids 2"),
+    ],
+)
+def test_bad_input_leaves_the_cache_alone(
+    model: Gpt | Llama,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    for cache in caches(model, 1):
+        model([[1, 2, 3]], cache=cache)
+        with pytest.raises(error, match=message):
+            model(*arguments, cache=cache, **options)
+        assert cache.lengths == [3]
+
+
+def test_a_failure_in_the_middle_leaves_the_cache_as_it_was(
+    model: Gpt | Llama, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = random_ids(rng, 1, 10)
+    expected = model(ids)[:, 6:]
+    for cache in caches(model, 1):
+        model(ids[:, :6], cache=cache)
+        with monkeypatch.context() as patch:
+            attend, calls = type(cache).attend, []
+
+            def failing(self: Cache, *args: Any, calls: list = calls, attend: Any = attend,
+                        **options: Any) -> Any:  # fmt: skip
+                calls.append(None)
+                if len(calls) == 2:
+                    raise KeyboardInterrupt
+                return attend(self, *args, **options)
+
+            patch.setattr(type(cache), "attend", failing)
+            with pytest.raises(KeyboardInterrupt):
+                model(ids[:, 6:], cache=cache)
+        assert cache.lengths == [6] and all(cache.layer_lengths(n) == [6] for n in range(3))
+        assert_same(model(ids[:, 6:], cache=cache), expected)
+
+
+def test_no_page_is_left(model: Gpt | Llama, rng: np.random.Generator) -> None:
+    cache = model.new_paged_cache(2, pages=5, page_size=4)
+    ids = random_ids(rng, 2, 9)
+    model(ids[:, :5], cache=cache)
+    with pytest.raises(MemoryError, match="out of pages: 2 more are needed, and 1 of 5 are free"):
+        model(ids[:, 5:], cache=cache)
+    assert cache.lengths.tolist() == [5, 5] and cache.free_pages == 1
+    assert_same(model(ids[:, 5:], [4, 3], cache=cache)[0], model(ids[:1])[0, 5:])
+
+
+def test_positions_beyond_a_learned_table(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = load(write_folder(tmp_path, "gpt2", {"n_positions": 96}), "gpt2")
+    ids = random_ids(rng, 2, 97)
+    with pytest.raises(ValueError, match="a row has 97 tokens; the model has positions for 96"):
+        model(ids)
+    assert model(ids, [96, 2]).shape == (2, 97, VOCABULARY)  # the last column is padding
+    cache = model.new_cache(2)
+    model(ids[:, :95], [95, 3], cache=cache)
+    with pytest.raises(ValueError, match="a row has 97 tokens; the model has positions for 96"):
+        model(ids[:, :2], cache=cache)
+    assert cache.lengths.tolist() == [95, 3]
+
+
+@pytest.mark.parametrize(
+    ("cache", "message"),
+    [
+        (na.KVCache(2, 1, 2, 8), "the cache has layers 2, and the model 3"),
+        (na.KVCache(3, 1, 4, 8), "the cache has kv_heads 4, and the model 2"),
+        (na.KVCache(3, 1, 2, 16), "the cache has head_dim 16, and the model 8"),
+        (na.KVCache(3, 1, 2, 8, value_dim=4), "the cache has value_dim 4, and the model 8"),
+        (na.KVCache(3, 1, 2, 8, window=[None, 4, 4]), "layer 1 of the cache keeps a window of 4"),
+    ],
+)
+def test_a_cache_of_another_model(tmp_path: Path, cache: Cache, message: str) -> None:
+    model = load(write_folder(tmp_path, "llama"), "llama")
+    with pytest.raises(ValueError, match=message):
+        model([[1]], cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "error", "message"),
+    [
+        ([[1], []], {}, ValueError, "prompt 1 is empty"),
+        ([[1], [2, 61]], {}, ValueError, "the tokens of prompt 1 must be in 0 … 60, not 2 … 61"),
+        ([[1], ["a"]], {}, TypeError, "prompt 1 must be a sequence of integers"),
+        ([[1]], {"max_new_tokens": -1}, ValueError, "max_new_tokens must be 0 or more, not -1"),
+        ([[1]], {"chunk": 0}, ValueError, "chunk must be 1 or more, not 0"),
+        ([[1]], {"cache": na.KVCache(3, 2, 2, 8)}, ValueError, "has 2 rows, and there are 1 prom"),
+    ],
+)
+def test_bad_prompts(
+    tmp_path: Path,
+    prompts: Any,
+    options: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    model = load(write_folder(tmp_path, "llama"), "llama")
+    with pytest.raises(error, match=message):
+        model.generate(prompts, **{"max_new_tokens": 3, **options})

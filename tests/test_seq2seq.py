@@ -1,0 +1,262 @@
+"""numattn.models.seq2seq on a tiny random model, against its formulas in float64."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from numattn.models import Seq2Seq
+from numattn.models.shortlist import Shortlist
+from tiny_marian import (
+    SETTINGS,
+    VOCABULARY,
+    Oracle,
+    file_bytes,
+    shortlist_bytes,
+    tensors,
+    write_folder,
+)
+
+MODEL = "model.tiny.intgemm.alphas.bin"
+# Of ‖outputs‖: float32 sums of 16 to 24 products in each of some 20 products and norms in a row.
+AGREEMENT = 1e-5
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Seq2Seq:
+    return Seq2Seq.from_folder(folder)
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Oracle:
+    return Oracle(tensors())
+
+
+def sentences(rng: np.random.Generator, sizes: list[int]) -> list[list[int]]:
+    return [[*rng.integers(1, VOCABULARY, size).tolist(), 0] for size in sizes]
+
+
+def test_steps_agree_with_the_formulas(
+    model: Seq2Seq, oracle: Oracle, rng: np.random.Generator
+) -> None:
+    """A ragged batch, each row against the sentence alone."""
+    sources, steps = sentences(rng, [6, 1, 9]), 7
+    target = rng.integers(1, VOCABULARY, (3, steps))
+    ids = np.zeros((3, 10), dtype=np.int64)
+    for row, source in enumerate(sources):
+        ids[row, : len(source)] = source
+    state = model.encode(ids, [len(source) for source in sources])
+    outputs = [model.step(None, state)]
+    outputs += [model.step(target[:, step], state) for step in range(steps)]
+    table, bias = oracle.given["Wemb"], oracle.given["decoder_ff_logit_out_b"]
+    for row, source in enumerate(sources):
+        expected = oracle.logits(source, target[row].tolist())
+        got = np.stack([output[row] for output in outputs]) @ table.T + bias
+        assert np.linalg.norm(got - expected) <= AGREEMENT * np.linalg.norm(expected)
+
+
+def test_translations_are_the_likeliest_words(
+    model: Seq2Seq, oracle: Oracle, rng: np.random.Generator
+) -> None:
+    sources = sentences(rng, [5, 1, 3, 0, 8, 2, 2, 6, 4])
+    expected = [oracle.translate(source) for source in sources]
+    assert {text[-1] == 0 for text in expected} == {True, False}  # ended, and grown too long
+    assert model.translate_tokens(sources) == expected
+    assert [model.translate_tokens([source])[0] for source in sources] == expected
+    assert model.translate_tokens([]) == []
+
+
+def test_keys_and_values_of_the_source_are_computed_once(
+    model: Seq2Seq, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[int, ...]] = []
+    for layer in model._decoder:
+        for part in ("key", "value"):
+            whole = getattr(layer.cross, part)
+
+            def counting(x: Any, whole: Any = whole, **options: Any) -> Any:
+                calls.append(x.shape)
+                return whole(x, **options)
+
+            monkeypatch.setattr(layer.cross, part, counting)
+    state = model.encode(sentences(rng, [8]), [9])
+    for word in (None, 5, 7):
+        model.step(None if word is None else np.array([word]), state)
+    assert state.position == 3
+    assert calls == [(1, 9, 16)] * 4
+
+
+def test_a_shortlist_leaves_its_words_only(
+    tmp_path: Path, oracle: Oracle, rng: np.random.Generator
+) -> None:
+    lists = [rng.integers(0, VOCABULARY, rng.integers(0, 4)).tolist() for _ in range(VOCABULARY)]
+    model = Seq2Seq.from_folder(write_folder(tmp_path, lists=lists))
+    assert model.shortlist is not None
+    for source in sentences(rng, [5, 2, 9]):
+        words = model.shortlist.words_for(np.array(source))
+        listed = {0, 1, 2, 3, *source, *(word for each in source for word in lists[each])}
+        assert listed <= set(words.tolist()) and words.size % 8 == 0
+        extra = sorted(set(words.tolist()) - listed)
+        assert extra == sorted(set(range(VOCABULARY)) - listed)[: len(extra)] and len(extra) < 8
+        assert model.translate_tokens([source])[0] == oracle.translate(source, words)
+
+
+def test_text_in_and_text_out(model: Seq2Seq, oracle: Oracle) -> None:
+    ids = model.tokenizer.encode("a cab").ids
+    words = oracle.translate([*ids, 0])
+    expected = model.tokenizer.decode([word for word in words if word != 0])
+    assert model.translate(["a cab", "a cab"]) == [expected, expected]
+    assert model.translate([]) == []
+
+
+def test_weights_in_bfloat16(folder: Path, model: Seq2Seq, rng: np.random.Generator) -> None:
+    """Each of some 20 products rounds its inputs by 2^-9 on average: √20·2^-9 = 0.9%."""
+    half = Seq2Seq.from_folder(folder, dtype="bfloat16")
+    ids = np.array(sentences(rng, [7]))
+    single, rounded = (each.step(None, each.encode(ids, [8])) for each in (model, half))
+    assert 1e-4 < np.linalg.norm(rounded - single) / np.linalg.norm(single) < 0.1
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ids", "lengths", "error", "message"),
+    [
+        ([[0, 40]], [2], ValueError, "token_ids must be in 0 … 39, not 0 … 40"),
+        ([[-1, 0]], [2], ValueError, "token_ids must be in 0 … 39, not -1 … 0"),
+        ([1, 2], [2], ValueError, r"token_ids must be \(B, S\) with S of 1 or more, not \(2,\)"),
+        ([[1.0]], [1], TypeError, "token_ids must be integers, not float64"),
+        ([[1, 2]], [3], ValueError, r"lengths must be in 0 … 2, not \[3\]"),
+        ([[1, 2]], [1, 1], ValueError, r"lengths must be \(1,\), not \(2,\)"),
+    ],
+)
+def test_bad_tokens(
+    model: Seq2Seq, ids: Any, lengths: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        model.encode(ids, lengths)
+
+
+def test_bad_texts(model: Seq2Seq) -> None:
+    with pytest.raises(TypeError, match="put a single one into a list"):
+        model.translate("a cab")
+    with pytest.raises(TypeError, match="texts must be strings, not int"):
+        model.translate([1])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="is not Unicode"):
+        model.translate(["a\udc80"])
+
+
+def test_every_tensor_must_be_there_and_have_its_shape(tmp_path: Path) -> None:
+    given = tensors()
+    for number, name in enumerate(given):
+        without = {key: x for key, x in given.items() if key != name}
+        with pytest.raises(ValueError, match=f"has no tensor {name}$"):
+            Seq2Seq.from_folder(write_folder(tmp_path / f"without{number}", without))
+        rows, columns = given[name].shape
+        wider = {**given, name: np.zeros((rows, columns + 1), given[name].dtype)}
+        with pytest.raises(ValueError, match=f"tensor {name} in .* has shape .* calls for"):
+            Seq2Seq.from_folder(write_folder(tmp_path / f"wider{number}", wider))
+
+
+def test_a_model_that_is_cut_short(tmp_path: Path) -> None:
+    path = write_folder(tmp_path) / MODEL
+    data = path.read_bytes()
+    sizes = [0, 8, 15, 100, *range(1000, len(data) - 256, 997), len(data) - 1]
+    for size in sizes:
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match="cut short|is no Marian model"):
+            Seq2Seq.from_folder(tmp_path)
+
+
+def test_a_model_with_any_one_byte_of_its_headers_changed(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """It is read, or refused as a ValueError; nothing else happens."""
+    path = write_folder(tmp_path) / MODEL
+    data = bytearray(path.read_bytes())
+    headers = 16 + 32 * struct.unpack_from("<2Q", data)[1]
+    outcomes = set()
+    for place in rng.integers(0, 2 * headers, 150):
+        kept, data[place] = data[place], int(rng.integers(256))
+        path.write_bytes(data)
+        try:
+            Seq2Seq.from_folder(tmp_path)
+            outcomes.add("read")
+        except ValueError:
+            outcomes.add("refused")
+        data[place] = kept
+    assert "refused" in outcomes
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dec-cell": "gru"}, "dec-cell 'gru' is not supported; supported: 'ssru'"),
+        ({"transformer-decoder-autoreg": "self-attention"}, "is not supported; supported: 'rnn'"),
+        ({"dim-emb": "many"}, "dim-emb must be a positive whole number, not 'many'"),
+        ({"enc-depth": "0"}, "enc-depth must be a positive whole number, not '0'"),
+        ({"transformer-heads": "3"}, "dim-emb 16 does not divide into 3 heads"),
+        ({"enc-depth": "3"}, "has no tensor encoder_l3_self_Wq"),
+        ({"dim-vocabs": "30"}, "tokenizer.json has 40 words, and the model 30"),
+    ],
+)
+def test_settings_that_are_refused(tmp_path: Path, settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Seq2Seq.from_folder(write_folder(tmp_path, settings=settings))
+
+
+def test_tensors_of_other_types(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    data = file_bytes(tensors(), SETTINGS)
+    changed = data.replace(struct.pack("<Q", 0x4101), struct.pack("<Q", 0x0202))
+    (folder / MODEL).write_bytes(changed)
+    with pytest.raises(ValueError, match="tensor Wemb in .* has type 0x202, "):
+        Seq2Seq.from_folder(folder)
+
+
+def test_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+        Seq2Seq.from_folder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"no \*.intgemm.alphas.bin in "):
+        Seq2Seq.from_folder(tmp_path)
+    write_folder(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="tokenizer.json is not a tokenizer"):
+        Seq2Seq.from_folder(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no tokenizer.json in "):
+        Seq2Seq.from_folder(tmp_path)
+    (tmp_path / "another.intgemm.alphas.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="has several files"):
+        Seq2Seq.from_folder(tmp_path)
+
+
+def test_shortlists_that_are_refused(tmp_path: Path) -> None:
+    path, lists = tmp_path / "lex.bin", [[1], [2, 2], []]
+    good = shortlist_bytes(lists, 2)
+    path.write_bytes(good)
+    assert Shortlist(path, 3).words_for(np.array([1])).tolist() == [0, 1, 2]
+    for data, message in [
+        (b"", "is no shortlist: it has 0 bytes"),
+        (b"x" + good[1:], "is no shortlist: it begins with"),
+        (good[:-1], "is cut short, or longer than it says"),
+        (good + b"x", "is cut short, or longer than it says"),
+        (shortlist_bytes([[1], [2]], 2), "is for 2 source words, and the vocabulary has 3"),
+        (shortlist_bytes([[1], [2], [3]], 2), "is damaged: its lists do not lie in it"),
+        (good[:48] + good[56:64] + good[48:56] + good[64:], "is damaged: its lists do not lie"),
+    ]:
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            Shortlist(path, 3)
+    with pytest.raises(FileNotFoundError, match="no none.bin in "):
+        Shortlist(tmp_path / "none.bin", 3)

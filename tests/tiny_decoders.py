@@ -1,0 +1,169 @@
+"""Hugging Face folders of tiny random decoders, written by the tests themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from numattn.models import Gpt, Llama
+
+VOCABULARY = 61
+WINDOW = 5  # tokens, the query's own included: shorter than every context below
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 40,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+}
+LLAMA3_SCALING = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+
+# What each family's folder says beyond, or instead of, that.
+CHANGES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "llama3": {"rope_scaling": LLAMA3_SCALING, "attention_bias": True, "mlp_bias": True},
+    "mistral": {"model_type": "mistral", "sliding_window": WINDOW, "head_dim": 12},
+    "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "use_sliding_window": False},
+    "gemma2": {
+        "model_type": "gemma2",
+        "hidden_act": None,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": WINDOW,
+        "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 3.0,
+        "final_logit_softcapping": 4.0,
+        "tie_word_embeddings": True,
+    },
+    "gpt2": {
+        "model_type": "gpt2",
+        "vocab_size": VOCABULARY,
+        "n_embd": 32,
+        "n_layer": 3,
+        "n_head": 4,
+        "n_positions": 96,
+        "layer_norm_epsilon": 1e-5,
+        "activation_function": "gelu_new",
+    },
+}
+FAMILIES = tuple(CHANGES)
+
+
+def config_of(family: str) -> dict[str, Any]:
+    """Return what config.json holds."""
+    if family == "gpt2":
+        return dict(CHANGES[family])
+    config = {**LLAMA, **CHANGES[family]}
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def tensors_of(config: dict[str, Any], seed: int = 0) -> dict[str, NDArray[np.float32]]:
+    """Return random tensors under the names of a published file."""
+    generator = np.random.default_rng(seed)
+    shapes = gpt_shapes(config) if config["model_type"] == "gpt2" else llama_shapes(config)
+    tensors = {}
+    for name, shape in shapes.items():
+        values = generator.normal(0, 0.3, shape)
+        norm = len(shape) == 1 and name.endswith("weight")
+        if norm and config["model_type"] != "gemma2":  # whose weights of norms are less 1
+            values += 1
+        tensors[name] = values.astype(np.float32)
+    return tensors
+
+
+def llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    width, inner, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    rows = {
+        "self_attn.q_proj": (config["num_attention_heads"] * size, width),
+        "self_attn.k_proj": (config["num_key_value_heads"] * size, width),
+        "self_attn.v_proj": (config["num_key_value_heads"] * size, width),
+        "self_attn.o_proj": (width, config["num_attention_heads"] * size),
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
+    biased = set()
+    if config.get("attention_bias") or config["model_type"] == "qwen2":
+        biased |= {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}
+    if config.get("attention_bias"):
+        biased.add("self_attn.o_proj")
+    if config.get("mlp_bias"):
+        biased |= {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
+    norms = ["input_layernorm", "post_attention_layernorm"]
+    if config["model_type"] == "gemma2":
+        norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, width)}
+    for layer in range(config["num_hidden_layers"]):
+        for part, shape in rows.items():
+            shapes[f"model.layers.{layer}.{part}.weight"] = shape
+            if part in biased:
+                shapes[f"model.layers.{layer}.{part}.bias"] = shape[:1]
+        for part in norms:
+            shapes[f"model.layers.{layer}.{part}.weight"] = (width,)
+    shapes["model.norm.weight"] = (width,)
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (VOCABULARY, width)
+    return shapes
+
+
+def gpt_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    width = config["n_embd"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "transformer.wte.weight": (VOCABULARY, width),
+        "transformer.wpe.weight": (config["n_positions"], width),
+    }
+    for layer in range(config["n_layer"]):
+        parts = {"attn.c_attn": 3 * width, "attn.c_proj": width, "mlp.c_fc": 4 * width}
+        for part, columns in {**parts, "mlp.c_proj": width}.items():
+            rows = 4 * width if part == "mlp.c_proj" else width
+            shapes[f"transformer.h.{layer}.{part}.weight"] = (rows, columns)
+            shapes[f"transformer.h.{layer}.{part}.bias"] = (columns,)
+        for part in ("ln_1", "ln_2"):
+            shapes[f"transformer.h.{layer}.{part}.weight"] = (width,)
+            shapes[f"transformer.h.{layer}.{part}.bias"] = (width,)
+    shapes["transformer.ln_f.weight"] = shapes["transformer.ln_f.bias"] = (width,)
+    return shapes
+
+
+def write_folder(
+    folder: Path,
+    family: str = "llama",
+    config: dict[str, Any] | None = None,
+    tensors: dict[str, NDArray[Any]] | None = None,
+) -> Path:
+    """Write a folder and return it; `config` changes entries (None removes one)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {**config_of(family), **(config or {})}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    if tensors is None:
+        tensors = tensors_of(config_of(family))
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def load(folder: Path, family: str, **options: Any) -> Gpt | Llama:
+    return (Gpt if family == "gpt2" else Llama).from_folder(folder, **options)
+
+
+def random_ids(rng: np.random.Generator, *shape: int) -> NDArray[np.int64]:
+    return rng.integers(0, VOCABULARY, shape)
