@@ -122,7 +122,8 @@ def test_a_missing_tensor(tmp_path: Path, name: str) -> None:
 def test_a_tensor_of_integers(tmp_path: Path) -> None:
     name = "encoder.layer.0.intermediate.dense.bias"
     tensors = {**tensors_of(CONFIG), name: np.zeros(48, np.int8)}
-    with pytest.raises(ValueError, match=f"tensor {name} in .* is I8; BF16, F16, F32 and F64 are read"):
+    message = f"tensor {name} in .* is I8; BF16, F16, F32 and F64 are read"
+    with pytest.raises(ValueError, match=message):
         Bert.from_folder(write_folder(tmp_path, tensors=tensors))
 
 

@@ -8,6 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from numattn.rope import apply_rope
+
 from .settings import Settings
 
 Float32Array: TypeAlias = NDArray[np.float32]
@@ -68,10 +70,4 @@ def llama3_frequencies(frequencies: NDArray[np.float64], settings: Settings) -> 
 
 def rotate(x: Float32Array, cos: Float32Array, sin: Float32Array) -> None:
     """Turn the pairs (x_i, x_{i + D/2}) of heads x (B, S, H, D) in place; cos, sin (B, S, D/2)."""
-    half = x.shape[-1] // 2
-    cos, sin = cos[:, :, np.newaxis], sin[:, :, np.newaxis]
-    first, second = x[..., :half], x[..., half:]
-    turned = first * cos - second * sin
-    second *= cos
-    second += first * sin
-    first[...] = turned
+    apply_rope(x, cos, sin, layout="bshd", out=x)
