@@ -2,12 +2,11 @@
 #include <string>
 
 #include "check.h"
+#include "check_view.h"
 #include "numattn/attention.h"
 
 namespace numattn {
 namespace {
-
-[[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
 
 // Rows [first, last) of an array (total, heads, width).
 View rows_of(const View& all, std::int64_t first, std::int64_t last) {
@@ -19,32 +18,26 @@ View rows_of(const View& all, std::int64_t first, std::int64_t last) {
 
 void check_starts(const IntArray& starts, const char* name, std::int64_t total, const char* array) {
   if (starts.size < 1 || starts.data[0] != 0) {
-    refuse(std::string(name) + " must start at 0, not " +
-           (starts.size < 1 ? "be empty" : std::to_string(starts.data[0])));
+    refuse(name, " must start at 0, not ", starts.size < 1 ? "be empty" : number(starts.data[0]));
   }
   for (std::int64_t i = 1; i < starts.size; ++i) {
     if (starts.data[i] >= starts.data[i - 1]) continue;
-    refuse(std::string(name) + " must not fall: " + std::to_string(starts.data[i - 1]) + ", " +
-           std::to_string(starts.data[i]) + " at " + std::to_string(i));
+    refuse(name, " must not fall: ", number(starts.data[i - 1]), ", ", number(starts.data[i]),
+           " at ", number(i));
   }
   if (starts.data[starts.size - 1] != total) {
-    refuse(std::string(name) + " must end at the " + std::to_string(total) + " rows of " + array +
-           ", not at " + std::to_string(starts.data[starts.size - 1]));
+    refuse(name, " must end at the ", number(total), " rows of ", array, ", not at ",
+           number(starts.data[starts.size - 1]));
   }
 }
 
 void check_ranks(const AttentionParams& shared) {
-  const auto check = [](const View& view, const char* name) {
-    if (view.rank == 3) return;
-    refuse(std::string(name) + " must have 3 dimensions (total, H, D), not shape " +
-           shape_text(view));
-  };
-  check(shared.q, "q");
-  check(shared.k, "k");
-  check(shared.v, "v");
+  check_rank(shared.q, "q", 3, "(total, H, D)");
+  check_rank(shared.k, "k", 3, "(total, H, D)");
+  check_rank(shared.v, "v", 3, "(total, H, D)");
   if (shared.k.shape[0] != shared.v.shape[0]) {
-    refuse("k and v must have the same number of rows, not shapes " + shape_text(shared.k) +
-           " and " + shape_text(shared.v));
+    refuse("k and v must have the same number of rows, not shapes ", shape_text(shared.k), " and ",
+           shape_text(shared.v));
   }
 }
 
@@ -58,13 +51,13 @@ std::vector<AttentionProblem> check_ragged(const RaggedParams& params) {
   check_starts(queries, "cu_seqlens_q", shared.q.shape[0], "q");
   check_starts(keys, "cu_seqlens_k", shared.k.shape[0], "k");
   if (queries.size != keys.size) {
-    refuse("cu_seqlens_q and cu_seqlens_k must name as many sequences, not " +
-           std::to_string(queries.size - 1) + " and " + std::to_string(keys.size - 1));
+    refuse("cu_seqlens_q and cu_seqlens_k must name as many sequences, not ",
+           number(queries.size - 1), " and ", number(keys.size - 1));
   }
   const std::int64_t sequences = queries.size - 1;
   if (shared.q_offset.size > 1 && shared.q_offset.size != sequences) {
-    refuse("q_offset must be one number or have one per sequence (" + std::to_string(sequences) +
-           "), not " + std::to_string(shared.q_offset.size));
+    refuse("q_offset must be one number or have one per sequence (", number(sequences), "), not ",
+           number(shared.q_offset.size));
   }
   std::vector<AttentionProblem> problems;
   problems.reserve(static_cast<std::size_t>(sequences));
