@@ -12,6 +12,7 @@
 #include "kernels.h"
 #include "matrix.h"
 #include "tile.h"
+#include "tokens.h"
 
 namespace numattn {
 namespace {
@@ -33,11 +34,6 @@ struct LaneGroup {
   bool shared_mask;  // all rows read the same mask elements
   bool shared_bias;
   const float* query;  // [head_dim][kLaneGroup]
-};
-
-struct KeyTile {
-  std::int64_t begin;
-  std::int64_t count;
 };
 
 inline LaneGroup lane_group(const QueryRow* rows, int row_count, const float* query) {
@@ -304,12 +300,21 @@ struct Workspace {
   float* value;
 };
 
+inline WorkspaceNeeds workspace_needs(const AttendBlock& block, int row_capacity,
+                                      std::int64_t value_dim) {
+  return {row_capacity,
+          block.head_dim,
+          value_dim,
+          block.rows[0].mask != nullptr,
+          block.rows[0].bias != nullptr,
+          !reads_in_place(block.key),
+          value_dim > 0 && !reads_in_place(block.value)};
+}
+
 inline Workspace workspace_of(const AttendBlock& block, const TileFacts& facts, int row_capacity,
                               std::int64_t value_dim) {
-  const AttendWorkspace at = attend_workspace(
-      facts, {row_capacity, block.head_dim, value_dim, block.rows[0].mask != nullptr,
-              block.rows[0].bias != nullptr, !reads_in_place(block.key),
-              value_dim > 0 && !reads_in_place(block.value)});
+  const AttendWorkspace at =
+      attend_workspace(facts, workspace_needs(block, row_capacity, value_dim));
   float* base = block.workspace;
   return {base + at.query, base + at.output,        base + at.peak, base + at.sum, base + at.score,
           base + at.mask,  padded_mask_keys(facts), base + at.bias, base + at.key, base + at.value};

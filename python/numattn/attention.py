@@ -32,6 +32,8 @@ def attention(
     kv_lens: ArrayLike | None = ...,
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
+    k_scale: ArrayLike | None = ...,
+    v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -54,6 +56,8 @@ def attention(
     kv_lens: ArrayLike | None = ...,
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
+    k_scale: ArrayLike | None = ...,
+    v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -75,6 +79,8 @@ def attention(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    k_scale: ArrayLike | None = None,
+    v_scale: ArrayLike | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
     out: Array | None = None,
@@ -120,6 +126,9 @@ def attention(
         Adds ``-slope · |pos - j|``.
     sinks : array of shape (Hq,), optional
         One extra logit per head that takes probability and gives no value.
+    k_scale, v_scale : float32 arrays of shape (B, Hkv, Sk), optional
+        For k and v of dtype int8, whose numbers are those integers times the scale of their token
+        and head; the last axis left out of the layout of k and v. See :func:`numattn.quantize`.
     layout : {"bhsd", "bshd"}
         Order of the axes of q, k, v and the result; nothing is copied.
     precision : {"highest", "high"}
@@ -182,9 +191,10 @@ def attention(
     if out is not None:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
         inputs |= {"kv_lens": kv_lens, "alibi_slopes": alibi_slopes, "sinks": sinks}
+        inputs |= {"k_scale": k_scale, "v_scale": v_scale}
         _require_apart(out, inputs)
     result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
-        q, k, v, score, out, bool(return_lse)
+        q, k, v, k_scale, v_scale, score, out, bool(return_lse)
     )
     return result
 
