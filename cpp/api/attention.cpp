@@ -10,6 +10,7 @@
 #include "check.h"
 #include "numattn/threads.h"
 #include "parallel.h"
+#include "relative_block.h"
 #include "scratch.h"
 #include "select.h"
 #include "spans.h"
@@ -18,7 +19,7 @@ namespace numattn {
 namespace {
 
 AttentionShape shape_of(const AttentionProblem& problem) {
-  return {problem.batch, problem.query_heads, problem.kv_heads, problem.queries,
+  return {problem.batch, problem.query_heads, problem.row_heads(), problem.queries,
           problem.keys,  problem.head_dim,    problem.value_dim};
 }
 
@@ -39,13 +40,14 @@ bool in_place(const View& view) {
 TileNeeds needs_of(const AttentionProblem& problem) {
   const AttentionParams& params = problem.params;
   return {params.mask.has_value(), params.bias.has_value(), !in_place(params.k),
-          !in_place(params.v)};
+          !in_place(params.v), params.relative.has_value()};
 }
 
 AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
   const DType dtype = problem.params.q.dtype;
   const AttendKernel& attend =
-      dtype == DType::kBFloat16 ? kernels.attend_bfloat16
+      problem.params.relative     ? kernels.attend
+      : dtype == DType::kBFloat16 ? kernels.attend_bfloat16
       : problem.params.precision == Precision::kHigh && dtype == DType::kFloat32
           ? kernels.attend_high
           : kernels.attend;
@@ -68,7 +70,8 @@ const char* element(const View& view, std::int64_t batch, std::int64_t head, std
 }
 
 // Makes the rows of one query block: row r of a key head is position r / group of its query head
-// r % group, so that a block's rows are neighbours in position and their spans overlap.
+// r % group, so that a block's rows are neighbours in position and their spans overlap. Here and
+// below a key head is one of row_heads().
 class RowMaker {
  public:
   RowMaker(const AttentionProblem& problem, const IntArray* picked)
@@ -80,7 +83,7 @@ class RowMaker {
   // Calls visit(index, head, query) for rows [first, last) of a key head.
   template <class Visit>
   void each(std::int64_t kv_head, std::int64_t first, std::int64_t last, const Visit& visit) const {
-    const std::int64_t group = problem_.query_heads / problem_.kv_heads;
+    const std::int64_t group = problem_.query_heads / problem_.row_heads();
     std::int64_t in_group = first % group;
     std::int64_t row = first / group;
     for (std::int64_t index = first; index < last; ++index) {
@@ -155,7 +158,7 @@ struct Run {
                                     plan.workspace_floats * 4);
   }
   std::int64_t combined_rows() const {
-    return plan.splits == 1 ? 0 : problem.batch * problem.kv_heads * plan.rows_per_head;
+    return plan.splits == 1 ? 0 : problem.batch * problem.row_heads() * plan.rows_per_head;
   }
 };
 
@@ -179,9 +182,9 @@ Place place_of(const AttentionPlan& plan, std::int64_t kv_heads, std::int64_t in
 // Partial states lie split by split: (item of block 0.., split) → rows_per_head rows.
 PartialState partial_of(const Run& run, const Place& place) {
   const std::int64_t rows = run.plan.rows_per_head;
-  const std::int64_t head = place.batch * run.problem.kv_heads + place.kv_head;
+  const std::int64_t head = place.batch * run.problem.row_heads() + place.kv_head;
   const std::int64_t at = (head * run.plan.splits + place.split) * rows;
-  const std::int64_t total = run.problem.batch * run.problem.kv_heads * run.plan.splits * rows;
+  const std::int64_t total = run.problem.batch * run.problem.row_heads() * run.plan.splits * rows;
   const std::int64_t first = place.block * run.plan.block_rows;
   float* peaks = run.partials + total * run.problem.value_dim;
   return {run.partials + (at + first) * run.problem.value_dim, peaks + at + first,
@@ -209,9 +212,11 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
   block.query_dtype = params.q.dtype;
   block.query_column_stride = params.q.strides[3];
   block.output_dtype = run.output.dtype;
-  block.key = matrix_of(params.k, place.batch, place.kv_head);
-  block.value = matrix_of(params.v, place.batch, place.kv_head);
+  const std::int64_t kv_head = place.kv_head * run.problem.kv_heads / run.problem.row_heads();
+  block.key = matrix_of(params.k, place.batch, kv_head);
+  block.value = matrix_of(params.v, place.batch, kv_head);
   block.rules = rules_of(run.problem);
+  block.relative = relative_block(run.problem, place.kv_head);
   block.workspace = workspace;
   return block;
 }
@@ -236,7 +241,7 @@ void visit_keys(const Run& run, AttendBlock& block, KeySpan keys, Worker& worker
 
 void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionPlan& plan = run.plan;
-  const Place place = place_of(plan, run.problem.kv_heads, index);
+  const Place place = place_of(plan, run.problem.row_heads(), index);
   const std::int64_t first = place.block * plan.block_rows;
   const int row_count = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
   QueryRow* rows = run.thread_rows(worker.index());
@@ -267,7 +272,7 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionPlan& plan = run.plan;
   const std::int64_t head = index / plan.rows_per_head;
   const std::int64_t in_head = index % plan.rows_per_head;
-  const Place place{head / run.problem.kv_heads, head % run.problem.kv_heads,
+  const Place place{head / run.problem.row_heads(), head % run.problem.row_heads(),
                     in_head / plan.block_rows, 0};
   QueryRow row{};
   run.rows.each(place.kv_head, in_head, in_head + 1,
@@ -360,6 +365,7 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
   const Kernels& kernels = current_kernels();
   TileNeeds needs = needs_of(problem);
   needs.value_copy = false;
+  needs.lone_rows = needs.relative && picked.has_value();
   const std::int64_t row_count = picked ? picked->size : problem.queries;
   const AttentionPlan plan = plan_weights(kernels.attend, shape_of(problem), row_count, needs);
   if (plan.items == 0 || problem.keys == 0) return true;
@@ -369,9 +375,9 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
   Run run(part, kernels, plan, picked ? &*picked : nullptr, 0, 0);
   run.memory = scratch.data();
   run.thread_bytes = plan.thread_bytes();
-  const std::int64_t group = problem.query_heads / problem.kv_heads;
+  const std::int64_t group = problem.query_heads / problem.row_heads();
   const auto item = [&](std::int64_t index, Worker& worker) {
-    const Place place = place_of(plan, problem.kv_heads, index);
+    const Place place = place_of(plan, problem.row_heads(), index);
     const std::int64_t first = place.block * plan.block_rows;
     const int block_rows = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
     QueryRow* rows = run.thread_rows(worker.index());

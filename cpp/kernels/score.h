@@ -11,6 +11,7 @@
 #include "exp.h"
 #include "kernels.h"
 #include "matrix.h"
+#include "relative_workspace.h"
 #include "tile.h"
 
 namespace numattn {
@@ -302,17 +303,28 @@ struct Workspace {
   float* bias;
   float* key;
   float* value;
+  RelativeWorkspace relative{};
 };
 
 inline Workspace workspace_of(const AttendBlock& block, const TileFacts& facts, int row_capacity,
                               std::int64_t value_dim) {
   const AttendWorkspace at = attend_workspace(
-      facts, {row_capacity, block.head_dim, value_dim, block.rows[0].mask != nullptr,
-              block.rows[0].bias != nullptr, !reads_in_place(block.key),
-              value_dim > 0 && !reads_in_place(block.value)});
+      facts,
+      {row_capacity, block.head_dim, value_dim, block.rows[0].mask != nullptr,
+       block.rows[0].bias != nullptr, !reads_in_place(block.key),
+       value_dim > 0 && !reads_in_place(block.value), block.relative.distance_rows != nullptr});
   float* base = block.workspace;
-  return {base + at.query, base + at.output,        base + at.peak, base + at.sum, base + at.score,
-          base + at.mask,  padded_mask_keys(facts), base + at.bias, base + at.key, base + at.value};
+  return {base + at.query,
+          base + at.output,
+          base + at.peak,
+          base + at.sum,
+          base + at.score,
+          base + at.mask,
+          padded_mask_keys(facts),
+          base + at.bias,
+          base + at.key,
+          base + at.value,
+          relative_workspace(at, facts, base)};
 }
 
 // Whether every row of the group sees every key of the tile.

@@ -30,6 +30,8 @@ struct TileNeeds {
   bool bias;
   bool key_copy;
   bool value_copy;
+  bool relative = false;   // terms by distance: always `attend`
+  bool lone_rows = false;  // weights of rows that are no neighbours in position, where that matters
 };
 
 struct AttentionPlan {

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numattn import _core
 from numattn._arguments import Window, integer_array, score_arguments
+from numattn.position.relative import Relative, relative_arguments
 
 Layout = Literal["bhsd", "bshd"]
 Precision = Literal["highest", "high"]
@@ -32,6 +33,7 @@ def attention(
     kv_lens: ArrayLike | None = ...,
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
+    relative: Relative | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -54,6 +56,7 @@ def attention(
     kv_lens: ArrayLike | None = ...,
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
+    relative: Relative | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -75,6 +78,7 @@ def attention(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
     out: Array | None = None,
@@ -111,7 +115,7 @@ def attention(
         Key j is visible iff ``pos - left <= j <= pos + right``, ``pos = q_offset + i``; −1 or None
         leaves a side unbounded.
     scale : float, optional
-        Default ``1 / sqrt(D)``.
+        Default ``1 / sqrt(D)``, or that of ``relative`` if it has one.
     softcap : float, optional
         Scores become ``softcap · tanh(s / softcap)``.
     kv_lens : int array of shape (B,), optional
@@ -120,6 +124,10 @@ def attention(
         Adds ``-slope · |pos - j|``.
     sinks : array of shape (Hq,), optional
         One extra logit per head that takes probability and gives no value.
+    relative : numattn.position.Relative, optional
+        Terms of scores and values by the distance of a query from a key, through learned tables:
+        :func:`numattn.position.shaw`, ``transformer_xl``, ``disentangled``. They belong to the
+        scaled scores, before softcap. Computed in float32 for every dtype and number of queries.
     layout : {"bhsd", "bshd"}
         Order of the axes of q, k, v and the result; nothing is copied.
     precision : {"highest", "high"}
@@ -177,11 +185,12 @@ def attention(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision,
+        layout, num_threads, precision, relative_arguments(relative),
     )  # fmt: skip
     if out is not None:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
         inputs |= {"kv_lens": kv_lens, "alibi_slopes": alibi_slopes, "sinks": sinks}
+        inputs |= {} if relative is None else vars(relative)
         _require_apart(out, inputs)
     result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
         q, k, v, score, out, bool(return_lse)
@@ -223,6 +232,7 @@ def attention_weights(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     layout: Layout = "bhsd",
     num_threads: int | None = None,
 ) -> NDArray[np.float32]:
@@ -235,7 +245,9 @@ def attention_weights(
     rows : int or int array of shape (R,), optional
         The query rows wanted, negative ones counted from the end; all by default. Positions,
         masks and biases are those of the rows named.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks, layout
+    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
+        As for :func:`attention`.
+    relative, layout
         As for :func:`attention`.
     num_threads : int, optional
         Upper limit for this call.
@@ -262,6 +274,7 @@ def attention_weights(
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
         layout, num_threads,
+        relative=relative_arguments(relative, values=False),
     )  # fmt: skip
     queries = np.asarray(q)
     if queries.ndim not in (3, 4):
