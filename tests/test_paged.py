@@ -15,6 +15,12 @@ from tolerance import assert_same_bits
 HEADS, KV_HEADS, WIDTH, VALUE_WIDTH = 6, 2, 40, 24
 LENGTHS = (300, 0, 2500, 17)
 
+_tables = np.random.default_rng(1)
+SHAW = na.position.shaw(
+    _tables.standard_normal((11, WIDTH), np.float32),
+    _tables.standard_normal((11, VALUE_WIDTH), np.float32),
+)
+
 SCORES: dict[str, dict[str, Any]] = {
     "plain": {},
     "causal": {"is_causal": True, "q_offset": [290, 3, 2499, 10]},
@@ -27,6 +33,7 @@ SCORES: dict[str, dict[str, Any]] = {
         "alibi_slopes": np.linspace(0.1, 2.4, len(LENGTHS) * HEADS).reshape(-1, HEADS),
         "sinks": np.linspace(-1, 1, HEADS),
     },
+    "relative": {"is_causal": True, "q_offset": [290, 3, 2499, 10], "relative": SHAW},
 }
 
 

@@ -229,3 +229,36 @@ def test_linear_of_any_shape(
     got = na.Linear(weight, bias)(x, activation=activation)
     exact = reference.Linear(weight, bias)(x, activation=activation)
     np.testing.assert_allclose(got, exact, atol=3e-7 * depth, rtol=1e-6)
+
+
+@st.composite
+def relatives(
+    draw: st.DrawFn, rng: np.random.Generator, heads: int, dims: tuple[int, int]
+) -> na.position.Relative:
+    """Draw terms by distance: any rows in any order, of tables that may be missing."""
+    rows = draw(st.integers(1, 12))
+    parts: dict[str, Any] = {}
+    for name, width in (("query_table", 0), ("key_table", 0), ("value_table", 1)):
+        if draw(st.booleans()):
+            shape = (draw(st.sampled_from([1, heads])), rows, dims[width])
+            parts[name] = normal(rng, shape)
+    for name in ("content_bias", "position_bias"):
+        if draw(st.booleans()):
+            parts[name] = normal(rng, (draw(st.sampled_from([1, heads])), dims[0]))
+    if not parts.keys() & {"query_table", "key_table", "value_table"}:
+        parts["query_table"] = normal(rng, (1, rows, dims[0]))
+    return na.position.Relative(
+        **parts,
+        distance_rows=np.repeat(rng.integers(0, rows, 40), rng.integers(1, 9, 40)),
+        first_distance=draw(st.integers(-200, 100)),
+        scale=1 / np.sqrt(6 * dims[0]),
+    )
+
+
+@settings
+@hypothesis.given(problem=problems(), data=st.data())
+def test_any_terms_by_distance(problem: Any, data: st.DataObject) -> None:
+    rng, q, k, v = problem
+    options = data.draw(structures(q.shape[0], q.shape[2], k.shape[2]))
+    options["relative"] = data.draw(relatives(rng, q.shape[1], (q.shape[3], v.shape[3])))
+    expect(q, k, v, **options).check(*na.attention(q, k, v, return_lse=True, **options))

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <initializer_list>
 
+#include "check_relative.h"
+
 namespace numattn {
 namespace {
 
@@ -214,6 +216,7 @@ AttentionProblem check_attention(const AttentionParams& params) {
   check_scalars(params);
   check_per_batch(problem);
   check_per_head(problem);
+  check_relative(problem);
   check_score_operands(problem);
   const double scale =
       params.scale.value_or(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));

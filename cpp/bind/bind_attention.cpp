@@ -7,6 +7,21 @@
 namespace numattn::bind {
 namespace {
 
+// numattn._arguments.RelativeArguments or None: tables, biases, rows by distance.
+std::optional<RelativeTerms> relative_terms(const py::object& object) {
+  if (object.is_none()) return std::nullopt;
+  const auto parts = object.cast<py::tuple>();
+  RelativeTerms terms;
+  terms.query_table = float_array(parts[0]).value_or(FloatArray{});
+  terms.key_table = float_array(parts[1]).value_or(FloatArray{});
+  terms.value_table = float_array(parts[2]).value_or(FloatArray{});
+  terms.content_bias = float_array(parts[3]).value_or(FloatArray{});
+  terms.position_bias = float_array(parts[4]).value_or(FloatArray{});
+  terms.distance_rows = int_array(parts[5]).value_or(IntArray{});
+  terms.first_distance = parts[6].cast<std::int64_t>();
+  return terms;
+}
+
 // numattn._arguments.Score: the score arguments in its order, coerced there.
 class ScoreArguments {
  public:
@@ -28,6 +43,7 @@ class ScoreArguments {
     params.layout = parse_layout(score_[11].cast<std::string>());
     params.num_threads = score_[12].cast<int>();
     params.precision = parse_precision(score_[13].cast<std::string>());
+    params.relative = relative_terms(score_[14]);
   }
 
  private:

@@ -96,7 +96,7 @@ std::optional<FloatArray> float_array(const py::object& object) {
   FloatArray result;
   result.data = array.data();
   result.rank = static_cast<int>(array.ndim());
-  for (int axis = 0; axis < result.rank && axis < 2; ++axis) {
+  for (int axis = 0; axis < result.rank && axis < 3; ++axis) {
     result.shape[static_cast<std::size_t>(axis)] = array.shape(axis);
   }
   return result;

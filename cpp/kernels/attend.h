@@ -17,6 +17,7 @@
 
 #include <cmath>
 
+#include "relative.h"
 #include "score.h"
 
 namespace numattn {
@@ -36,7 +37,9 @@ inline void clear_output(const AttendBlock& block, const Workspace& work, std::i
 inline void begin_state(const AttendBlock& block, const Workspace& work) {
   for (int first = 0; first < block.row_count; first += kLaneGroup) {
     const int rows = block.row_count - first < kLaneGroup ? block.row_count - first : kLaneGroup;
-    pack_queries(block, block.rows + first, rows, work.query + first * block.head_dim);
+    const std::int64_t at = first * block.head_dim;
+    pack_queries(block, block.rows + first, rows, work.query + at);
+    add_query_biases(block, rows, work.query + at, work.relative.position_query + at);
     for (int i = 0; i < kLaneGroup; ++i) {
       work.peak[first + i] = -kInfinity;
       work.sum[first + i] = 0.0f;
@@ -94,29 +97,50 @@ inline void add_values(FloatRows value, std::int64_t key_count, std::int64_t val
 
 // The same for a tile that holds an infinity or a NaN among its values while some rows do not see
 // all of its keys: a product with weight 0 would carry it to rows that must not know of it.
-inline void add_visible_values(const LaneGroup& group, KeyTile keys, FloatRows value,
-                               std::int64_t value_dim, const float* weights, const Vec* alpha,
+// seen.visible(j, v) says which lanes of vector v see value j.
+template <int Vectors, class Seen>
+inline void add_visible_values(FloatRows value, std::int64_t key_count, std::int64_t value_dim,
+                               const float* weights, const Vec (&alpha)[Vectors], const Seen& seen,
                                float* output) {
-  const LaneSpans spans(group, keys);
-  for (int v = 0; v < group.vectors; ++v) {
+  for (int v = 0; v < Vectors; ++v) {
     for (std::int64_t d = 0; d < value_dim; ++d) {
       float* at = output + d * kLaneGroup + v * Vec::kWidth;
       Vec sum = zero();
-      for (std::int64_t j = 0; j < keys.count; ++j) {
+      for (std::int64_t j = 0; j < key_count; ++j) {
         const Vec weight = load(weights + j * kLaneGroup + v * Vec::kWidth);
         const Vec added = fma(broadcast(value.data[j * value.stride + d]), weight, sum);
-        sum = select(spans.visible(j, v), added, sum);
+        sum = select(seen.visible(j, v), added, sum);
       }
       store(at, fma(load(at), alpha[v], sum));
     }
   }
 }
 
+// output[d][lane] += Σ_j value_table[row(δ)][d] · weight[j][lane], after the values were added.
+template <int Vectors>
+inline void add_relative_values(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
+                                const Workspace& work, float* output) {
+  const TileSlots slots = found_slots(group, keys, work);
+  weigh_slots<Vectors>(slots, keys.count, work.score, work.relative.shear, work.relative.slot);
+  const std::int64_t width = block.value_dim;
+  const FloatRows rows = slot_rows(block.relative.value_table, width, slots, work.relative.table);
+  Vec kept[Vectors];
+  for (int v = 0; v < Vectors; ++v) kept[v] = broadcast(1.0f);
+  if (has_nonfinite(rows, slots.count, width)) {
+    const LaneSlots seen(group, keys, slots);
+    add_visible_values(rows, slots.count, width, work.relative.slot, kept, seen, output);
+  } else {
+    add_values(rows, slots.count, width, work.relative.slot, kept, output);
+  }
+}
+
 template <int Vectors>
 inline void attend_tile(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                         FloatRows key, FloatRows value, const Workspace& work, std::int64_t first) {
+  const bool relative = block.relative.distance_rows != nullptr;
   const auto multiply = [&] {
     multiply_keys<Vectors>(group, key, value, keys.count, block, work.score);
+    if (relative) add_relative_scores<Vectors>(block, group, keys, key, work);
   };
   const ScoredTile tile = score_tile(block, group, keys, work, multiply);
   if (tile.excluded) return;
@@ -124,9 +148,13 @@ inline void attend_tile(const AttendBlock& block, const LaneGroup& group, KeyTil
   update_softmax<Vectors>(tile, keys.count, work.score, work.peak + first, work.sum + first, alpha);
   float* output = output_of(block, work, first);
   if (!wholly_visible(group, keys) && has_nonfinite(value, keys.count, block.value_dim)) {
-    add_visible_values(group, keys, value, block.value_dim, work.score, alpha, output);
+    add_visible_values(value, keys.count, block.value_dim, work.score, alpha,
+                       LaneSpans(group, keys), output);
   } else {
     add_values<Vectors>(value, keys.count, block.value_dim, work.score, alpha, output);
+  }
+  if (relative && block.relative.value_table != nullptr) {
+    add_relative_values<Vectors>(block, group, keys, work, output);
   }
 }
 

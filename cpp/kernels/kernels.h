@@ -72,6 +72,25 @@ struct HeadTurn {
   std::int64_t key_end;  // of all visits
 };
 
+// Terms by the distance of a row's position from a key, of one query head. With
+// row(δ) = distance_rows[clip(δ − first_distance, 0, distance_count − 1)], δ = position − key,
+//
+//   score[j] = scale · ((q + content_bias) · k_j + (q + position_bias) · query_table[row(δ)]
+//                       + k_j · key_table[row(δ)])
+//   output   = Σ_j weight_j · (v_j + value_table[row(δ)])
+//
+// The rows of a lane group are then neighbours: row i stands i positions behind the first.
+struct RelativeBlock {
+  const std::int64_t* distance_rows;  // null: no such terms
+  std::int64_t distance_count;
+  std::int64_t first_distance;
+  const float* query_table;  // rows of head_dim floats; null without, like all that follow
+  const float* key_table;
+  const float* value_table;    // rows of value_dim floats
+  const float* content_bias;   // head_dim floats
+  const float* position_bias;  // likewise
+};
+
 // One query block of one key head. A block may be visited in several calls over successive key
 // ranges: `begin` starts the state in the workspace, `end` writes the results.
 struct AttendBlock {
@@ -85,6 +104,7 @@ struct AttendBlock {
   TokenRows key;
   TokenRows value;
   ScoreRules rules;
+  RelativeBlock relative;
   std::int64_t key_begin;  // this visit looks at keys [key_begin, key_end) only
   std::int64_t key_end;
   bool begin;
@@ -265,7 +285,9 @@ static inline std::int64_t padded_floats(std::int64_t count) { return (count + 1
 
 // Areas of the workspace of attend, decode and weights, in floats from its start.
 struct AttendWorkspace {
-  std::int64_t query, output, peak, sum, score, mask, bias, key, value, low_weight, lists, scales;
+  std::int64_t query, output, peak, sum, score, mask, bias, key, value, low_weight;
+  std::int64_t position_query, slot_row, slot_of, slot, table, shear;  // kernels/relative.h
+  std::int64_t lists, scales;                                          // kernels/decode_tile.h
   std::int64_t total;
 };
 
@@ -307,6 +329,7 @@ struct WorkspaceNeeds {
   std::int64_t value_dim;     // 0 where no output is accumulated
   bool mask, bias;            // dense ones are laid out tile by tile
   bool key_copy, value_copy;  // tiles that cannot be read in place
+  bool relative = false;      // terms by distance
 };
 
 // Keys for which a tile of a dense mask has room: they are gathered 64 at a time.
@@ -317,6 +340,29 @@ static inline std::int64_t padded_mask_keys(const TileFacts& facts) {
 // 16 bits for each register of scores.
 static inline std::int64_t mask_tile_floats(const TileFacts& facts) {
   return facts.lane_group / facts.vector_width * padded_mask_keys(facts) / 2;
+}
+
+// Distances between the rows of a lane group and the keys of a tile, whole vectors of rows.
+static inline std::int64_t tile_distances(const TileFacts& facts) {
+  return facts.lane_group + facts.key_block;
+}
+
+// Columns of a transposed table: a vector may begin at any distance.
+static inline std::int64_t slot_columns(const TileFacts& facts) {
+  return padded_floats(tile_distances(facts) + facts.vector_width);
+}
+
+static inline void take_relative_areas(const TileFacts& facts, const WorkspaceNeeds& needs,
+                                       AreaTaker& area, AttendWorkspace& at) {
+  const std::int64_t distances = tile_distances(facts);
+  const std::int64_t head_dim = padded_floats(needs.head_dim);
+  const std::int64_t value_dim = padded_floats(needs.value_dim);
+  at.position_query = area.take(head_dim * needs.row_capacity);
+  at.slot_row = area.take(2 * distances);  // 64-bit integers
+  at.slot_of = area.take(distances);       // 32-bit integers
+  at.slot = area.take(distances * facts.lane_group);
+  at.table = area.take(slot_columns(facts) * (head_dim > value_dim ? head_dim : value_dim));
+  at.shear = area.take((facts.key_block + 2 * facts.vector_width) * facts.vector_width);
 }
 
 static inline AttendWorkspace attend_workspace(const TileFacts& facts,
@@ -336,6 +382,7 @@ static inline AttendWorkspace attend_workspace(const TileFacts& facts,
   at.bias = area.take(needs.bias ? tile : 0);
   at.key = area.take(needs.key_copy ? head_dim * facts.key_block : 0);
   at.value = area.take(needs.value_copy ? value_dim * facts.key_block : 0);
+  if (needs.relative) take_relative_areas(facts, needs, area, at);
   at.total = area.next;
   return at;
 }

@@ -11,6 +11,7 @@
 #include "exp.h"
 #include "kernels.h"
 #include "matrix.h"
+#include "relative_workspace.h"
 #include "tile.h"
 #include "tokens.h"
 
@@ -298,6 +299,7 @@ struct Workspace {
   float* bias;
   float* key;
   float* value;
+  RelativeWorkspace relative{};
 };
 
 inline WorkspaceNeeds workspace_needs(const AttendBlock& block, int row_capacity,
@@ -308,7 +310,8 @@ inline WorkspaceNeeds workspace_needs(const AttendBlock& block, int row_capacity
           block.rows[0].mask != nullptr,
           block.rows[0].bias != nullptr,
           !reads_in_place(block.key),
-          value_dim > 0 && !reads_in_place(block.value)};
+          value_dim > 0 && !reads_in_place(block.value),
+          block.relative.distance_rows != nullptr};
 }
 
 inline Workspace workspace_of(const AttendBlock& block, const TileFacts& facts, int row_capacity,
@@ -316,8 +319,17 @@ inline Workspace workspace_of(const AttendBlock& block, const TileFacts& facts, 
   const AttendWorkspace at =
       attend_workspace(facts, workspace_needs(block, row_capacity, value_dim));
   float* base = block.workspace;
-  return {base + at.query, base + at.output,        base + at.peak, base + at.sum, base + at.score,
-          base + at.mask,  padded_mask_keys(facts), base + at.bias, base + at.key, base + at.value};
+  return {base + at.query,
+          base + at.output,
+          base + at.peak,
+          base + at.sum,
+          base + at.score,
+          base + at.mask,
+          padded_mask_keys(facts),
+          base + at.bias,
+          base + at.key,
+          base + at.value,
+          relative_workspace(at, facts, base)};
 }
 
 // Whether every row of the group sees every key of the tile.

@@ -16,6 +16,9 @@ inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyTi
   // Without values: the keys stand in for what is fetched ahead.
   const auto multiply = [&] {
     multiply_keys<Vectors>(group, key, key, keys.count, block, work.score);
+    if (block.relative.distance_rows != nullptr) {
+      add_relative_scores<Vectors>(block, group, keys, key, work);
+    }
   };
   const ScoredTile tile = score_tile(block, group, keys, work, multiply);
   if (tile.excluded) return;
@@ -95,6 +98,7 @@ inline KeyTile next_stretch(const LaneGroup& group, std::int64_t from) {
 inline void begin_weights(const WeightsBlock& weights, const Workspace& work) {
   const AttendBlock& block = weights.scores;
   pack_queries(block, block.rows, block.row_count, work.query);
+  add_query_biases(block, block.row_count, work.query, work.relative.position_query);
   for (int i = 0; i < block.row_count; ++i) {
     float* row = reinterpret_cast<float*>(block.rows[i].output);
     fill_row(row, 0, weights.key_count, -kInfinity);

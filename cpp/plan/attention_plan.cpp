@@ -61,7 +61,8 @@ std::int64_t AttentionPlan::scratch_bytes(int threads) const {
 AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& decode,
                              const AttentionShape& shape, const TileNeeds& needs) {
   const std::int64_t rows_per_head = shape.group() * shape.queries;
-  const AttendKernel& kernel = rows_per_head <= decode.facts.block_rows ? decode : attend;
+  const bool few = rows_per_head <= decode.facts.block_rows && !needs.relative;
+  const AttendKernel& kernel = few ? decode : attend;
   const TileFacts& facts = kernel.facts;
   const bool copies = needs.key_copy || needs.value_copy;
   AttentionPlan plan =
@@ -69,8 +70,8 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
           rows_per_head <= kMostSplitRows);
   const int capacity = static_cast<int>(
       divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
-  const WorkspaceNeeds workspace{capacity,   shape.head_dim, shape.value_dim, needs.mask,
-                                 needs.bias, needs.key_copy, needs.value_copy};
+  const WorkspaceNeeds workspace{capacity,   shape.head_dim, shape.value_dim,  needs.mask,
+                                 needs.bias, needs.key_copy, needs.value_copy, needs.relative};
   plan.workspace_floats =
       std::max(kernel.workspace(facts, workspace).total, padded_floats(shape.value_dim));
   if (plan.splits > 1) {
@@ -86,9 +87,10 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
 AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& shape,
                            std::int64_t rows, const TileNeeds& needs) {
   const TileFacts& facts = attend.facts;
-  AttentionPlan plan = cut(attend, shape, shape.group() * rows, facts.lane_group, false);
-  const WorkspaceNeeds workspace{facts.lane_group, shape.head_dim, 0,    needs.mask,
-                                 needs.bias,       needs.key_copy, false};
+  const std::int64_t block_rows = needs.lone_rows ? 1 : facts.lane_group;
+  AttentionPlan plan = cut(attend, shape, shape.group() * rows, block_rows, false);
+  const WorkspaceNeeds workspace{facts.lane_group, shape.head_dim, 0,     needs.mask,
+                                 needs.bias,       needs.key_copy, false, needs.relative};
   plan.workspace_floats = attend_workspace(facts, workspace).total;
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
                static_cast<double>(rows) * static_cast<double>(shape.keys) *

@@ -30,7 +30,9 @@ struct TileNeeds {
   bool bias;
   bool key_copy;
   bool value_copy;
-  bool heads_inside;  // a token's heads lie nearer to one another than a head's tokens
+  bool heads_inside = false;  // a token's heads lie nearer to one another than a head's tokens
+  bool relative = false;      // terms by distance: always `attend`
+  bool lone_rows = false;  // weights of rows that are no neighbours in position, where that matters
 };
 
 struct AttentionPlan {

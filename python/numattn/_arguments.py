@@ -95,6 +95,19 @@ def _offsets(q_offset: ArrayLike) -> NDArray[np.int64] | None:
     return integer_array("q_offset", q_offset, scalar=True).reshape(-1)
 
 
+class RelativeArguments(NamedTuple):
+    """Terms by distance in the order in which the core takes them; the core ignores the scale."""
+
+    query_table: NDArray[np.float32] | None
+    key_table: NDArray[np.float32] | None
+    value_table: NDArray[np.float32] | None
+    content_bias: NDArray[np.float32] | None
+    position_bias: NDArray[np.float32] | None
+    distance_rows: NDArray[np.int64]
+    first_distance: int
+    scale: float | None
+
+
 class Score(NamedTuple):
     """The score arguments in the order in which the core takes them."""
 
@@ -112,6 +125,7 @@ class Score(NamedTuple):
     layout: str
     num_threads: int
     precision: str
+    relative: RelativeArguments | None
 
 
 def score_arguments(
@@ -128,8 +142,11 @@ def score_arguments(
     layout: str,
     num_threads: int | None,
     precision: str = "highest",
+    relative: RelativeArguments | None = None,
 ) -> Score:
     """Coerce the score arguments of every function of the family."""
+    if scale is None and relative is not None:
+        scale = relative.scale
     left, right = (-1, -1) if window is None else window_sides(window)
     if not isinstance(layout, str):
         raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
@@ -150,4 +167,5 @@ def score_arguments(
         layout,
         thread_count(num_threads),
         precision,
+        relative,
     )

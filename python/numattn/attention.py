@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numattn import _core
 from numattn._arguments import Window, integer_array, score_arguments
+from numattn.position.relative import Relative, relative_arguments
 
 Layout = Literal["bhsd", "bshd"]
 Precision = Literal["highest", "high"]
@@ -32,6 +33,7 @@ def attention(
     kv_lens: ArrayLike | None = ...,
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
+    relative: Relative | None = ...,
     k_scale: ArrayLike | None = ...,
     v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
@@ -56,6 +58,7 @@ def attention(
     kv_lens: ArrayLike | None = ...,
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
+    relative: Relative | None = ...,
     k_scale: ArrayLike | None = ...,
     v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
@@ -79,6 +82,7 @@ def attention(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
     layout: Layout = "bhsd",
@@ -117,7 +121,7 @@ def attention(
         Key j is visible iff ``pos - left <= j <= pos + right``, ``pos = q_offset + i``; −1 or None
         leaves a side unbounded.
     scale : float, optional
-        Default ``1 / sqrt(D)``.
+        Default ``1 / sqrt(D)``, or that of ``relative`` if it has one.
     softcap : float, optional
         Scores become ``softcap · tanh(s / softcap)``.
     kv_lens : int array of shape (B,), optional
@@ -126,6 +130,10 @@ def attention(
         Adds ``-slope · |pos - j|``.
     sinks : array of shape (Hq,), optional
         One extra logit per head that takes probability and gives no value.
+    relative : numattn.position.Relative, optional
+        Terms of scores and values by the distance of a query from a key, through learned tables:
+        :func:`numattn.position.shaw`, ``transformer_xl``, ``disentangled``. They belong to the
+        scaled scores, before softcap. Computed in float32 for every dtype and number of queries.
     k_scale, v_scale : float32 arrays of shape (B, Hkv, Sk), optional
         For k and v of dtype int8, whose numbers are those integers times the scale of their token
         and head; the last axis left out of the layout of k and v. See :func:`numattn.quantize`.
@@ -186,12 +194,13 @@ def attention(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision,
+        layout, num_threads, precision, relative_arguments(relative),
     )  # fmt: skip
     if out is not None:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
         inputs |= {"kv_lens": kv_lens, "alibi_slopes": alibi_slopes, "sinks": sinks}
         inputs |= {"k_scale": k_scale, "v_scale": v_scale}
+        inputs |= {} if relative is None else vars(relative)
         _require_apart(out, inputs)
     result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
         q, k, v, k_scale, v_scale, score, out, bool(return_lse)
@@ -233,6 +242,7 @@ def attention_weights(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     layout: Layout = "bhsd",
     num_threads: int | None = None,
 ) -> NDArray[np.float32]:
@@ -245,7 +255,9 @@ def attention_weights(
     rows : int or int array of shape (R,), optional
         The query rows wanted, negative ones counted from the end; all by default. Positions,
         masks and biases are those of the rows named.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks, layout
+    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
+        As for :func:`attention`.
+    relative, layout
         As for :func:`attention`.
     num_threads : int, optional
         Upper limit for this call.
@@ -272,6 +284,7 @@ def attention_weights(
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
         layout, num_threads,
+        relative=relative_arguments(relative, values=False),
     )  # fmt: skip
     queries = np.asarray(q)
     if queries.ndim not in (3, 4):

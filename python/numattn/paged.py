@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from numattn import _core
 from numattn._arguments import Window, integers, score_arguments
 from numattn.attention import Layout, Precision, _require_apart
+from numattn.position.relative import Relative, relative_arguments
 
 Array = NDArray[Any]
 
@@ -29,6 +30,7 @@ def attention_paged(
     softcap: float | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
     layout: Layout = "bhsd",
@@ -56,7 +58,7 @@ def attention_paged(
         Tokens of each entry, at most n · page.
     mask, bias : arrays, optional
         As for :func:`numattn.attention`, broadcast to (B, Hq, Sq, n · page).
-    is_causal, q_offset, window, scale, softcap, alibi_slopes, sinks, layout, precision
+    is_causal, q_offset, window, scale, softcap, alibi_slopes, sinks, relative, layout, precision
         As for :func:`numattn.attention`.
     k_scale, v_scale : float32 arrays of shape (P, page, Hkv), optional
         For pages of dtype int8: what their integers are to be multiplied by.
@@ -96,14 +98,15 @@ def attention_paged(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision,
+        layout, num_threads, precision, relative_arguments(relative),
     )  # fmt: skip
     table = integers("block_table", block_table)
     if table.ndim != 2:
         raise ValueError(f"block_table must have shape (B, n), not {table.shape}")
     if out is not None:
         inputs = {"q": q, "k_pages": k_pages, "v_pages": v_pages, "mask": mask, "bias": bias}
-        _require_apart(out, inputs | {"k_scale": k_scale, "v_scale": v_scale})
+        inputs |= {"k_scale": k_scale, "v_scale": v_scale}
+        _require_apart(out, inputs | ({} if relative is None else vars(relative)))
     return _core.attention_paged(
         q, k_pages, v_pages, k_scale, v_scale, table, score, out, bool(return_lse)
     )

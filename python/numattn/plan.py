@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from numattn import _core
 from numattn._arguments import Window, score_arguments
 from numattn.attention import Layout, Precision
+from numattn.position.relative import Relative, relative_arguments
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def plan(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
     num_threads: int | None = None,
@@ -93,7 +95,7 @@ def plan(
         float32, float16 or bfloat16.
     mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
         As for :func:`numattn.attention`.
-    layout, precision
+    relative, layout, precision
         As for :func:`numattn.attention`.
     num_threads : int, optional
         Upper limit for the call.
@@ -116,7 +118,7 @@ def plan(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision,
+        layout, num_threads, precision, relative_arguments(relative),
     )  # fmt: skip
     model = np.empty(0, _dtype(dtype))
     value_shape = k_shape if v_shape is None else v_shape

@@ -25,7 +25,8 @@ constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
 
 constexpr Kernel kWide = kernel_of(48, 64, 16);
 constexpr Kernel kNarrow = kernel_of(8, 96, 4);
-constexpr TileNeeds kNothing{false, false, false, false, false};
+constexpr TileNeeds kNothing{false, false, false, false};
+constexpr TileNeeds kRelative{false, false, false, false, false, true};
 
 AttentionPlan plan_of(const Kernel& kernels, const AttentionShape& shape,
                       const TileNeeds& needs = kNothing) {
@@ -77,12 +78,26 @@ void needs_take_memory() {
   const AttentionShape shape{2, 4, 4, 200, 200, 64, 64};
   const std::int64_t plain = plan_of(kWide, shape).workspace_floats;
   for (const TileNeeds needs :
-       {TileNeeds{true, false, false, false, false}, TileNeeds{false, true, false, false, false},
-        TileNeeds{false, false, true, false, false}, TileNeeds{false, false, false, true, false}}) {
+       {TileNeeds{true, false, false, false}, TileNeeds{false, true, false, false},
+        TileNeeds{false, false, true, false}, TileNeeds{false, false, false, true}, kRelative}) {
     const std::int64_t more = plan_of(kWide, shape, needs).workspace_floats;
     expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more),
            as_long(plain));
   }
+}
+
+// `decode` knows no terms by distance; rows picked at random are no neighbours.
+void relative_terms_choose_kernel_and_rows() {
+  const AttentionShape shape{2, 4, 4, 3, 200, 64, 64};
+  expect(plan_of(kWide, shape).kernel == &kWide.decode, "few rows are not decoded");
+  expect(plan_of(kWide, shape, kRelative).kernel == &kWide.attend, "few rows with distances");
+  TileNeeds needs = kRelative;
+  const AttentionPlan whole = numattn::plan_weights(kWide.attend, shape, 100, needs);
+  needs.lone_rows = true;
+  const AttentionPlan lone = numattn::plan_weights(kWide.attend, shape, 100, needs);
+  expect(whole.block_rows == kWide.attend.facts.lane_group, "rows of a block: %ld",
+         as_long(whole.block_rows));
+  expect(lone.block_rows == 1 && lone.items == 2 * 4 * 100, "%ld items", as_long(lone.items));
 }
 
 }  // namespace
@@ -101,5 +116,6 @@ int main() {
   }
   memory_grows_with_threads_not_with_length();
   needs_take_memory();
+  relative_terms_choose_kernel_and_rows();
   return report();
 }

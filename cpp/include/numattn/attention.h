@@ -31,7 +31,23 @@ struct IntArray {
 struct FloatArray {
   const float* data = nullptr;
   int rank = 0;
-  std::array<std::int64_t, 2> shape{};
+  std::array<std::int64_t, 3> shape{};
+};
+
+// Terms by the distance of a query's position from a key, δ = position − key. With
+// row(δ) = distance_rows[clip(δ − first_distance, 0, distance_rows.size − 1)]:
+//
+//   score(i, j) = scale · ((q_i + content_bias) · k_j + (q_i + position_bias) · query_table[row(δ)]
+//                          + k_j · key_table[row(δ)])
+//   output(i)   = Σ_j weight(i, j) · (v_j + value_table[row(δ)])
+//
+// Tables (1 or query_heads, rows, head_dim; value_dim for value_table) and biases (1 or
+// query_heads, head_dim); those without data are left out.
+struct RelativeTerms {
+  FloatArray query_table, key_table, value_table;
+  FloatArray content_bias, position_bias;
+  IntArray distance_rows;
+  std::int64_t first_distance = 0;
 };
 
 // Which pages of a pool hold the tokens of one batch entry. The views of keys, values and scales
@@ -58,6 +74,7 @@ struct AttentionParams {
   std::optional<IntArray> kv_lens;
   std::optional<FloatArray> alibi_slopes;
   std::optional<FloatArray> sinks;
+  std::optional<RelativeTerms> relative;
   Layout layout = Layout::kBhsd;
   Precision precision = Precision::kHighest;
   int num_threads = 0;  // 0 is no limit
@@ -70,6 +87,10 @@ struct AttentionProblem {
   float scale;
   std::array<std::int64_t, 4> output_shape;  // in the caller's layout and rank
   int rank;
+
+  // Heads whose rows are computed together: key heads, of which all query heads read the keys; or
+  // query heads, so that neighbouring rows are neighbours in position.
+  std::int64_t row_heads() const { return params.relative ? query_heads : kv_heads; }
 };
 
 // What a call does and takes; na.plan.

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .score import BoolArray, Float64Array, final_scores, heads_first, share_heads
+from .relative import Relative, weigh_distances
+from .score import BoolArray, Float64Array, final_scores, heads_first, positions, share_heads
 from .storage import check_precision
 
 
@@ -35,6 +36,7 @@ def attention(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
     layout: str = "bhsd",
@@ -75,6 +77,8 @@ def attention(
         Adds −slope·|pos − j|.
     sinks : float array (Hq,), optional
         One more logit per head, which takes probability and gives no value.
+    relative : object with the attributes of `numattn.position.Relative`, optional
+        Terms by distance, as `relative.py` writes them; its scale is what `scale` defaults to.
     k_scale, v_scale : float arrays (B, Hkv, Sk), optional
         What k and v are multiplied by, token by token and head by head; their last axis left out.
     layout : "bhsd" or "bshd"
@@ -132,9 +136,13 @@ def attention(
             softcap=softcap,
             kv_lens=kv_lens,
             alibi_slopes=alibi_slopes,
+            relative=relative,
         )
         weight, lse = softmax(score, allowed, sinks)
         o = weigh_values(weight, allowed, share_heads(value, query.shape[1]))
+        if relative is not None and relative.value_table is not None:
+            position = positions(q_offset, len(query), np.arange(query.shape[2]))
+            o = o + weigh_distances(relative, weight, allowed, position - np.arange(key.shape[2]))
     if layout == "bshd":
         o = o.swapaxes(1, 2)
     if one_entry:
@@ -160,6 +168,7 @@ def attention_weights(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
+    relative: Relative | None = None,
     layout: str = "bhsd",
     num_threads: int | None = None,
 ) -> Float64Array:
@@ -174,7 +183,9 @@ def attention_weights(
     rows : int array (R,), optional
         The query rows wanted, all by default; negative ones count from the end. Row r keeps its
         position, q_offset + rows[r], and its rows of mask and bias.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks, layout
+    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
+        As in `attention`.
+    relative, layout
         As in `attention`.
     num_threads : int, optional
         Accepted so that calls can be compared; the reference ignores it.
@@ -216,6 +227,7 @@ def attention_weights(
             softcap=softcap,
             kv_lens=kv_lens,
             alibi_slopes=alibi_slopes,
+            relative=relative,
         )
         weight, _ = softmax(score, allowed, sinks)
     return weight[0] if np.ndim(q) == 3 else weight

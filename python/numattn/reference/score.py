@@ -1,6 +1,7 @@
 """Final scores and which of them count: all that happens between q·kᵀ and the softmax.
 
-s = scale·q·kᵀ → softcap → + bias + alibi;  allowed = causal ∧ window ∧ kv_lens ∧ mask ∧ bias ≠ −inf
+s = scale·(q·kᵀ + terms by distance) → softcap → + bias + alibi
+allowed = causal ∧ window ∧ kv_lens ∧ mask ∧ bias ≠ −inf
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from .relative import Relative, distance_scores, with_bias
 
 Float64Array: TypeAlias = NDArray[np.float64]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -48,6 +51,7 @@ def final_scores(
     softcap: float | None = None,
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
+    relative: Relative | None = None,
 ) -> tuple[Float64Array, BoolArray]:
     """Return scores (B, Hq, R, Sk), −inf where a key is excluded, and allowed (B, Hq, R, Sk).
 
@@ -59,12 +63,17 @@ def final_scores(
         raise ValueError(f"q {q.shape} and k {k.shape} differ in batch or head size")
     full = (batch, num_heads, q_len, k_len)
     key = np.arange(k_len)
-    # position[b, 0, r, 0] = q_offset[b] + rows[r]
-    offset = np.broadcast_to(np.asarray(q_offset, dtype=np.int64), (batch,))
-    position = (offset[:, np.newaxis] + rows)[:, np.newaxis, :, np.newaxis]
+    position = positions(q_offset, batch, rows)
 
+    q, k = q[:, :, rows], share_heads(k, num_heads)
+    if scale is None and relative is not None:
+        scale = relative.scale
     scale = 1 / math.sqrt(width) if scale is None else scale
-    score = scale * (q[:, :, rows] @ share_heads(k, num_heads).swapaxes(2, 3))
+    if relative is None:
+        score = scale * (q @ k.swapaxes(2, 3))
+    else:
+        product = with_bias(q, relative.content_bias) @ k.swapaxes(2, 3)
+        score = scale * (product + distance_scores(relative, q, k, position - key))
     allowed = np.ones(score.shape, dtype=np.bool_)
     if softcap is not None:
         score = softcap * np.tanh(score / softcap)
@@ -86,6 +95,12 @@ def final_scores(
         lengths = np.broadcast_to(np.asarray(kv_lens, dtype=np.int64), (batch,))
         allowed &= key < lengths[:, np.newaxis, np.newaxis, np.newaxis]
     return np.where(allowed, score, -np.inf), allowed
+
+
+def positions(q_offset: ArrayLike, batch: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return position[b, 0, r, 0] = q_offset[b] + rows[r]."""
+    offset = np.broadcast_to(np.asarray(q_offset, dtype=np.int64), (batch,))
+    return (offset[:, np.newaxis] + rows)[:, np.newaxis, :, np.newaxis]
 
 
 def within_window(

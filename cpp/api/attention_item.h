@@ -1,0 +1,71 @@
+// One work item of an attention call: a query block of one or several key heads, over one split of
+// their keys.
+#pragma once
+
+#include <cstdint>
+
+#include "attention_operands.h"
+#include "check.h"
+#include "parallel.h"
+
+namespace numattn {
+
+// What a thread keeps for one head of its work item.
+struct HeadMemory {
+  AttendBlock* block;
+  PartialState* partial;
+  QueryRow* rows;
+  float* workspace;
+};
+
+// What the work items of one part share. All parts of a call share its threads and their memory.
+struct Run {
+  const AttentionPart& part;
+  const AttentionProblem& problem;
+  const Kernels& kernels;
+  AttentionPlan plan;
+  RowMaker rows;
+  View output;              // canonical order
+  std::int64_t first_item;  // among the items of all parts
+  std::int64_t first_row;   // among the rows of all parts that are combined from splits
+  char* memory = nullptr;   // the threads' blocks, `thread_bytes` apart
+  std::int64_t thread_bytes = 0;
+  float* partials = nullptr;
+
+  Run(const AttentionPart& of, const Kernels& with, AttentionPlan planned, const IntArray* picked,
+      std::int64_t item, std::int64_t row)
+      : part(of),
+        problem(*of.problem),
+        kernels(with),
+        plan(planned),
+        rows(problem, picked),
+        output(in_bhsd(of.output, problem.params.layout)),
+        first_item(item),
+        first_row(row) {}
+
+  // Of one of the heads of the thread's item: the block, where its partial results go, its rows,
+  // and its workspace.
+  HeadMemory head_memory(int thread, std::int64_t turn) const {
+    char* from = memory + thread * thread_bytes + turn * plan.head_bytes();
+    char* rows = from + sizeof(AttendBlock) + sizeof(PartialState);
+    return {reinterpret_cast<AttendBlock*>(from),
+            reinterpret_cast<PartialState*>(from + sizeof(AttendBlock)),
+            reinterpret_cast<QueryRow*>(rows),
+            reinterpret_cast<float*>(from + plan.head_bytes() - plan.workspace_floats * 4)};
+  }
+  std::int64_t combined_rows() const {
+    return plan.splits == 1 ? 0 : problem.batch * problem.row_heads() * plan.rows_per_head;
+  }
+};
+
+// Computes item `index` of the run.
+void attend_item(const Run& run, std::int64_t index, Worker& worker);
+
+// Combines the splits of row `index`, of all rows of all heads.
+void combine_row(const Run& run, std::int64_t index, Worker& worker);
+
+// Item `index` of exact weights: `row_count` rows of each query head are wanted.
+void weigh_item(const Run& run, std::int64_t index, std::int64_t row_count, float* weights,
+                Worker& worker);
+
+}  // namespace numattn

@@ -1,0 +1,13 @@
+// Terms by distance as a kernel is given them.
+#pragma once
+
+#include "kernels.h"
+
+#include "numattn/attention.h"
+
+namespace numattn {
+
+// Those of one query head; none where the problem has none.
+RelativeBlock relative_block(const AttentionProblem& problem, std::int64_t query_head);
+
+}  // namespace numattn
