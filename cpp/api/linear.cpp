@@ -1,4 +1,4 @@
-// Packs projection weights and runs projections and layer normalisation.
+// Packs projection weights and runs projections.
 #include "numattn/linear.h"
 
 #include <algorithm>
@@ -110,33 +110,6 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     kernels.gemm.multiply(block);
   };
   return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
-}
-
-bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt) {
-  check_layer_norm(params);
-  const std::int64_t rows = params.x.shape[0];
-  const std::int64_t width = params.x.shape[1];
-  if (rows == 0) return true;
-  // Rows per item: some 16,000 elements, ten microseconds or so.
-  const std::int64_t rows_per_item = std::max<std::int64_t>(1, 16384 / width);
-  const std::int64_t items = (rows + rows_per_item - 1) / rows_per_item;
-  const std::int64_t useful = std::min<std::int64_t>(items / 4 + 1, 1024);
-  const int threads = threads_for(static_cast<int>(useful), params.num_threads);
-  const std::int64_t padded = padded_floats(width);
-  const Scratch scratch(threads * padded * 4);
-  const float* weight = static_cast<const float*>(params.weight.data);
-  const float* bias = params.bias ? static_cast<const float*>(params.bias->data) : nullptr;
-  const Matrix x = matrix_of(params.x);
-  const Kernels& kernels = current_kernels();
-  const auto item = [&](std::int64_t index, Worker& worker) {
-    const std::int64_t row = index * rows_per_item;
-    kernels.layer_norm({from_row(x, row), std::min(rows_per_item, rows - row), width, weight, bias,
-                        static_cast<float>(params.epsilon), params.output.dtype,
-                        static_cast<char*>(params.output.data) + row * params.output.strides[0],
-                        params.output.strides[0],
-                        reinterpret_cast<float*>(scratch.data()) + padded * worker.index()});
-  };
-  return parallel_for(items, threads, interrupt, item) == Outcome::kFinished;
 }
 
 }  // namespace numattn

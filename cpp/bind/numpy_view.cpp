@@ -88,6 +88,11 @@ std::optional<View> optional_view(const py::object& object, const std::string& n
   return view_of(owner, name);
 }
 
+std::optional<View> known_view(const py::object& object, const char* name) {
+  if (object.is_none()) return std::nullopt;
+  return view_of(py::reinterpret_borrow<py::array>(object), name);
+}
+
 std::optional<FloatArray> float_array(const py::object& object) {
   if (object.is_none()) return std::nullopt;
   const auto array = exact<float>(object);
@@ -108,6 +113,11 @@ std::optional<IntArray> int_array(const py::object& object) {
 
 py::array empty_like_dtype(const py::array& model, const std::vector<py::ssize_t>& shape) {
   return py::array(model.dtype(), shape);
+}
+
+py::array output_or_new(const py::object& out, const py::array& x, std::int64_t columns) {
+  if (!out.is_none()) return py::reinterpret_borrow<py::array>(out);
+  return empty_like_dtype(x, {x.shape(0), static_cast<py::ssize_t>(columns)});
 }
 
 py::array empty_float32(const std::vector<py::ssize_t>& shape) {

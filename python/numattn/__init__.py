@@ -19,7 +19,7 @@ from numattn.config import show_config
 from numattn.linear import Linear
 from numattn.merge import merge_states
 from numattn.mha import MultiHeadAttention
-from numattn.norm import layer_norm
+from numattn.norm import layer_norm, rms_norm
 from numattn.plan import Plan, plan
 from numattn.ragged import attention_varlen
 from numattn.rope import apply_rope
@@ -43,6 +43,7 @@ __all__ = [
     "plan",
     "position",
     "reference",
+    "rms_norm",
     "set_num_threads",
     "show_config",
 ]

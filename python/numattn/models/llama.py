@@ -95,7 +95,7 @@ class Llama(Decoder):
         cos, sin = self.config.rotary.tables(step.positions)
         for layer in self._layers:
             x = layer(x, cos, sin, step)
-        return self._norm(x)
+        return self._norm(x, step.num_threads)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
         logits = self._head(hidden, num_threads=num_threads)

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from numattn import Linear
+from numattn import Linear, rms_norm
 
 from .bert_layer import Float32Array
 from .checkpoint import Checkpoint
 from .llama_config import LlamaConfig
-from .rms import rms_norm
 from .rotary import rotate
 from .step import Step
 
@@ -32,9 +31,9 @@ class Norm:
             self.weight += 1
         self.eps = config.norm_eps
 
-    def __call__(self, x: Float32Array) -> Float32Array:
+    def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
         """Return x normalised."""
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, eps=self.eps, num_threads=num_threads)
 
 
 class LlamaLayer:
@@ -83,7 +82,7 @@ class LlamaLayer:
     ) -> Float32Array:
         """Return the layer's result (B, S, E), in the memory of x."""
         config, threads = self.config, step.num_threads
-        qkv = self.qkv(self.attention_norm(x), num_threads=threads)
+        qkv = self.qkv(self.attention_norm(x, threads), num_threads=threads)
         heads = qkv.reshape(*x.shape[:2], -1, config.head_size)
         rotate(heads[:, :, : config.num_heads + config.num_kv_heads], cos, sin)
         joined = step.attend(
@@ -91,7 +90,7 @@ class LlamaLayer:
             scale=config.scale, softcap=config.score_softcap,
         )  # fmt: skip
         x = add(x, self.output, joined, self.after_attention, threads)
-        h = self.ffn_norm(x)
+        h = self.ffn_norm(x, threads)
         inner = self.gate(h, activation=config.activation, num_threads=threads)
         inner *= self.up(h, num_threads=threads)
         return add(x, self.down, inner, self.after_ffn, threads)
@@ -103,5 +102,5 @@ def add(
     """Add the projection of h, normalised if there is a norm, to x in place."""
     if norm is None:
         return linear(h, residual=x, out=x, num_threads=threads)
-    x += norm(linear(h, num_threads=threads))
+    x += norm(linear(h, num_threads=threads), threads)
     return x
