@@ -142,6 +142,7 @@ class Decoder(ABC):
         step = Step(
             counts=padding.counts,
             positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
+            lengths=held + padding.counts,
             cache=cache,
             dtype=self.dtype if cache is None else cache.dtype,
             num_threads=num_threads,

@@ -22,6 +22,8 @@ class Step:
     """(B, S)"""
     cache: Cache | None
     """Without one, the new tokens attend to one another only."""
+    lengths: Int64Array
+    """(B,): how many tokens each row has, the new ones included."""
     dtype: np.dtype[Any]
     """In which queries, keys and values are compared."""
     num_threads: int | None
