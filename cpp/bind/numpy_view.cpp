@@ -1,5 +1,7 @@
 #include "numpy_view.h"
 
+#include <atomic>
+
 namespace numattn::bind {
 namespace {
 
@@ -8,6 +10,10 @@ constexpr int kNumpyBool = 0;
 constexpr int kNumpyFloat32 = 11;
 constexpr int kNumpyFloat64 = 12;
 constexpr int kNumpyFloat16 = 23;
+
+// NumPy gives the types of other packages numbers as they are registered, for as long as the
+// process lives; ml_dtypes' bfloat16 is told by its name once. No type has this number.
+std::atomic<int> bfloat16_number{-1};
 
 constexpr char kNativeOrder = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? '<' : '>';
 
@@ -30,8 +36,14 @@ DType dtype_of(const py::array& array, const std::string& name) {
   if (native && number == kNumpyFloat32) return DType::kFloat32;
   if (native && number == kNumpyFloat16) return DType::kFloat16;
   if (number == kNumpyBool) return DType::kBool;
+  if (native && number == bfloat16_number.load(std::memory_order_relaxed)) {
+    return DType::kBFloat16;
+  }
   const std::string text = py::str(static_cast<const py::object&>(dtype));
-  if (text == "bfloat16") return DType::kBFloat16;
+  if (text == "bfloat16") {
+    bfloat16_number.store(number, std::memory_order_relaxed);
+    return DType::kBFloat16;
+  }
   if (name == "mask") {
     throw DTypeError("mask has dtype " + text + "; it must be bool: cast it with .astype(bool)");
   }

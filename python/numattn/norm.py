@@ -68,7 +68,9 @@ def layer_norm(
         None if out is None else as_output_matrix(out),
         thread_count(num_threads),
     )
-    return result.reshape(rows.shape) if out is None else out
+    if out is not None:
+        return out
+    return result if rows.ndim == 2 else result.reshape(rows.shape)
 
 
 def rms_norm(
@@ -125,7 +127,9 @@ def rms_norm(
         None if out is None else as_output_matrix(out),
         thread_count(num_threads),
     )
-    return result.reshape(rows.shape) if out is None else out
+    if out is not None:
+        return out
+    return result if rows.ndim == 2 else result.reshape(rows.shape)
 
 
 def _checked(x: ArrayLike, out: Array | None) -> Array:
