@@ -145,6 +145,7 @@ class Decoder(ABC):
             lengths=held + padding.counts,
             cache=cache,
             dtype=self.dtype if cache is None else cache.dtype,
+            weight_dtype=self.dtype,
             num_threads=num_threads,
         )
         try:

@@ -102,9 +102,10 @@ class Llama(Decoder):
         lengths = np.maximum(step.lengths, 1)
         places = np.minimum(step.positions, lengths[:, np.newaxis] - 1)
         cos, sin = self.config.rope.tables(places, length=lengths)
+        rows = x.reshape(-1, x.shape[-1])  # a matrix needs no reshaping in each product
         for layer in self._layers:
-            x = layer(x, cos, sin, step)
-        return self._norm(x, step.num_threads)
+            rows = layer(rows, cos, sin, step)
+        return self._norm(rows, step.num_threads).reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
         logits = self._head(hidden, num_threads=num_threads)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from numattn import Linear, apply_rope, rms_norm
 
@@ -89,10 +90,10 @@ class LlamaLayer:
     def __call__(
         self, x: Float32Array, cos: Float32Array, sin: Float32Array, step: Step
     ) -> Float32Array:
-        """Return the layer's result (B, S, E), in the memory of x."""
+        """Return the layer's result (B·S, E), in the memory of x."""
         config, threads = self.config, step.num_threads
         qkv = self.qkv(self.attention_norm(x, threads), num_threads=threads)
-        heads = qkv.reshape(*x.shape[:2], -1, config.head_size)
+        heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
         turning = heads[:, :, : config.num_heads + config.num_kv_heads]
         apply_rope(turning, cos, sin, layout="bshd", out=turning, num_threads=threads)
         joined = step.attend(
@@ -107,10 +108,11 @@ class LlamaLayer:
 
 
 def add(
-    x: Float32Array, linear: Linear, h: Float32Array, norm: Norm | None, threads: int | None
+    x: Float32Array, linear: Linear, h: NDArray[Any], norm: Norm | None, threads: int | None
 ) -> Float32Array:
     """Add the projection of h, normalised if there is a norm, to x in place."""
     if norm is None:
         return linear(h, residual=x, out=x, num_threads=threads)
-    x += norm(linear(h, num_threads=threads), threads)
+    # Of x's dtype, whatever that of h is.
+    x += norm(linear(h, out=np.empty_like(x), num_threads=threads), threads)
     return x
