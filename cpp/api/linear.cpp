@@ -11,6 +11,7 @@
 #include "parallel.h"
 #include "scratch.h"
 #include "select.h"
+#include "weight_memory.h"
 
 namespace numattn {
 namespace {
@@ -33,7 +34,7 @@ std::int64_t panel_count(std::int64_t features) {
 struct PackedLinear::Storage {
   PanelFormat format;
   std::int64_t bytes_per_panel;
-  Scratch panels;
+  WeightMemory panels;
   Scratch bias;
   bool has_bias;
 
@@ -53,7 +54,7 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, 
   const std::int64_t panels = panel_count(out_features_);
   checked_product(checked_product(panels * kPanelColumns, in_features_, "weight"), 4, "weight");
   const std::int64_t bytes = panel_bytes(format, in_features_);
-  storage_.reset(new Storage{format, bytes, Scratch(panels * bytes, Pages::kHuge),
+  storage_.reset(new Storage{format, bytes, WeightMemory(panels * bytes),
                              Scratch(bias ? out_features_ * 4 : 0), bias.has_value()});
   for (std::int64_t panel = 0; panel < panels; ++panel) {
     kernels.pack_weight(
