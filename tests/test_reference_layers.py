@@ -215,8 +215,6 @@ def test_multi_head_attention_refuses_what_it_lacks() -> None:
     one = np.eye(4)
     with pytest.raises(ValueError, match="does not divide into 3 heads"):
         reference.MultiHeadAttention(3, one, one, one, one)
-    with pytest.raises(ValueError, match="no rope"):
-        reference.MultiHeadAttention(1, one, one, one, one, rope=object())
     with pytest.raises(ValueError, match="no cache"):
         reference.MultiHeadAttention(1, one, one, one, one)(one, cache=object())
 
