@@ -206,6 +206,12 @@ def test_damaged_shards(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names a file outside its folder: '../x.safetensors'"):
         load(folder, "llama")
     index.write_text(json.dumps(good), encoding="utf-8")
-    (folder / "model-1.safetensors").unlink()
+    shard = folder / "model-1.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError, match="model-1.safetensors is not a safetensors file, or not wh"
+    ):
+        load(folder, "llama")
+    shard.unlink()
     with pytest.raises(FileNotFoundError, match="no model-1.safetensors in "):
         load(folder, "llama")
