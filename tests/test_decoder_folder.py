@@ -84,8 +84,8 @@ def test_linear_scaling_makes_positions_closer(tmp_path: Path) -> None:
     plain = load(write_folder(tmp_path / "b"), "llama")
     assert isinstance(scaled, Llama) and isinstance(plain, Llama)
     for got, expected in zip(
-        scaled.config.rotary.tables(np.arange(0, 40, 2)),
-        plain.config.rotary.tables(np.arange(20)),
+        scaled.config.rope.tables(np.arange(0, 40, 2)),
+        plain.config.rope.tables(np.arange(20)),
         strict=True,
     ):
         np.testing.assert_array_equal(got, expected)
@@ -127,14 +127,17 @@ def test_windows(
         ("llama", {"hidden_size": None}, "config.json has no hidden_size"),
         ("llama", {"hidden_size": 32.5}, "hidden_size must be a positive whole number, not 32.5"),
         ("llama", {"num_key_value_heads": 3}, "4 heads do not divide among 3 key heads"),
-        ("llama", {"head_dim": 7}, "head_dim must be even, not 7"),
+        ("llama", {"head_dim": 7}, "config.json: dim must be an even number of elements that turn"),
         ("llama", {"hidden_act": "gelu_10"}, "hidden_act 'gelu_10' is not supported"),
         ("llama", {"rms_norm_eps": "small"}, "rms_norm_eps must be a positive number, not 'small'"),
         ("llama", {"attention_bias": 1}, "attention_bias must be true or false, not 1"),
-        ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope_type 'yarn' is not supported"),
-        ("llama", {"rope_scaling": {"rope_type": "linear"}}, "config.json has no factor"),
+        ("llama", {"rope_scaling": {"rope_type": "spiral"}}, "unknown type of scaling 'spiral'"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "config.json: .* 'linear' needs 'factor'"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": "2"}}, "must be a number, not '2'"),
         ("llama", {"rope_scaling": [1]}, r"rope_scaling must be an object, not \[1\]"),
-        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor must be 1, not 0.5"),
+        ("llama", {"rope_parameters": "no"}, "rope_parameters must be an object, not 'no'"),
+        ("llama", {"partial_rotary_factor": 1.5}, "partial_rotary_factor .* at most 1, not 1.5"),
+        ("llama", {"rope_theta": -1.0}, "config.json: rope_theta .* positive and finite, not -1"),
         ("gemma2", {"layer_types": ["full_attention"]}, "layer_types must name one of"),
         ("gemma2", {"query_pre_attn_scalar": None}, "config.json has no query_pre_attn_scalar"),
         ("gpt2", {"model_type": "llama"}, "model_type 'llama' is not supported; supp"),
@@ -203,6 +206,12 @@ def test_damaged_shards(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names a file outside its folder: '../x.safetensors'"):
         load(folder, "llama")
     index.write_text(json.dumps(good), encoding="utf-8")
-    (folder / "model-1.safetensors").unlink()
+    shard = folder / "model-1.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError, match="model-1.safetensors is not a safetensors file, or not wh"
+    ):
+        load(folder, "llama")
+    shard.unlink()
     with pytest.raises(FileNotFoundError, match="no model-1.safetensors in "):
         load(folder, "llama")

@@ -77,17 +77,27 @@ def test_rows_of_a_padded_batch_are_as_they_are_alone(
         assert_same(last[real], model(ids)[real, lengths[real] - 1])
 
 
+@pytest.mark.parametrize("chunk", [1, 6, 23])
 def test_chunks_are_as_the_whole_and_the_same_chunks_the_same_bits(
-    model: Gpt | Llama, family: str, rng: np.random.Generator
+    model: Gpt | Llama, chunk: int, rng: np.random.Generator
 ) -> None:
+    """Step by step, in chunks, and at once; by any number of threads."""
     ids = random_ids(rng, 2, 23)
-    whole, seen = model(ids), []
-    for cache in [*caches(model, 2), *caches(model, 2)]:
-        parts = [model(ids[:, start : start + 6], cache=cache) for start in range(0, 23, 6)]
-        seen.append(np.concatenate(parts, axis=1))
-        assert_same(seen[-1], whole)
-    assert_same_bits(seen[0], seen[2])
-    assert_same_bits(seen[1], seen[3])
+    whole = model(ids)
+
+    def read(cache: Cache, num_threads: int | None) -> NDArray[Any]:
+        starts = range(0, 23, chunk)
+        parts = (ids[:, start : start + chunk] for start in starts)
+        return np.concatenate(
+            [model(part, cache=cache, num_threads=num_threads) for part in parts], axis=1
+        )
+
+    expected = [read(cache, 1) for cache in caches(model, 2)]
+    for each in expected:
+        assert_same(each, whole)
+    for num_threads in (1, 2, 3, None):
+        for cache, first in zip(caches(model, 2), expected, strict=True):
+            assert_same_bits(read(cache, num_threads), first)
 
 
 def test_the_cache_of_a_window_stays_small(rng: np.random.Generator, tmp_path: Path) -> None:
@@ -260,6 +270,29 @@ def test_no_page_is_left(model: Gpt | Llama, rng: np.random.Generator) -> None:
     assert_same(model(ids[:, 5:], [4, 3], cache=cache)[0], model(ids[:1])[0, 5:])
 
 
+def test_a_cache_that_overflows(model: Gpt | Llama, rng: np.random.Generator) -> None:
+    """Each kind, with tokens in it and at once; then there is room for what fits."""
+    sizes = {"kv_heads": model.config.num_kv_heads, "head_dim": model.config.head_size}
+    for cache in (
+        na.KVCache(3, 2, **sizes, max_length=10),
+        na.PagedKVCache(3, 2, **sizes, pages=9, max_length=10),
+    ):
+        ids = random_ids(rng, 2, 11)
+        with pytest.raises(
+            ValueError, match=r"at most 10 .*\(max_length\), and row 0 would have 11"
+        ):
+            model(ids, cache=cache)
+        assert cache.lengths.tolist() == [0, 0]
+        model(ids[:, :8], [7, 8], cache=cache)
+        with pytest.raises(
+            ValueError, match=r"at most 10 .*\(max_length\), and row 1 would have 11"
+        ):
+            model(ids[:, 8:], cache=cache)
+        assert all(cache.layer_lengths(layer).tolist() == [7, 8] for layer in range(3))
+        expected = model(ids[1:, :10])[:, 8:]
+        assert_same(model(ids[:, 8:10], cache=cache)[1:], expected)
+
+
 def test_positions_beyond_a_learned_table(tmp_path: Path, rng: np.random.Generator) -> None:
     model = load(write_folder(tmp_path, "gpt2", {"n_positions": 96}), "gpt2")
     ids = random_ids(rng, 2, 97)
@@ -271,6 +304,31 @@ def test_positions_beyond_a_learned_table(tmp_path: Path, rng: np.random.Generat
     with pytest.raises(ValueError, match="a row has 97 tokens; the model has positions for 96"):
         model(ids[:, :2], cache=cache)
     assert cache.lengths.tolist() == [95, 3]
+    unlimited = na.KVCache(3, 2, model.config.num_kv_heads, model.config.head_size)
+    with pytest.raises(ValueError, match="a row has 97 tokens; the model has positions for 96"):
+        model(ids, cache=unlimited)
+    assert unlimited.lengths.tolist() == [0, 0]
+
+
+def test_texts_that_could_outgrow_the_cache(tmp_path: Path) -> None:
+    """Said before anything is read, and not when most of the text is written."""
+    model = load(write_folder(tmp_path, "gpt2", {"n_positions": 96}), "gpt2")
+    prompts = [[1, 2, 3], [1] * 90]
+    with pytest.raises(
+        ValueError, match="text 1 could have 97 tokens to be read, prompt and new o"
+    ):
+        model.generate(prompts, 8)
+    assert [len(text) for text in model.generate(prompts, 7)] == [7, 7]
+    cache = model.new_cache(2)
+    model([[5, 6]] * 2, cache=cache)
+    with pytest.raises(ValueError, match=r"97 tokens .* the cache holds 96 \(max_length\)"):
+        model.generate(prompts, 6, cache=cache)
+    assert cache.lengths.tolist() == [2, 2]
+
+
+def test_what_is_no_cache(model: Gpt | Llama) -> None:
+    with pytest.raises(TypeError, match="cache must be a KVCache or PagedKVCache, not dict"):
+        model([[1]], cache={})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -298,6 +356,7 @@ def test_a_cache_of_another_model(tmp_path: Path, cache: Cache, message: str) ->
         ([[1]], {"max_new_tokens": -1}, ValueError, "max_new_tokens must be 0 or more, not -1"),
         ([[1]], {"chunk": 0}, ValueError, "chunk must be 1 or more, not 0"),
         ([[1]], {"cache": na.KVCache(3, 2, 2, 8)}, ValueError, "has 2 rows, and there are 1 prom"),
+        ([[1]], {"cache": {}}, TypeError, "cache must be a KVCache or PagedKVCache, not dict"),
     ],
 )
 def test_bad_prompts(

@@ -105,6 +105,7 @@ def test_every_public_name_exists() -> None:
         "layer_norm",
         "plan",
         "position",
+        "rms_norm",
         "set_num_threads",
         "show_config",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_dtypes
@@ -44,8 +45,17 @@ def weights(rng: np.random.Generator, size: str) -> dict[str, Any]:
     return {"num_heads": heads, "num_kv_heads": kv_heads, **made}
 
 
-def naive_mha(parameters: dict[str, Any], x: Array, context: Array, **options: Any) -> Array:
-    """Multi-head attention as one would write it in bfloat16: every factor is rounded to it."""
+def naive_mha(
+    parameters: dict[str, Any],
+    x: Array,
+    context: Array,
+    turn: Callable[[str, Array], Array] | None = None,
+    **options: Any,
+) -> Array:
+    """Multi-head attention as one would write it in bfloat16: every factor is rounded to it.
+
+    `turn` is what happens to queries ("q") and keys ("k") of shape (B, H, S, D).
+    """
 
     def project(name: str, source: Array) -> Array:
         layer = reference.Linear(parameters[f"w{name}"], parameters[f"b{name}"], dtype="bfloat16")
@@ -53,7 +63,8 @@ def naive_mha(parameters: dict[str, Any], x: Array, context: Array, **options: A
 
     def heads(name: str, source: Array, count: int) -> Array:
         y = project(name, source).astype(BFLOAT16)
-        return y.reshape(*y.shape[:2], count, -1).swapaxes(1, 2)
+        split = y.reshape(*y.shape[:2], count, -1).swapaxes(1, 2)
+        return split if turn is None or name == "v" else turn(name, split).astype(BFLOAT16)
 
     q = heads("q", x, parameters["num_heads"])
     k, v = (heads(name, context, parameters["num_kv_heads"]) for name in "kv")

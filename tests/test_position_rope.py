@@ -84,6 +84,20 @@ def test_the_longest_position_decides_unless_a_length_is_given(name: str) -> Non
         np.testing.assert_array_equal(table[:1], expected)
 
 
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_length_for_each_row(name: str) -> None:
+    rope, exact = (kind(32, scaling=scaling_of(name)) for kind in (Rope, reference.Rope))
+    positions, lengths = np.array([[0, 5, 90], [7, 6, 5]]), np.array([20000, 8])
+    for each in (rope, exact):
+        together = each.tables(positions, length=lengths)
+        for row in range(2):
+            alone = each.tables(positions[row], length=int(lengths[row]))
+            for got, expected in zip(together, alone, strict=True):
+                np.testing.assert_array_equal(got[row], expected)
+    varies = not np.array_equal(rope.frequencies(20000), rope.frequencies(8))
+    assert rope.depends_on_length == varies
+
+
 def test_the_caller_s_mapping_is_kept_apart() -> None:
     config = GOLDEN["longrope_long"]["config"]
     before = copy.deepcopy(config)
@@ -227,6 +241,12 @@ def test_numbers_that_are_none() -> None:
 def test_lengths_that_are_refused() -> None:
     with pytest.raises(ValueError, match="length 5 does not hold position 5"):
         Rope(8).tables([0, 5], length=5)
+    with pytest.raises(ValueError, match="length 6 does not hold position 7"):
+        Rope(8).tables([[0, 5], [7, 0]], length=[9, 6])
+    with pytest.raises(ValueError, match=r"each row of positions \(2, 2\), not of shape \(3,\)"):
+        Rope(8).tables([[0, 5], [7, 0]], length=[9, 9, 9])
+    with pytest.raises(TypeError, match="length must hold integers, not float64"):
+        Rope(8).tables([0, 5], length=9.0)
     with pytest.raises(ValueError, match="length must be at least 1, not 0"):
         Rope(8).frequencies(0)
 

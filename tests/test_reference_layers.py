@@ -96,6 +96,7 @@ def test_precision_changes_nothing_here() -> None:
         ("attention", None),
         ("attention_weights", None),
         ("layer_norm", None),
+        ("rms_norm", None),
         ("Linear", "__init__"),
         ("Linear", "__call__"),
         ("MultiHeadAttention", "__init__"),
@@ -214,8 +215,6 @@ def test_multi_head_attention_refuses_what_it_lacks() -> None:
     one = np.eye(4)
     with pytest.raises(ValueError, match="does not divide into 3 heads"):
         reference.MultiHeadAttention(3, one, one, one, one)
-    with pytest.raises(ValueError, match="no rope"):
-        reference.MultiHeadAttention(1, one, one, one, one, rope=object())
     with pytest.raises(ValueError, match="no cache"):
         reference.MultiHeadAttention(1, one, one, one, one)(one, cache=object())
 
@@ -234,6 +233,18 @@ def test_layer_norm() -> None:
     np.testing.assert_allclose(no_bias, y - bias, **FLOAT64)
     out = np.zeros(x.shape, dtype=np.float32)
     assert reference.layer_norm(x, weight, bias, eps=1e-3, out=out) is out
+    np.testing.assert_array_equal(out, y.astype(np.float32))
+
+
+def test_rms_norm() -> None:
+    x, weight = normal(2, 3, 8), normal(8)
+    y = reference.rms_norm(x, weight, eps=1e-3)
+    for i in np.ndindex(2, 3):
+        size = math.sqrt(sum(value * value for value in x[i]) / 8 + 1e-3)
+        expected = [x[(*i, c)] / size * weight[c] for c in range(8)]
+        np.testing.assert_allclose(y[i], expected, **FLOAT64)
+    out = np.zeros(x.shape, dtype=np.float32)
+    assert reference.rms_norm(x, weight, eps=1e-3, out=out) is out
     np.testing.assert_array_equal(out, y.astype(np.float32))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -144,10 +145,11 @@ def test_projections(isa: str, rng: np.random.Generator, rows: int) -> None:
         assert_same_bits(na.Linear(relayout(weight), bias)(x, activation="gelu"), expected, name)
 
 
-def test_layer_norm(isa: str, rng: np.random.Generator) -> None:
-    x, weight, bias = normal(rng, (70, 45)), normal(rng, (45,)), normal(rng, (45,))
-    expected = na.layer_norm(x, weight, bias, num_threads=1)
+@pytest.mark.parametrize("norm", [na.layer_norm, na.rms_norm])
+def test_norms(isa: str, rng: np.random.Generator, norm: Callable[..., Any]) -> None:
+    x, weight = normal(rng, (900, 45)), normal(rng, (45,))
+    expected = norm(x, weight, num_threads=1)
     for num_threads in THREADS:
-        assert_same_bits(na.layer_norm(x, weight, bias, num_threads=num_threads), expected)
+        assert_same_bits(norm(x, weight, num_threads=num_threads), expected)
     for name in ("fortran", "reversed_axes", "every_other", "padded_rows", "misaligned"):
-        assert_same_bits(na.layer_norm(RELAYOUTS[name](x), weight, bias), expected, name)
+        assert_same_bits(norm(RELAYOUTS[name](x), weight), expected, name)

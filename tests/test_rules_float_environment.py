@@ -59,6 +59,7 @@ def test_calls_change_nothing(isa: str, rng: np.random.Generator) -> None:
     x = rng.standard_normal((33, 40), dtype=np.float32)
     na.Linear(x)(x, activation="gelu", num_threads=2)
     na.layer_norm(x, x[0], num_threads=2)
+    na.rms_norm(x, x[0], num_threads=2)
     assert environment() == before
 
 

@@ -126,6 +126,35 @@ def test_weights_in_bfloat16_take_half(isa: str) -> None:
 
 
 @pytest.mark.slow
+def test_weights_that_share_memory_give_it_back_one_by_one() -> None:
+    """40 layers of 3.4 MiB, in blocks of several: half of them go, in two ways, then the rest."""
+    printed = output_of(
+        STATUS
+        + textwrap.dedent("""
+        rng = np.random.default_rng(0)
+        weight, x = rng.standard_normal((1536, 576), np.float32), np.ones((1, 576), np.float32)
+        expected = na.Linear(weight)(x).copy()
+        before = status("VmRSS")
+        kept = [na.Linear(weight) for _ in range(40)]
+        print(status("VmRSS") - before)
+        del kept[::2]
+        print(status("VmRSS") - before)
+        kept += [na.Linear(weight) for _ in range(20)]
+        print(status("VmRSS") - before)
+        assert all(np.array_equal(linear(x), expected) for linear in kept)
+        kept.clear()
+        print(status("VmRSS") - before)
+        """),
+        **FRESH_MEMORY,
+    )
+    bytes_of_one = 1536 * 576 * 4
+    for grown, count in zip(printed.split(), (40, 20, 40, 0), strict=True):
+        # The last huge page of each of up to 8 blocks; and what the calls took.
+        assert count * bytes_of_one - MIB <= int(grown) * 1024
+        assert int(grown) * 1024 <= count * bytes_of_one + 8 * 2 * MIB + ALLOWANCE
+
+
+@pytest.mark.slow
 def test_a_long_causal_call_takes_less_than_64_mib() -> None:
     """32768 queries and keys: the scores of one head alone would be 4 GiB."""
     shape, options = "1,8,8,32768,32768,64", "{'is_causal': True}"

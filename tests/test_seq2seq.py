@@ -147,6 +147,34 @@ def test_bad_tokens(
         model.encode(ids, lengths)
 
 
+@pytest.mark.parametrize(
+    ("previous", "error", "message"),
+    [
+        ([0, 40], ValueError, "previous must be in 0 … 39, not 0 … 40"),
+        ([-1, 3], ValueError, "previous must be in 0 … 39, not -1 … 3"),
+        ([1], ValueError, r"previous must be \(2,\), not \(1,\)"),
+        ([1.0, 2.0], TypeError, "previous must be integers, not float64"),
+    ],
+)
+def test_a_bad_word_leaves_the_state_alone(
+    model: Seq2Seq, previous: Any, error: type[Exception], message: str
+) -> None:
+    state, other = (model.encode([[1, 2], [3, 0]], [2, 1]) for _ in range(2))
+    for each in (state, other):
+        model.step(None, each)
+    with pytest.raises(error, match=message):
+        model.step(previous, state)
+    words = np.array([5, 6])
+    np.testing.assert_array_equal(model.step(words, state), model.step(words, other))
+
+
+def test_bad_sentences(model: Seq2Seq) -> None:
+    with pytest.raises(ValueError, match="sentence 1 must be in 0 … 39, not 2 … 40"):
+        model.translate_tokens([[1, 0], [2, 40]])
+    with pytest.raises(TypeError, match="sentence 0 must be integers, not float64"):
+        model.translate_tokens([[1.5, 0.0]])  # type: ignore[list-item]
+
+
 def test_bad_texts(model: Seq2Seq) -> None:
     with pytest.raises(TypeError, match="put a single one into a list"):
         model.translate("a cab")

@@ -37,11 +37,13 @@ LLAMA3_SCALING = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
 }
+YARN_SCALING = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 
 # What each family's folder says beyond, or instead of, that.
 CHANGES: dict[str, dict[str, Any]] = {
     "llama": {},
     "llama3": {"rope_scaling": LLAMA3_SCALING, "attention_bias": True, "mlp_bias": True},
+    "yarn": {"rope_scaling": YARN_SCALING},
     "mistral": {"model_type": "mistral", "sliding_window": WINDOW, "head_dim": 12},
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "use_sliding_window": False},
     "gemma2": {
@@ -53,6 +55,12 @@ CHANGES: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 3.0,
         "final_logit_softcapping": 4.0,
         "tie_word_embeddings": True,
+    },
+    "phi3": {
+        "model_type": "phi3",
+        "partial_rotary_factor": 0.5,
+        "original_max_position_embeddings": 128,
+        "pad_token_id": 0,
     },
     "gpt2": {
         "model_type": "gpt2",
@@ -101,6 +109,11 @@ def llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         "mlp.up_proj": (inner, width),
         "mlp.down_proj": (width, inner),
     }
+    if config["model_type"] == "phi3":
+        parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        rows["self_attn.qkv_proj"] = (sum(rows.pop(part)[0] for part in parts), width)
+        rows["mlp.gate_up_proj"] = (2 * inner, width)
+        del rows["mlp.gate_proj"], rows["mlp.up_proj"]
     biased = set()
     if config.get("attention_bias") or config["model_type"] == "qwen2":
         biased |= {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}

@@ -313,7 +313,7 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
   check_same_dtype(*call.residual, "residual", call.output.dtype, "the output");
 }
 
-void check_layer_norm(const LayerNormParams& params) {
+void check_norm(const NormParams& params) {
   check_floating(params.x, "x");
   const std::int64_t width = params.x.shape[1];
   if (width < 1) refuse("x must have at least one element in its last dimension");

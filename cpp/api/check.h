@@ -9,6 +9,7 @@
 
 #include "numattn/attention.h"
 #include "numattn/linear.h"
+#include "numattn/norm.h"
 
 namespace numattn {
 
@@ -26,6 +27,6 @@ Activation parse_activation(const std::string& name);
 
 void check_linear_weight(const View& weight, const std::optional<View>& bias);
 void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& call);
-void check_layer_norm(const LayerNormParams& params);
+void check_norm(const NormParams& params);
 
 }  // namespace numattn

@@ -1,4 +1,4 @@
-// Packs projection weights and runs projections and layer normalisation.
+// Packs projection weights and runs projections.
 #include "numattn/linear.h"
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 #include "parallel.h"
 #include "scratch.h"
 #include "select.h"
+#include "weight_memory.h"
 
 namespace numattn {
 namespace {
@@ -33,7 +34,7 @@ std::int64_t panel_count(std::int64_t features) {
 struct PackedLinear::Storage {
   PanelFormat format;
   std::int64_t bytes_per_panel;
-  Scratch panels;
+  WeightMemory panels;
   Scratch bias;
   bool has_bias;
 
@@ -53,7 +54,7 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, 
   const std::int64_t panels = panel_count(out_features_);
   checked_product(checked_product(panels * kPanelColumns, in_features_, "weight"), 4, "weight");
   const std::int64_t bytes = panel_bytes(format, in_features_);
-  storage_.reset(new Storage{format, bytes, Scratch(panels * bytes, Pages::kHuge),
+  storage_.reset(new Storage{format, bytes, WeightMemory(panels * bytes),
                              Scratch(bias ? out_features_ * 4 : 0), bias.has_value()});
   for (std::int64_t panel = 0; panel < panels; ++panel) {
     kernels.pack_weight(
@@ -110,33 +111,6 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     kernels.gemm.multiply(block);
   };
   return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
-}
-
-bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt) {
-  check_layer_norm(params);
-  const std::int64_t rows = params.x.shape[0];
-  const std::int64_t width = params.x.shape[1];
-  if (rows == 0) return true;
-  // Rows per item: some 16,000 elements, ten microseconds or so.
-  const std::int64_t rows_per_item = std::max<std::int64_t>(1, 16384 / width);
-  const std::int64_t items = (rows + rows_per_item - 1) / rows_per_item;
-  const std::int64_t useful = std::min<std::int64_t>(items / 4 + 1, 1024);
-  const int threads = threads_for(static_cast<int>(useful), params.num_threads);
-  const std::int64_t padded = padded_floats(width);
-  const Scratch scratch(threads * padded * 4);
-  const float* weight = static_cast<const float*>(params.weight.data);
-  const float* bias = params.bias ? static_cast<const float*>(params.bias->data) : nullptr;
-  const Matrix x = matrix_of(params.x);
-  const Kernels& kernels = current_kernels();
-  const auto item = [&](std::int64_t index, Worker& worker) {
-    const std::int64_t row = index * rows_per_item;
-    kernels.layer_norm({from_row(x, row), std::min(rows_per_item, rows - row), width, weight, bias,
-                        static_cast<float>(params.epsilon), params.output.dtype,
-                        static_cast<char*>(params.output.data) + row * params.output.strides[0],
-                        params.output.strides[0],
-                        reinterpret_cast<float*>(scratch.data()) + padded * worker.index()});
-  };
-  return parallel_for(items, threads, interrupt, item) == Outcome::kFinished;
 }
 
 }  // namespace numattn

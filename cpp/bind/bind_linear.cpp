@@ -1,4 +1,4 @@
-// PackedLinear and layer_norm for the Python layer, which has made x two-dimensional.
+// PackedLinear for the Python layer, which has made x two-dimensional.
 #include <pybind11/stl.h>
 
 #include "numattn/linear.h"
@@ -6,16 +6,6 @@
 
 namespace numattn::bind {
 namespace {
-
-std::optional<View> known_view(const py::object& object, const char* name) {
-  if (object.is_none()) return std::nullopt;
-  return view_of(py::reinterpret_borrow<py::array>(object), name);
-}
-
-py::array output_or_new(const py::object& out, const py::array& x, std::int64_t columns) {
-  if (!out.is_none()) return py::reinterpret_borrow<py::array>(out);
-  return empty_like_dtype(x, {x.shape(0), static_cast<py::ssize_t>(columns)});
-}
 
 py::array run_linear(const PackedLinear& linear, const py::array& x, const std::string& activation,
                      const py::object& residual, const py::object& out, int num_threads) {
@@ -27,20 +17,6 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
   const py::array output = output_or_new(out, x, linear.out_features());
   call.output = output_view(output, "out");
   run_unlocked([&] { return linear.run(call, interrupted); });
-  return output;
-}
-
-py::array layer_norm(const py::array& x, const py::array& weight, const py::object& bias,
-                     double epsilon, const py::object& out, int num_threads) {
-  LayerNormParams params;
-  params.x = view_of(x, "x");
-  params.weight = view_of(weight, "weight");
-  params.bias = known_view(bias, "bias");
-  params.epsilon = epsilon;
-  params.num_threads = num_threads;
-  const py::array output = output_or_new(out, x, x.shape(1));
-  params.output = output_view(output, "out");
-  run_unlocked([&] { return run_layer_norm(params, interrupted); });
   return output;
 }
 
@@ -56,7 +32,6 @@ void bind_linear(py::module_& module) {
       .def("run", &run_linear)
       .def_property_readonly("in_features", &PackedLinear::in_features)
       .def_property_readonly("out_features", &PackedLinear::out_features);
-  module.def("layer_norm", &layer_norm);
 }
 
 }  // namespace numattn::bind

@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, module, pybind11::mod_gil_not_used()) {
   module.attr("__version__") = NUMATTN_VERSION;
   bind::bind_attention(module);
   bind::bind_linear(module);
+  bind::bind_norm(module);
   bind::bind_rope(module);
   bind::bind_control(module);
 }

@@ -1,5 +1,7 @@
 #include "numpy_view.h"
 
+#include <atomic>
+
 namespace numattn::bind {
 namespace {
 
@@ -9,6 +11,10 @@ constexpr int kNumpyInt8 = 1;
 constexpr int kNumpyFloat32 = 11;
 constexpr int kNumpyFloat64 = 12;
 constexpr int kNumpyFloat16 = 23;
+
+// NumPy gives the types of other packages numbers as they are registered, for as long as the
+// process lives; ml_dtypes' bfloat16 is told by its name once. No type has this number.
+std::atomic<int> bfloat16_number{-1};
 
 constexpr char kNativeOrder = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? '<' : '>';
 
@@ -32,8 +38,14 @@ DType dtype_of(const py::array& array, const std::string& name) {
   if (native && number == kNumpyFloat16) return DType::kFloat16;
   if (number == kNumpyBool) return DType::kBool;
   if (number == kNumpyInt8 && name != "mask") return DType::kInt8;
+  if (native && number == bfloat16_number.load(std::memory_order_relaxed)) {
+    return DType::kBFloat16;
+  }
   const std::string text = py::str(static_cast<const py::object&>(dtype));
-  if (text == "bfloat16") return DType::kBFloat16;
+  if (text == "bfloat16") {
+    bfloat16_number.store(number, std::memory_order_relaxed);
+    return DType::kBFloat16;
+  }
   if (name == "mask") {
     throw DTypeError("mask has dtype " + text + "; it must be bool: cast it with .astype(bool)");
   }
@@ -90,6 +102,11 @@ std::optional<View> optional_view(const py::object& object, const std::string& n
   return view_of(owner, name);
 }
 
+std::optional<View> known_view(const py::object& object, const char* name) {
+  if (object.is_none()) return std::nullopt;
+  return view_of(py::reinterpret_borrow<py::array>(object), name);
+}
+
 std::optional<FloatArray> float_array(const py::object& object) {
   if (object.is_none()) return std::nullopt;
   const auto array = exact<float>(object);
@@ -110,6 +127,11 @@ std::optional<IntArray> int_array(const py::object& object) {
 
 py::array empty_like_dtype(const py::array& model, const std::vector<py::ssize_t>& shape) {
   return py::array(model.dtype(), shape);
+}
+
+py::array output_or_new(const py::object& out, const py::array& x, std::int64_t columns) {
+  if (!out.is_none()) return py::reinterpret_borrow<py::array>(out);
+  return empty_like_dtype(x, {x.shape(0), static_cast<py::ssize_t>(columns)});
 }
 
 py::array empty_float32(const std::vector<py::ssize_t>& shape) {

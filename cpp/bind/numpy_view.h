@@ -27,11 +27,16 @@ View output_view(const py::array& array, const std::string& name);
 std::optional<View> optional_view(const py::object& object, const std::string& name,
                                   py::array& owner);
 
+// The same for an object that the Python layer has made an array, or None.
+std::optional<View> known_view(const py::object& object, const char* name);
+
 // Contiguous float32 without a copy; the Python layer has seen to that.
 std::optional<FloatArray> float_array(const py::object& object);
 std::optional<IntArray> int_array(const py::object& object);
 
 py::array empty_like_dtype(const py::array& model, const std::vector<py::ssize_t>& shape);
+// `out`, or a new matrix of x's dtype with x's rows where it is None.
+py::array output_or_new(const py::object& out, const py::array& x, std::int64_t columns);
 py::array empty_float32(const std::vector<py::ssize_t>& shape);
 
 // True where Python has a pending signal whose handler raised; the error is then set.
@@ -50,6 +55,7 @@ void run_unlocked(const Work& work) {
 
 void bind_attention(py::module_& module);
 void bind_linear(py::module_& module);
+void bind_norm(py::module_& module);
 void bind_rope(py::module_& module);
 void bind_control(py::module_& module);
 

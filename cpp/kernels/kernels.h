@@ -193,13 +193,14 @@ struct GemmBlock {
   float* workspace;
 };
 
-// out = (x − mean) / sqrt(variance + epsilon) · weight + bias, row by row.
+// Row by row, out = (x − mean) / sqrt(variance + epsilon) · weight + bias (layer_norm) or
+// x / sqrt(mean of x² + epsilon) · weight (rms_norm). out may be x.
 struct NormRows {
   Matrix x;
   std::int64_t row_count;
   std::int64_t width;
   const float* weight;
-  const float* bias;  // null without
+  const float* bias;  // layer_norm's; null without
   float epsilon;
   DType output_dtype;
   char* output;
@@ -277,6 +278,7 @@ struct Kernels {
   GemmKernel gemm;
   bool splits_for_high;  // whether precision "high" is faster with split panels
   void (*layer_norm)(const NormRows&);
+  void (*rms_norm)(const NormRows&);
   void (*rope)(const RopeBlock&);
 };
 

@@ -103,6 +103,18 @@ inline int lanes_left(std::int64_t from, std::int64_t end) {
   return end - from < Vec::kWidth ? static_cast<int>(end - from) : Vec::kWidth;
 }
 
+// The first `count` <= kWidth lanes; the others are 0, and not read or written.
+inline Vec load_lanes(const float* from, int count) {
+  return count == Vec::kWidth ? load(from) : load_partial(from, count);
+}
+inline void store_lanes(float* to, Vec a, int count) {
+  if (count == Vec::kWidth) {
+    store(to, a);
+  } else {
+    store_partial(to, a, count);
+  }
+}
+
 // Elements told apart by type, so that a kernel can be compiled for each.
 struct Float16 {
   std::uint16_t bits;

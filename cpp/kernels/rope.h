@@ -55,17 +55,6 @@ inline TableRows table_rows(const RopeBlock& block, const Matrix& table, float e
   return {copy, stride, nullptr};
 }
 
-inline Vec load_lanes(const float* from, int count) {
-  return count == Vec::kWidth ? load(from) : load_partial(from, count);
-}
-inline void store_lanes(float* to, Vec a, int count) {
-  if (count == Vec::kWidth) {
-    store(to, a);
-  } else {
-    store_partial(to, a, count);
-  }
-}
-
 inline void turn_halves(const float* x, const float* cos, const float* sin, std::int64_t pairs,
                         float* output) {
   for (std::int64_t i = 0; i < pairs; i += Vec::kWidth) {

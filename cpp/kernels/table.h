@@ -49,6 +49,7 @@ constexpr Kernels make_kernels(const char* isa) {
           {gemm_copies, gemm_workspace, gemm},
           false,
           layer_norm,
+          rms_norm,
           rope};
 }
 

@@ -19,7 +19,7 @@ from numattn.config import show_config
 from numattn.linear import Linear
 from numattn.merge import merge_states
 from numattn.mha import MultiHeadAttention
-from numattn.norm import layer_norm
+from numattn.norm import layer_norm, rms_norm
 from numattn.paged import attention_paged
 from numattn.plan import Plan, plan
 from numattn.quantize import quantize
@@ -47,6 +47,7 @@ __all__ = [
     "position",
     "quantize",
     "reference",
+    "rms_norm",
     "set_num_threads",
     "show_config",
 ]

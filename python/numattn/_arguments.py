@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+INT64 = np.dtype(np.int64)
+MOST_THREADS = 2**31 - 1
+
 Window = Sequence[int | None] | None
 
 
 def integers(name: str, value: ArrayLike) -> NDArray[np.int64]:
     """A contiguous int64 array of the value's shape."""
     array = np.asarray(value)
+    if array.dtype is INT64 and array.flags.c_contiguous:  # the usual case, told quickly
+        return array
     if array.size == 0 and array.dtype == np.float64:  # an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
@@ -71,10 +76,12 @@ def thread_count(num_threads: int | None) -> int:
     """0 for no limit."""
     if num_threads is None:
         return 0
+    if type(num_threads) is int and 1 <= num_threads <= MOST_THREADS:  # told quickly
+        return num_threads
     count = bounded_integer("num_threads", num_threads)
     if count < 1:
         raise ValueError(f"num_threads must be at least 1, not {count}")
-    return min(count, 2**31 - 1)
+    return min(count, MOST_THREADS)
 
 
 def optional_real(name: str, value: float | None) -> float | None:

@@ -77,6 +77,14 @@ def layer_norm(
     num_threads: int,
     /,
 ) -> NDArray[Any]: ...
+def rms_norm(
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    epsilon: float,
+    out: NDArray[Any] | None,
+    num_threads: int,
+    /,
+) -> NDArray[Any]: ...
 def apply_rope(
     x: NDArray[Any],
     cos: NDArray[Any],

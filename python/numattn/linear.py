@@ -183,7 +183,9 @@ class Linear:
             None if out is None else as_output_matrix(out),
             thread_count(num_threads),
         )
-        return result.reshape(shape) if out is None else out
+        if out is not None:
+            return out
+        return result if rows.ndim == 2 else result.reshape(shape)
 
 
 def as_matrix(array: Array) -> Array:

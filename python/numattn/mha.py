@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn._arguments import Window, bounded_integer
+from numattn._arguments import Window, integer_array
 from numattn.attention import Precision, attention, attention_weights
-from numattn.linear import Linear, storage_name
-from numattn.plan import _dtype
+from numattn.cache import Cache, CacheLayer
+from numattn.heads import Heads, ProjectedContext, applied
+from numattn.linear import Linear
+from numattn.position import Rope
+from numattn.rope import apply_rope
+from numattn.torch_state import weights_of_torch
 
 Array = NDArray[Any]
 
@@ -32,8 +36,9 @@ class MultiHeadAttention:
     bq, bk, bv, bo : arrays of shape (rows of the weight,), optional
     num_kv_heads : int, optional
         Hkv; ``num_heads`` by default.
-    rope : None
-        Rotary positions are refused.
+    rope : numattn.position.Rope, optional
+        Turns queries and keys of self-attention in place, by their positions: key j by j, query i
+        by ``q_offset + i``, with a cache by how many tokens their row had before.
     dtype : {None, float32, bfloat16}
         How the weights are stored: float32 by default. With bfloat16 (``"bfloat16"`` or
         ``ml_dtypes.bfloat16``), queries, keys, values and the joined heads are bfloat16 arrays,
@@ -44,16 +49,19 @@ class MultiHeadAttention:
     Raises
     ------
     TypeError
-        A weight has a dtype that is not supported, or ``dtype`` is bfloat16 and the package
-        ml_dtypes is not installed.
+        A weight has a dtype that is not supported, ``rope`` is no Rope, or ``dtype`` is bfloat16
+        and the package ml_dtypes is not installed.
     ValueError
-        The weights do not fit one another or the heads, ``dtype`` is no storage type or
-        ``precision`` is unknown.
+        The weights do not fit one another or the heads, ``rope`` turns more elements than a head
+        has, ``dtype`` is no storage type or ``precision`` is unknown.
 
     Notes
     -----
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2; grouped key heads as in
     Ainslie et al., "GQA" (2023).
+
+    Where the frequencies of ``rope`` depend on the length of the sequence, that is the length of
+    x, or the last position of a query and one; with a cache, how many tokens each row has by then.
 
     Examples
     --------
@@ -64,6 +72,15 @@ class MultiHeadAttention:
     >>> mha = na.MultiHeadAttention(4, wq, wk, wv, wo)
     >>> mha(rng.standard_normal((2, 10, 64), np.float32), is_causal=True).shape
     (2, 10, 64)
+
+    A decoder's layer, token by token:
+
+    >>> mha = na.MultiHeadAttention(4, wq, wk, wv, wo, rope=na.position.Rope(16))
+    >>> cache = na.KVCache(layers=1, batch=2, kv_heads=4, head_dim=16)
+    >>> for _ in range(3):
+    ...     y = mha(rng.standard_normal((2, 1, 64), np.float32), cache=cache)
+    >>> y.shape, cache.lengths
+    ((2, 1, 64), array([3, 3]))
     """
 
     def __init__(
@@ -79,65 +96,24 @@ class MultiHeadAttention:
         bv: ArrayLike | None = None,
         bo: ArrayLike | None = None,
         num_kv_heads: int | None = None,
-        rope: None = None,
+        rope: Rope | None = None,
         dtype: DTypeLike | None = None,
         precision: Precision = "highest",
     ) -> None:
-        if rope is not None:
-            raise ValueError("rope must be None: rotary positions are not available here")
-        self.num_heads = bounded_integer("num_heads", num_heads)
-        self.num_kv_heads = bounded_integer(
-            "num_kv_heads", self.num_heads if num_kv_heads is None else num_kv_heads
-        )
-        self._weights = {
-            "wq": _matrix("wq", wq), "wk": _matrix("wk", wk), "wv": _matrix("wv", wv)
-        }  # fmt: skip
-        self._biases = {"wq": bq, "wk": bk, "wv": bv}
-        self._check_heads()
-        self._storage = storage_name(dtype)
-        # What queries, keys and values are projected into; None for x's dtype.
-        self._head_dtype = None if self._storage == "float32" else _dtype(self._storage)
+        self._heads = Heads(
+            num_heads, num_kv_heads, {"wq": wq, "wk": wk, "wv": wv},
+            {"wq": bq, "wk": bk, "wv": bv}, dtype, precision,
+        )  # fmt: skip
+        self.num_heads: int = self._heads.num_heads
+        self.num_kv_heads: int = self._heads.num_kv_heads
+        self.rope = _checked_rope(rope, self._heads.head_dim)
         self._precision: Precision = precision
-        self._output = Linear(wo, bo, dtype=self._storage, precision=precision)
-        joined = self._weights["wv"].shape[0] // self.num_kv_heads * self.num_heads
+        self._output = Linear(wo, bo, dtype=self._heads.storage, precision=precision)
+        joined = self._heads.value_dim * self.num_heads
         if self._output.in_features != joined:
             raise ValueError(
                 f"wo must have {joined} columns, one per value element of all heads, "
                 f"not {self._output.in_features}"
-            )
-        # Packed when first needed: most modules only ever serve one of the two kinds of call.
-        self._self_projection: Linear | None = None
-        self._cross_projections: tuple[Linear, Linear] | None = None
-
-    def _check_heads(self) -> None:
-        if self.num_heads < 1 or self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads must be a positive multiple of num_kv_heads, "
-                f"not {self.num_heads} and {self.num_kv_heads}"
-            )
-        heads = {"wq": self.num_heads, "wk": self.num_kv_heads, "wv": self.num_kv_heads}
-        widths = {}
-        for name, weight in self._weights.items():
-            widths[name], rest = divmod(weight.shape[0], heads[name])
-            if rest or not widths[name]:
-                raise ValueError(
-                    f"{name} of shape {weight.shape} does not divide into {heads[name]} heads"
-                )
-        for name, weight in self._weights.items():
-            given = self._biases[name]
-            if given is not None and np.shape(given) != weight.shape[:1]:
-                raise ValueError(
-                    f"{name.replace('w', 'b')} must have shape ({weight.shape[0]},) "
-                    f"like the rows of {name}, not {np.shape(given)}"
-                )
-        if widths["wq"] != widths["wk"]:
-            raise ValueError(
-                f"wq and wk must give heads of one size, not {widths['wq']} and {widths['wk']}"
-            )
-        if self._weights["wk"].shape[1] != self._weights["wv"].shape[1]:
-            raise ValueError(
-                f"wk and wv must have the same number of columns, not shapes "
-                f"{self._weights['wk'].shape} and {self._weights['wv'].shape}"
             )
 
     @classmethod
@@ -180,41 +156,48 @@ class MultiHeadAttention:
         >>> na.MultiHeadAttention.from_torch(state, 1)(np.ones((3, 2), np.float32)).shape
         (3, 2)
         """
-        state = {
-            name.removeprefix(prefix): value
-            for name, value in state_dict_like.items()
-            if name.startswith(prefix)
-        }
+        weights = weights_of_torch(state_dict_like, prefix)
+        return cls(num_heads, **weights, dtype=dtype, precision=precision)
 
-        def array(name: str) -> Array:
-            if name not in state:
-                raise ValueError(f"{prefix}{name} is missing from the state")
-            value = state[name]
-            return np.asarray(value.detach() if hasattr(value, "detach") else value)
+    def project_context(
+        self, context: ArrayLike, *, num_threads: int | None = None
+    ) -> ProjectedContext:
+        """Keys and values of a context, for calls that attend to it again and again.
 
-        for learned in ("bias_k", "bias_v"):
-            if state.get(learned) is not None:
-                raise ValueError(f"{prefix}{learned} (add_bias_kv=True) is not supported")
-        if state.get("in_proj_weight") is not None:
-            wq, wk, wv = np.split(array("in_proj_weight"), 3)
-        else:
-            wq, wk, wv = (array(f"{name}_proj_weight") for name in "qkv")
-        bq = bk = bv = bo = None
-        if state.get("in_proj_bias") is not None:
-            bq, bk, bv = np.split(array("in_proj_bias"), 3)
-        if state.get("out_proj.bias") is not None:
-            bo = array("out_proj.bias")
-        return cls(
-            num_heads, wq, wk, wv, array("out_proj.weight"), bq=bq, bk=bk, bv=bv, bo=bo,
-            dtype=dtype, precision=precision,
-        )  # fmt: skip
+        Parameters
+        ----------
+        context : array of shape (B, Sk, Ec) or (Sk, Ec)
+        num_threads : int, optional
+            Upper limit for this call.
+
+        Returns
+        -------
+        ProjectedContext
+            What calls of this module take in place of the context.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As for :class:`numattn.Linear`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import numattn as na
+        >>> one = np.eye(8, dtype=np.float32)
+        >>> mha, x = na.MultiHeadAttention(2, one, one, one, one), np.ones((1, 3, 8), np.float32)
+        >>> source = mha.project_context(np.ones((1, 5, 8), np.float32))
+        >>> mha(x, source).shape
+        (1, 3, 8)
+        """
+        return self._heads.context(_rows("context", context), num_threads)
 
     def __call__(
         self,
         x: ArrayLike,
-        context: ArrayLike | None = None,
+        context: ArrayLike | ProjectedContext | None = None,
         *,
-        cache: None = None,
+        cache: Cache | CacheLayer | None = None,
         mask: ArrayLike | None = None,
         bias: ArrayLike | None = None,
         is_causal: bool = False,
@@ -228,15 +211,18 @@ class MultiHeadAttention:
         num_threads: int | None = None,
         return_weights: bool = False,
     ) -> Any:
-        """Attend from x to itself, or to ``context``.
+        """Attend from x to itself, to ``context``, or to what a cache has and itself.
 
         Parameters
         ----------
         x : array of shape (B, Sq, E) or (Sq, E)
-        context : array of shape (B, Sk, Ec) or (Sk, Ec), optional
+            Without B, one row.
+        context : array of shape (B, Sk, Ec) or (Sk, Ec), or what project_context returns, optional
             What keys and values are made of.
-        cache : None
-            Caches are refused.
+        cache : a layer of a KVCache or PagedKVCache, optional
+            ``cache.layer(i)``, or a cache that has one layer. x continues its rows: keys and values
+            of x are appended, and attention is causal over all of them, whatever ``is_causal`` is.
+            The window is the layer's own by default. ``precision`` then concerns projections alone.
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
             As for :func:`numattn.attention`.
         num_threads : int, optional
@@ -252,84 +238,157 @@ class MultiHeadAttention:
 
         Raises
         ------
-        TypeError, ValueError, MemoryError
-            As for :class:`numattn.Linear` and :func:`numattn.attention`.
+        TypeError
+            As for :class:`numattn.Linear` and :func:`numattn.attention`; or the cache holds another
+            dtype than that of queries, keys and values here.
+        ValueError
+            Likewise; the cache is made for other heads or rows; with a cache, one of ``context``,
+            ``mask``, ``bias``, ``q_offset``, ``kv_lens`` and ``return_weights`` is given; or with
+            ``rope``, ``context`` is.
+        MemoryError
+            Memory cannot be had, or no page of the cache. The cache is as it was after any error.
         """
-        if cache is not None:
-            raise ValueError("cache must be None: caches are not available here")
         rows = _rows("x", x)
-        source = None if context is None else _rows("context", context)
-        q, k, v = self._project(rows, source, num_threads)
         score: dict[str, Any] = {
-            "mask": mask, "bias": bias, "is_causal": is_causal, "q_offset": q_offset,
-            "window": window, "scale": scale, "softcap": softcap, "kv_lens": kv_lens,
-            "alibi_slopes": alibi_slopes, "sinks": sinks, "num_threads": num_threads,
-            "layout": "bshd",
+            "window": window, "scale": scale, "softcap": softcap, "alibi_slopes": alibi_slopes,
+            "sinks": sinks, "num_threads": num_threads, "layout": "bshd",
         }  # fmt: skip
-        joined = attention(q, k, v, precision=self._precision, **score)
-        heads = joined.reshape(*rows.shape[:-1], self._output.in_features)
-        y = _applied(self._output, heads, rows.dtype, num_threads)
+        if cache is not None:
+            _refuse_with_cache(context, mask, bias, q_offset, kv_lens, return_weights)
+            return self._continue(cache, rows, score)
+        q, k, v = self._project(rows, context, q_offset, num_threads)
+        score |= {
+            "mask": mask, "bias": bias, "is_causal": is_causal, "q_offset": q_offset,
+            "kv_lens": kv_lens,
+        }  # fmt: skip
+        y = self._join(attention(q, k, v, precision=self._precision, **score), rows, num_threads)
         return (y, attention_weights(q, k, **score)) if return_weights else y
 
     def _project(
-        self, rows: Array, context: Array | None, num_threads: int | None
+        self,
+        x: Array,
+        context: ArrayLike | ProjectedContext | None,
+        q_offset: ArrayLike,
+        num_threads: int | None,
     ) -> tuple[Array, Array, Array]:
-        """q, k, v of shape (..., S, H, D): views of the projections' results."""
-        sizes = [weight.shape[0] for weight in self._weights.values()]
+        """q, k, v of shape (..., S, H, D): views of the projections' results, turned."""
         if context is None:
-            if self._self_projection is None:
-                self._self_projection = self._packed("wq", "wk", "wv")
-            joined = _applied(self._self_projection, rows, self._head_dtype, num_threads)
-            q, k, v = np.split(joined, np.cumsum(sizes)[:2], axis=-1)
-        else:
-            if self._cross_projections is None:
-                self._cross_projections = (self._packed("wq"), self._packed("wk", "wv"))
-            query, key_value = self._cross_projections
-            q = _applied(query, rows, self._head_dtype, num_threads)
-            joined = _applied(key_value, context, self._head_dtype, num_threads)
-            k, v = np.split(joined, sizes[1:2], axis=-1)
-        return (
-            _heads(q, self.num_heads),
-            _heads(k, self.num_kv_heads),
-            _heads(v, self.num_kv_heads),
-        )
+            both, v = self._heads.of_self(x, num_threads)
+            if self.rope is not None:
+                self._turn(both, q_offset, num_threads)
+            return both[..., : self.num_heads, :], both[..., self.num_heads :, :], v
+        if self.rope is not None:
+            raise ValueError("context must be None: rope turns by positions in one sequence")
+        if not isinstance(context, ProjectedContext):
+            context = self._heads.context(_rows("context", context), num_threads)
+        return self._heads.queries(x, num_threads), context.k, context.v
 
-    def _packed(self, *names: str) -> Linear:
-        """One projection for several weights that read the same rows."""
-        weights = [self._weights[name] for name in names]
-        columns = {weight.shape[1] for weight in weights}
-        if len(columns) > 1:
+    def _turn(self, both: Array, q_offset: ArrayLike, num_threads: int | None) -> None:
+        """Turn query i by q_offset + i and key j by j, in place."""
+        assert self.rope is not None
+        keys = np.arange(both.shape[-3])
+        first = integer_array("q_offset", q_offset, scalar=True)
+        if first.size == 1:
+            first = first.reshape(())
+        elif first.shape != both.shape[:-3]:
             raise ValueError(
-                f"x cannot serve as context: wq and wk have shapes "
-                f"{self._weights['wq'].shape} and {self._weights['wk'].shape}"
+                f"q_offset must be one number, or one for each row, not of shape {first.shape}"
             )
-        biases = [self._biases[name] for name in names]
-        bias = None
-        if any(given is not None for given in biases):
-            bias = np.concatenate(
-                [
-                    np.zeros(len(weight), np.float32) if given is None else np.asarray(given)
-                    for weight, given in zip(weights, biases, strict=True)
-                ]
+        queries = first[..., np.newaxis] + keys
+        length = max(int(queries.max(initial=0)) + 1, len(keys), 1)
+        if not first.any():
+            _turn_heads(self.rope, both, keys, length, num_threads)
+            return
+        _turn_heads(self.rope, both[..., : self.num_heads, :], queries, length, num_threads)
+        _turn_heads(self.rope, both[..., self.num_heads :, :], keys, length, num_threads)
+
+    def _continue(self, cache: Cache | CacheLayer, x: Array, score: dict[str, Any]) -> Array:
+        """Append x to a layer of a cache and attend causally to all that it has."""
+        num_threads = score["num_threads"]
+        rows = x if x.ndim == 3 else x[np.newaxis]
+        layer = self._fitting(cache, len(rows))
+        both, v = self._heads.of_self(rows, num_threads)
+        if v.dtype != layer.cache.dtype:
+            raise TypeError(
+                f"keys and values of this call are {v.dtype}, but the cache holds "
+                f"{layer.cache.dtype}: make the cache with dtype={v.dtype.name!r}"
             )
-        return Linear(np.concatenate(weights), bias, dtype=self._storage, precision=self._precision)
+        before = layer.lengths
+        if self.rope is not None:
+            positions = before[:, np.newaxis] + np.arange(rows.shape[1])
+            lengths = np.maximum(before + rows.shape[1], 1)
+            _turn_heads(self.rope, both, positions, lengths, num_threads)
+        q, k = both[..., : self.num_heads, :], both[..., self.num_heads :, :]
+        o = layer.attend(q, k, v, **score)
+        try:
+            return self._join(o, x, num_threads)
+        except BaseException:
+            layer.forget(before)
+            raise
+
+    def _fitting(self, cache: Cache | CacheLayer, batch: int) -> CacheLayer:
+        """The layer meant, or an error if it is not made for these heads and rows."""
+        if isinstance(cache, Cache):
+            if cache.layers != 1:
+                raise ValueError(f"cache has {cache.layers} layers: give one, cache.layer(i)")
+            cache = cache.layer(0)
+        if not isinstance(cache, CacheLayer):
+            raise TypeError(
+                f"cache must be a layer of a KVCache or PagedKVCache, not {type(cache).__name__}"
+            )
+        wanted = {
+            "batch": batch, "kv_heads": self.num_kv_heads, "head_dim": self._heads.head_dim,
+            "value_dim": self._heads.value_dim,
+        }  # fmt: skip
+        for name, size in wanted.items():
+            if getattr(cache.cache, name) != size:
+                raise ValueError(
+                    f"cache has {name} {getattr(cache.cache, name)}, and this call {size}"
+                )
+        return cache
+
+    def _join(self, o: Array, x: Array, num_threads: int | None) -> Array:
+        """The output projection of heads (..., S, Hq, Dv), in the shape and dtype of x."""
+        heads = o.reshape(*x.shape[:-1], self._output.in_features)
+        return applied(self._output, heads, x.dtype, num_threads)
 
 
-def _applied(
-    projection: Linear, x: Array, dtype: np.dtype[Any] | None, num_threads: int | None
-) -> Array:
-    """The projection of x as an array of that dtype, or of x's."""
-    out = None
-    if dtype is not None and dtype != x.dtype:
-        out = np.empty((*x.shape[:-1], projection.out_features), dtype)
-    return projection(x, out=out, num_threads=num_threads)
+def _checked_rope(rope: Rope | None, head_dim: int) -> Rope | None:
+    if rope is None:
+        return None
+    if not isinstance(rope, Rope):
+        raise TypeError(f"rope must be a numattn.position.Rope, not {type(rope).__name__}")
+    if rope.dim > head_dim:
+        raise ValueError(f"rope turns {rope.dim} elements, but heads have {head_dim}")
+    return rope
 
 
-def _matrix(name: str, weight: ArrayLike) -> Array:
-    array = np.asarray(weight)
-    if array.ndim != 2:
-        raise ValueError(f"{name} must be a matrix (out_features, in_features), not {array.shape}")
-    return array
+def _turn_heads(
+    rope: Rope, heads: Array, positions: Array, length: ArrayLike, num_threads: int | None
+) -> None:
+    """Turn heads (..., S, H, D) by positions (S,) or (B, S), in place."""
+    cos, sin = rope.tables(positions, length=length)
+    apply_rope(
+        heads, cos, sin, interleaved=rope.interleaved, layout="bshd", out=heads,
+        num_threads=num_threads,
+    )  # fmt: skip
+
+
+def _refuse_with_cache(
+    context: object, mask: object, bias: object, q_offset: ArrayLike, kv_lens: object, weights: bool
+) -> None:
+    """Raise ValueError for what attention over a cache does not take."""
+    given = {
+        "context": context is not None, "mask": mask is not None, "bias": bias is not None,
+        "q_offset": not (isinstance(q_offset, int) and q_offset == 0),
+        "kv_lens": kv_lens is not None, "return_weights": weights,
+    }  # fmt: skip
+    refused = [name for name, is_given in given.items() if is_given]
+    if refused:
+        raise ValueError(
+            f"{refused[0]} cannot be given with a cache: x continues what the cache holds, "
+            "causally, and each query sees all keys up to its own"
+        )
 
 
 def _rows(name: str, x: ArrayLike) -> Array:
@@ -337,8 +396,3 @@ def _rows(name: str, x: ArrayLike) -> Array:
     if array.ndim not in (2, 3):
         raise ValueError(f"{name} must have shape (B, S, E) or (S, E), not {array.shape}")
     return array
-
-
-def _heads(x: Array, heads: int) -> Array:
-    """(..., S, H·D) as (..., S, H, D); the last axis is contiguous, so this is a view."""
-    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)

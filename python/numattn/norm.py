@@ -59,6 +59,81 @@ def layer_norm(
     >>> na.layer_norm(np.array([[1, 2, 3]], np.float32), np.ones(3, np.float32)).round(3)
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
+    rows = _checked(x, out)
+    result: Array = _core.layer_norm(
+        as_matrix(rows),
+        as_float_vector("weight", weight),
+        None if bias is None else as_float_vector("bias", bias),
+        float(eps),
+        None if out is None else as_output_matrix(out),
+        thread_count(num_threads),
+    )
+    if out is not None:
+        return out
+    return result if rows.ndim == 2 else result.reshape(rows.shape)
+
+
+def rms_norm(
+    x: ArrayLike,
+    weight: ArrayLike,
+    *,
+    eps: float = 1e-6,
+    out: Array | None = None,
+    num_threads: int | None = None,
+) -> Array:
+    """Normalisation by the root mean square over the last axis.
+
+    ``y = x / sqrt(mean(x²) + eps) · weight``, in float32.
+
+    Parameters
+    ----------
+    x : array of shape (..., n)
+        float32, float16 or bfloat16.
+    weight : array of shape (n,)
+        Gemma's files hold it less 1.
+    eps : float
+        Added to the mean of the squares.
+    out : array of x's shape and dtype, optional
+        May be x itself.
+    num_threads : int, optional
+        Upper limit for this call.
+
+    Returns
+    -------
+    array of x's shape and dtype
+        Bitwise the same for any number of threads and any strides.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        Before anything is written.
+
+    Notes
+    -----
+    Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numattn as na
+    >>> na.rms_norm(np.array([[3, 4]], np.float32), np.ones(2, np.float32)).round(3)
+    array([[0.849, 1.131]], dtype=float32)
+    """
+    rows = _checked(x, out)
+    result: Array = _core.rms_norm(
+        as_matrix(rows),
+        as_float_vector("weight", weight),
+        float(eps),
+        None if out is None else as_output_matrix(out),
+        thread_count(num_threads),
+    )
+    if out is not None:
+        return out
+    return result if rows.ndim == 2 else result.reshape(rows.shape)
+
+
+def _checked(x: ArrayLike, out: Array | None) -> Array:
+    """x as an array, beside an `out` that it may share its memory with or not."""
     rows = np.asarray(x)
     if rows.ndim == 0:
         raise ValueError("x must have at least one dimension")
@@ -69,12 +144,4 @@ def layer_norm(
             raise ValueError(f"out must have x's shape {rows.shape}, not {out.shape}")
         if _crosses(out, rows):
             raise ValueError("out overlaps x without being the same array")
-    result: Array = _core.layer_norm(
-        as_matrix(rows),
-        as_float_vector("weight", weight),
-        None if bias is None else as_float_vector("bias", bias),
-        float(eps),
-        None if out is None else as_output_matrix(out),
-        thread_count(num_threads),
-    )
-    return result.reshape(rows.shape) if out is None else out
+    return rows

@@ -1,4 +1,4 @@
-// Projections with packed weights, and layer normalisation.
+// Projections with packed weights.
 #pragma once
 
 #include <cstdint>
@@ -46,15 +46,5 @@ class PackedLinear {
   std::int64_t out_features_;
   std::unique_ptr<Storage> storage_;
 };
-
-// (x − mean) / sqrt(variance + epsilon) · weight + bias over the last of two dimensions.
-struct LayerNormParams {
-  View x, output;  // (rows, width)
-  View weight;     // (width), contiguous float32, as is bias
-  std::optional<View> bias;
-  double epsilon = 1e-5;
-  int num_threads = 0;
-};
-bool run_layer_norm(const LayerNormParams& params, Interrupt interrupt);
 
 }  // namespace numattn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .base import Cache
 from .contiguous import Cached, KVCache
+from .layer import CacheLayer
 from .paged import CachedPages, PagedKVCache
 
-__all__ = ["Cache", "Cached", "CachedPages", "KVCache", "PagedKVCache"]
+__all__ = ["Cache", "CacheLayer", "Cached", "CachedPages", "KVCache", "PagedKVCache"]

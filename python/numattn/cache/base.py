@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from numattn._arguments import Window, bounded_integer, integer_array, window_sides
 from numattn.attention import Layout
 
+from .layer import CacheLayer
+
 Array = NDArray[Any]
 Int64Array = NDArray[np.int64]
 
@@ -68,6 +70,16 @@ class Cache(ABC):
     def layer_lengths(self, layer: int) -> Int64Array:
         """Return how many tokens each row has in one layer, (B,)."""
         return np.array(self._lengths[self._layer(layer)])
+
+    def layer(self, layer: int) -> CacheLayer:
+        """Return one layer, for :class:`numattn.MultiHeadAttention`.
+
+        Raises
+        ------
+        ValueError
+            There is no such layer.
+        """
+        return CacheLayer(self, self._layer(layer))
 
     @abstractmethod
     def reserve(self, counts: ArrayLike) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from numattn.cache import Cache, KVCache, PagedKVCache
 
 from .bert_layer import Float32Array, Int64Array
-from .generate import generate
+from .generate import check_kind, generate
 from .padding import Padding
 from .sampling import Sampler
 from .step import Step
@@ -142,8 +142,10 @@ class Decoder(ABC):
         step = Step(
             counts=padding.counts,
             positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
+            lengths=held + padding.counts,
             cache=cache,
             dtype=self.dtype if cache is None else cache.dtype,
+            weight_dtype=self.dtype,
             num_threads=num_threads,
         )
         try:
@@ -192,13 +194,13 @@ class Decoder(ABC):
         Then there is room for the new ones, in the cache and among the model's positions.
         """
         sizes = self._sizes
-        held = np.zeros(batch, dtype=np.int64) if cache is None else cache.lengths
+        held = np.zeros(batch, dtype=np.int64)
         if cache is not None:
-            if not isinstance(cache, Cache):
-                raise TypeError(f"cache must be a KVCache or PagedKVCache, not {type(cache)}")
+            check_kind(cache)
             check_fit(cache, sizes)
             if cache.batch != batch:
                 raise ValueError(f"the cache has {cache.batch} rows, and token_ids {batch}")
+            held = cache.lengths
         most = int((held + counts).max(initial=0))
         if sizes.max_positions is not None and most > sizes.max_positions:
             raise ValueError(

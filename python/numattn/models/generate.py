@@ -75,8 +75,9 @@ def generate(
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As the model's call; ValueError also if a prompt is empty, or a number is out of range. A
-        cache of the caller's then holds the tokens that had been read before.
+        As the model's call; ValueError also if a prompt is empty, a number is out of range, or a
+        text of `max_new_tokens` would have more tokens than the cache may hold. A cache of the
+        caller's then holds the tokens that had been read before.
 
     Examples
     --------
@@ -94,8 +95,14 @@ def generate(
         return texts
     if cache is None:
         cache = model.new_cache(len(texts), capacity=ids.shape[1] + max_new_tokens - 1)
-    elif cache.batch != len(texts):
-        raise ValueError(f"the cache has {cache.batch} rows, and there are {len(texts)} prompts")
+    else:
+        check_kind(cache)
+        if cache.batch != len(texts):
+            raise ValueError(
+                f"the cache has {cache.batch} rows, and there are {len(texts)} prompts"
+            )
+    # The last token of a text is not read.
+    check_length(cache, lengths + max_new_tokens - 1)
     choose = greedy() if sampler is None else sampler
     ends = {stop} if isinstance(stop, int) else set(stop)
 
@@ -113,6 +120,23 @@ def generate(
             tokens[:, np.newaxis], active, cache=cache, only_last=True, num_threads=num_threads
         )
     return texts
+
+
+def check_kind(cache: object) -> None:
+    """Raise TypeError for what is no cache."""
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache must be a KVCache or PagedKVCache, not {type(cache).__name__}")
+
+
+def check_length(cache: Cache, new: Int64Array) -> None:
+    """Raise ValueError if the rows of a cache cannot have that many new tokens (B,)."""
+    ends = cache.lengths + new
+    if cache.max_length is not None and ends.max() > cache.max_length:
+        row = int(ends.argmax())
+        raise ValueError(
+            f"text {row} could have {ends[row]} tokens to be read, prompt and new ones, and the "
+            f"cache holds {cache.max_length} (max_length)"
+        )
 
 
 def padded(prompts: Sequence[Sequence[int]], vocab_size: int) -> tuple[Int64Array, Int64Array]:

@@ -128,10 +128,10 @@ class GptLayer:
         self.number, self.config = number, config
 
     def __call__(self, x: Float32Array, step: Step) -> Float32Array:
-        """Return the layer's result (B, S, E), in the memory of x."""
+        """Return the layer's result (B·S, E), in the memory of x."""
         config, threads = self.config, step.num_threads
         qkv = self.qkv(self.attention_norm(x, threads), num_threads=threads)
-        heads = qkv.reshape(*x.shape[:2], -1, config.head_size)
+        heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
         joined = step.attend(self.number, heads, config.num_heads, scale=config.scales[self.number])
         x = self.output(joined, residual=x, out=x, num_threads=threads)
         h = self.ffn_norm(x, threads)
@@ -184,9 +184,10 @@ class Gpt(Decoder):
         x = embed(self._embedding, ids)
         # Only positions of padding lie beyond the table.
         x += np.take(self._position, step.positions, axis=0, mode="clip")
+        rows = x.reshape(-1, x.shape[-1])  # a matrix needs no reshaping in each product
         for layer in self._layers:
-            x = layer(x, step)
-        return self._norm(x, step.num_threads)
+            rows = layer(rows, step)
+        return self._norm(rows, step.num_threads).reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
         return self._head(hidden, num_threads=num_threads)

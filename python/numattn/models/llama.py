@@ -1,11 +1,11 @@
-"""Decoders of Llama's family on numattn's public API: Llama, Mistral, Qwen-2 and Gemma-2.
+"""Decoders of Llama's family on numattn's public API: Llama, Mistral, Qwen-2, Gemma-2, Phi-3.
 
     x = embedding[token] (· sqrt(E) in Gemma-2)
     for each layer: x = layer(x)                            llama_layer.py
     logits = norm(x)·Wᵀ (capped in Gemma-2)
 
 (Touvron et al., LLaMA, 2023; Jiang et al., Mistral 7B, 2023; Yang et al., Qwen2, 2024; Gemma Team,
-Gemma 2, 2024.)
+Gemma 2, 2024; Abdin et al., Phi-3, 2024.)
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ class Llama(Decoder):
     ----------
     config : LlamaConfig
         Sizes and choices.
+
+    Notes
+    -----
+    With "dynamic" or "longrope" rotary positions, a token is turned by the frequencies for the
+    length that its row had when it was read, as in transformers. So a text that is read in parts
+    differs from one read at once if it passes the length that the model was trained with.
 
     Examples
     --------
@@ -92,10 +98,14 @@ class Llama(Decoder):
         x = embed(self._embedding, ids)
         if self.config.gemma:
             x *= np.float32(np.sqrt(self.config.hidden_size))
-        cos, sin = self.config.rotary.tables(step.positions)
+        # Only tokens of padding lie beyond the length of their row.
+        lengths = np.maximum(step.lengths, 1)
+        places = np.minimum(step.positions, lengths[:, np.newaxis] - 1)
+        cos, sin = self.config.rope.tables(places, length=lengths)
+        rows = x.reshape(-1, x.shape[-1])  # a matrix needs no reshaping in each product
         for layer in self._layers:
-            x = layer(x, cos, sin, step)
-        return self._norm(x)
+            rows = layer(rows, cos, sin, step)
+        return self._norm(rows, step.num_threads).reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
         logits = self._head(hidden, num_threads=num_threads)

@@ -1,15 +1,16 @@
-"""The config.json of Llama, Mistral, Qwen-2 and Gemma-2 folders: one set of choices for all."""
+"""The config.json of Llama, Mistral, Qwen-2, Gemma-2 and Phi-3 folders: one set of choices."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from numattn.position import Rope
+
 from .bert_config import ACTIVATIONS, Activation
-from .rotary import Rotary
 from .settings import Settings
 
-LLAMA_TYPES = ("llama", "mistral", "qwen2", "gemma2")
+LLAMA_TYPES = ("llama", "mistral", "qwen2", "gemma2", "phi3")
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class LlamaConfig:
     ffn_size: int
     activation: Activation
     norm_eps: float
-    rotary: Rotary
+    rope: Rope
     windows: tuple[int | None, ...]
     """For each layer, how many keys before its own a query sees; None for all."""
     scale: float
@@ -39,6 +40,8 @@ class LlamaConfig:
     """Whether logits are products with the embeddings."""
     gemma: bool
     """Norms after attention and MLP too, weights of norms less 1, and embeddings times sqrt(E)."""
+    joined: bool
+    """Phi-3: one tensor for Wq, Wk and Wv, and one for the two that make the inner states."""
 
     @property
     def max_positions(self) -> None:
@@ -64,8 +67,6 @@ class LlamaConfig:
         if heads % kv_heads:
             raise ValueError(f"{path}: {heads} heads do not divide among {kv_heads} key heads")
         head_size = settings.size("head_dim", width // heads)
-        if head_size % 2:
-            raise ValueError(f"{path}: head_dim must be even, not {head_size}")
         attention_bias = settings.flag("attention_bias", False)
         activation = "hidden_activation" if gemma else "hidden_act"
         return cls(
@@ -80,7 +81,7 @@ class LlamaConfig:
                 settings.one_of(activation, ACTIVATIONS, "gelu_pytorch_tanh" if gemma else "silu")
             ],
             norm_eps=settings.number("rms_norm_eps", 1e-6),
-            rotary=Rotary.from_settings(settings, head_size),
+            rope=read_rope(settings, head_size),
             windows=read_windows(settings, family),
             scale=(settings.number("query_pre_attn_scalar") if gemma else head_size) ** -0.5,
             score_softcap=settings.optional_number("attn_logit_softcapping") if gemma else None,
@@ -90,7 +91,18 @@ class LlamaConfig:
             ffn_bias=settings.flag("mlp_bias", False),
             tied=settings.flag("tie_word_embeddings", gemma),
             gemma=gemma,
+            joined=family == "phi3",
         )
+
+
+def read_rope(settings: Settings, head_size: int) -> Rope:
+    """Return the rotary positions, in whichever of its ways the file describes them."""
+    for name in ("rope_parameters", "rope_scaling"):
+        settings.part(name)  # which must be an object
+    try:
+        return Rope.from_config({**settings.values, "head_dim": head_size})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{settings.path}: {error}") from None
 
 
 def read_windows(settings: Settings, family: str) -> tuple[int | None, ...]:

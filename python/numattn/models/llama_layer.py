@@ -9,18 +9,19 @@ Gemma-2 normalises what is added to x, too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from numattn import Linear
+from numattn import Linear, apply_rope, rms_norm
 
 from .bert_layer import Float32Array
 from .checkpoint import Checkpoint
 from .llama_config import LlamaConfig
-from .rms import rms_norm
-from .rotary import rotate
 from .step import Step
+
+Parameters: TypeAlias = tuple[Float32Array, Float32Array | None]
 
 
 class Norm:
@@ -32,9 +33,9 @@ class Norm:
             self.weight += 1
         self.eps = config.norm_eps
 
-    def __call__(self, x: Float32Array) -> Float32Array:
+    def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
         """Return x normalised."""
-        return rms_norm(x, self.weight, self.eps)
+        return rms_norm(x, self.weight, eps=self.eps, num_threads=num_threads)
 
 
 class LlamaLayer:
@@ -47,8 +48,8 @@ class LlamaLayer:
         width, inner, size = config.hidden_size, config.ffn_size, config.head_size
         heads, kv_heads = config.num_heads, config.num_kv_heads
 
-        def linear(parts: dict[str, int], columns: int, bias: bool) -> Linear:
-            """Return one projection for several that read the same; the parts and their rows."""
+        def read(parts: dict[str, int], columns: int, bias: bool) -> Parameters:
+            """Return weight and bias of several parts that read the same; of each, its rows."""
             weights = [
                 checkpoint.take(f"{name}.{part}.weight", (rows, columns))
                 for part, rows in parts.items()
@@ -58,17 +59,25 @@ class LlamaLayer:
                 for part, rows in parts.items()
                 if bias
             ]
-            return Linear(
-                np.concatenate(weights), np.concatenate(biases) if bias else None, dtype=dtype
-            )
+            return np.concatenate(weights), np.concatenate(biases) if bias else None
 
         rows = {"q": heads * size, "k": kv_heads * size, "v": kv_heads * size}
         qkv = {f"self_attn.{part}_proj": count for part, count in rows.items()}
-        self.qkv = linear(qkv, width, config.qkv_bias)
-        self.output = linear({"self_attn.o_proj": width}, heads * size, config.output_bias)
-        self.gate = linear({"mlp.gate_proj": inner}, width, config.ffn_bias)
-        self.up = linear({"mlp.up_proj": inner}, width, config.ffn_bias)
-        self.down = linear({"mlp.down_proj": width}, inner, config.ffn_bias)
+        gate_up = {"mlp.gate_proj": inner, "mlp.up_proj": inner}
+        if config.joined:
+            qkv = {"self_attn.qkv_proj": sum(rows.values())}
+            gate_up = {"mlp.gate_up_proj": 2 * inner}
+        self.qkv = Linear(*read(qkv, width, config.qkv_bias), dtype=dtype)
+        self.output = Linear(
+            *read({"self_attn.o_proj": width}, heads * size, config.output_bias), dtype=dtype
+        )
+        weight, bias = read(gate_up, width, config.ffn_bias)
+        halves = (slice(None, inner), slice(inner, None))
+        self.gate, self.up = (
+            Linear(weight[half], None if bias is None else bias[half], dtype=dtype)
+            for half in halves
+        )
+        self.down = Linear(*read({"mlp.down_proj": width}, inner, config.ffn_bias), dtype=dtype)
         before_ffn = "pre_feedforward_layernorm" if config.gemma else "post_attention_layernorm"
         self.attention_norm = Norm(checkpoint, f"{name}.input_layernorm", config)
         self.ffn_norm = Norm(checkpoint, f"{name}.{before_ffn}", config)
@@ -81,27 +90,29 @@ class LlamaLayer:
     def __call__(
         self, x: Float32Array, cos: Float32Array, sin: Float32Array, step: Step
     ) -> Float32Array:
-        """Return the layer's result (B, S, E), in the memory of x."""
+        """Return the layer's result (B·S, E), in the memory of x."""
         config, threads = self.config, step.num_threads
-        qkv = self.qkv(self.attention_norm(x), num_threads=threads)
-        heads = qkv.reshape(*x.shape[:2], -1, config.head_size)
-        rotate(heads[:, :, : config.num_heads + config.num_kv_heads], cos, sin)
+        qkv = self.qkv(self.attention_norm(x, threads), num_threads=threads)
+        heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
+        turning = heads[:, :, : config.num_heads + config.num_kv_heads]
+        apply_rope(turning, cos, sin, layout="bshd", out=turning, num_threads=threads)
         joined = step.attend(
             self.number, heads, config.num_kv_heads, left=config.windows[self.number],
             scale=config.scale, softcap=config.score_softcap,
         )  # fmt: skip
         x = add(x, self.output, joined, self.after_attention, threads)
-        h = self.ffn_norm(x)
+        h = self.ffn_norm(x, threads)
         inner = self.gate(h, activation=config.activation, num_threads=threads)
         inner *= self.up(h, num_threads=threads)
         return add(x, self.down, inner, self.after_ffn, threads)
 
 
 def add(
-    x: Float32Array, linear: Linear, h: Float32Array, norm: Norm | None, threads: int | None
+    x: Float32Array, linear: Linear, h: NDArray[Any], norm: Norm | None, threads: int | None
 ) -> Float32Array:
     """Add the projection of h, normalised if there is a norm, to x in place."""
     if norm is None:
         return linear(h, residual=x, out=x, num_threads=threads)
-    x += norm(linear(h, num_threads=threads))
+    # Of x's dtype, whatever that of h is.
+    x += norm(linear(h, out=np.empty_like(x), num_threads=threads), threads)
     return x

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import Linear
 
@@ -138,11 +138,7 @@ class Seq2Seq:
         ids = np.asarray(token_ids)
         if ids.ndim != 2 or ids.shape[1] == 0:
             raise ValueError(f"token_ids must be (B, S) with S of 1 or more, not {ids.shape}")
-        if ids.dtype.kind not in "iu":
-            raise TypeError(f"token_ids must be integers, not {ids.dtype}")
-        limit = self.config.vocab_size
-        if ids.size and not (0 <= ids.min() and ids.max() < limit):
-            raise ValueError(f"token_ids must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
+        self._check_ids("token_ids", ids)
         counts = check_lengths(lengths, ids.shape)
         if counts is None:
             counts = np.full(ids.shape[0], ids.shape[1], dtype=np.int64)
@@ -161,11 +157,22 @@ class Seq2Seq:
         """Return the decoder's output (B, E) after the words (B,), None before the first one.
 
         The state goes one step on.
+
+        Raises
+        ------
+        TypeError
+            If words are not integers; the state is as it was, as after a ValueError.
+        ValueError
+            If they are not (B,), or one is out of range.
         """
         batch = state.cells[0].shape[0]
         x = np.zeros((batch, 1, self.config.hidden_size), np.float32)
         if previous is not None:
-            x[:, 0] = self._embedding[previous]
+            words = np.asarray(previous)
+            if words.shape != (batch,):
+                raise ValueError(f"previous must be ({batch},), not {words.shape}")
+            self._check_ids("previous", words)
+            x[:, 0] = self._embedding[words]
         x = self._embed(x, state.position)
         state.position += 1
         for layer, cell, source in zip(self._decoder, state.cells, state.sources, strict=True):
@@ -185,7 +192,10 @@ class Seq2Seq:
             return texts
         ids = np.full((lengths.size, int(lengths.max())), END, dtype=np.int64)
         for row, sentence in enumerate(sentences):
-            ids[row, : len(sentence)] = sentence
+            given = np.asarray(sentence)
+            if given.size:  # nothing has no type
+                self._check_ids(f"sentence {row}", given)
+            ids[row, : len(sentence)] = given
         state = self.encode(ids, lengths, num_threads=num_threads)
         words = np.arange(self.config.vocab_size)
         if self.shortlist is not None:
@@ -222,6 +232,13 @@ class Seq2Seq:
             words = self.translate_tokens([ids], num_threads=num_threads)[0]
             results.append(str(self.tokenizer.decode([word for word in words if word != END])))
         return results
+
+    def _check_ids(self, name: str, ids: NDArray[Any]) -> None:
+        if ids.dtype.kind not in "iu":
+            raise TypeError(f"{name} must be integers, not {ids.dtype}")
+        limit = self.config.vocab_size
+        if ids.size and not (0 <= ids.min() and ids.max() < limit):
+            raise ValueError(f"{name} must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
 
     def _embed(self, x: Float32Array, position: int) -> Float32Array:
         """Return word vectors (B, S, E) as the layers take them; the first is at `position`."""

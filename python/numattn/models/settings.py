@@ -41,6 +41,11 @@ class Settings:
         """
         return cls(read_json_object(path), path)
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Return all settings as they are."""
+        return self._values
+
     def get(self, name: str, default: Any = None) -> Any:
         """Return a setting as it is."""
         value = self._values.get(name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from numattn import attention
 from numattn.cache import Cache
@@ -22,8 +23,12 @@ class Step:
     """(B, S)"""
     cache: Cache | None
     """Without one, the new tokens attend to one another only."""
+    lengths: Int64Array
+    """(B,): how many tokens each row has, the new ones included."""
     dtype: np.dtype[Any]
     """In which queries, keys and values are compared."""
+    weight_dtype: np.dtype[Any]
+    """In which weights are stored."""
     num_threads: int | None
 
     def attend(
@@ -35,8 +40,8 @@ class Step:
         left: int | None = None,
         scale: float | None = None,
         softcap: float | None = None,
-    ) -> Float32Array:
-        """Return what causal attention makes of (B, S, Hq + 2·Hkv, D): (B, S, Hq·D).
+    ) -> NDArray[Any]:
+        """Return what causal attention makes of (B, S, Hq + 2·Hkv, D): (B·S, Hq·D).
 
         Parameters
         ----------
@@ -44,6 +49,11 @@ class Step:
             Queries, then keys, then values, as one projection leaves them.
         left : int, optional
             A query sees that many keys before its own.
+
+        Returns
+        -------
+        array (B·S, Hq·D)
+            float32; or bfloat16, where the next product rounds to that anyway.
         """
         heads = heads.astype(self.dtype, copy=False)
         queries = heads.shape[2] - 2 * kv_heads
@@ -60,4 +70,5 @@ class Step:
                 q, k, v, is_causal=True, kv_lens=self.counts, layout="bshd", window=window,
                 scale=scale, softcap=softcap, num_threads=self.num_threads,
             )  # fmt: skip
-        return o.reshape(*o.shape[:2], -1).astype(np.float32, copy=False)
+        rows = o.reshape(o.shape[0] * o.shape[1], -1)
+        return rows if rows.dtype == self.weight_dtype else rows.astype(np.float32, copy=False)

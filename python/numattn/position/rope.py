@@ -13,6 +13,8 @@ from numattn.position.rope_scaling import (
     SCALINGS,
     Parameters,
     attention_factor,
+    dynamic,
+    longrope,
     plain_frequencies,
 )
 from numattn.position.sinusoidal import size, wavelength_base
@@ -61,6 +63,8 @@ class Rope:
     interleaved : bool
     attention_factor : float
         What cosines and sines are multiplied by (YaRN, LongRoPE); 1 otherwise.
+    depends_on_length : bool
+        Whether frequencies change with the length of the sequence (``"dynamic"``, ``"longrope"``).
 
     Raises
     ------
@@ -84,7 +88,9 @@ class Rope:
            [0.54, 1.  ]], dtype=float32)
     """
 
-    __slots__ = ("_scaling", "attention_factor", "base", "dim", "interleaved")
+    __slots__ = (
+        "_fixed", "_scaling", "attention_factor", "base", "depends_on_length", "dim", "interleaved"
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,7 +109,8 @@ class Rope:
         self.dim: int = _turning_elements(dim, self._scaling)
         self.interleaved: bool = bool(interleaved)
         self.attention_factor: float = attention_factor(self._scaling)
-        self.frequencies()  # so that whatever is missing is missed here
+        self.depends_on_length: bool = SCALINGS[kind] in (dynamic, longrope)
+        self._fixed = self.frequencies()  # whatever is missing is missed here
 
     @classmethod
     def from_config(
@@ -188,7 +195,7 @@ class Rope:
         return SCALINGS[self._scaling.kind](plain, self.base, self._scaling, count)
 
     def tables(
-        self, positions: ArrayLike, *, length: int | None = None
+        self, positions: ArrayLike, *, length: ArrayLike | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Cosines and sines of the angles of positions.
 
@@ -196,10 +203,11 @@ class Rope:
         ----------
         positions : int array of any shape
             May be negative: rotations by a difference are all that scores see.
-        length : int, optional
+        length : int, or int array of shape (B,) for positions (B, ...), optional
             Length of the sequence that the positions are part of, on which ``"dynamic"`` and
-            ``"longrope"`` depend. By default the largest position and one. Give it where a
-            sequence comes in parts, for parts turned with different frequencies do not fit.
+            ``"longrope"`` depend, or of each of B sequences. By default the largest position and
+            one. Give it where a sequence comes in parts, for parts turned with different
+            frequencies do not fit.
 
         Returns
         -------
@@ -211,7 +219,7 @@ class Rope:
         TypeError
             Positions are not integers.
         ValueError
-            ``length`` does not hold the positions.
+            ``length`` does not hold the positions, or there is not one for each sequence.
 
         Examples
         --------
@@ -222,15 +230,39 @@ class Rope:
                [0.841, 0.01 ]], dtype=float32)
         """
         places = integers("positions", positions)
-        needed = max(int(places.max(initial=0)) + 1, 1)
-        if length is not None and size("length", length, least=1) < needed:
-            raise ValueError(f"length {length} does not hold position {needed - 1}")
-        angles = places[..., np.newaxis] * self.frequencies(needed if length is None else length)
+        angles = places[..., np.newaxis] * self._frequencies_of(places, length)
         factor = self.attention_factor
         return (
             (np.cos(angles) * factor).astype(np.float32),
             (np.sin(angles) * factor).astype(np.float32),
         )
+
+    def _frequencies_of(
+        self, places: NDArray[np.int64], length: ArrayLike | None
+    ) -> NDArray[np.float64]:
+        """Frequencies that broadcast to (*places.shape, dim / 2)."""
+        if length is None and not self.depends_on_length:
+            return self._fixed
+        if length is None:
+            return self.frequencies(int(places.max(initial=0)) + 1)
+        lengths = integers("length", length)
+        if lengths.shape not in ((), places.shape[:1]):
+            raise ValueError(
+                f"length must be one number, or one for each row of positions {places.shape}, "
+                f"not of shape {lengths.shape}"
+            )
+        each = lengths.reshape(lengths.shape + (1,) * (places.ndim - lengths.ndim))
+        beyond = places >= each
+        if beyond.any():
+            row = np.argwhere(beyond)[0]
+            raise ValueError(
+                f"length {np.broadcast_to(each, places.shape)[tuple(row)]} does not hold position "
+                f"{places[tuple(row)]}"
+            )
+        if not self.depends_on_length:
+            return self._fixed
+        rows = [self.frequencies(int(one)) for one in lengths.reshape(-1)]
+        return np.reshape(rows, (*each.shape, len(self._fixed)))
 
 
 def _base_of(base: float, scaling: Parameters) -> float:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from .attention import attention, attention_weights
 from .linear import Linear
 from .mha import MultiHeadAttention
-from .norm import layer_norm
+from .norm import layer_norm, rms_norm
 from .paged import attention_paged
 from .position import (
     alibi_slopes,
@@ -45,6 +45,7 @@ __all__ = [
     "layer_norm",
     "learned",
     "merge_states",
+    "rms_norm",
     "sinusoidal",
     "sinusoidal_2d",
     "t5_bias",

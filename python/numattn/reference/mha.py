@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .attention import attention, attention_weights
 from .linear import Linear
+from .rope import Rope, apply_rope
 
 
 class MultiHeadAttention:
@@ -29,8 +30,8 @@ class MultiHeadAttention:
     bq, bk, bv, bo : arrays of the rows of wq, wk, wv, wo, optional
     num_kv_heads : int, optional
         Hkv; num_heads by default.
-    rope : None
-        Rotary positions are not part of the reference.
+    rope : Rope, optional
+        Turns query i by q_offset + i and key j by j.
     dtype : None, float32 or bfloat16
         What stores the weights, as in `Linear`; what lies between the products is never rounded.
     precision : "highest" or "high"
@@ -39,8 +40,8 @@ class MultiHeadAttention:
     Raises
     ------
     ValueError
-        If the weights do not divide into the heads, rope is given, or the dtype or the precision is
-        another one than these.
+        If the weights do not divide into the heads, or the dtype or the precision is another one
+        than these.
 
     Examples
     --------
@@ -62,12 +63,11 @@ class MultiHeadAttention:
         bv: ArrayLike | None = None,
         bo: ArrayLike | None = None,
         num_kv_heads: int | None = None,
-        rope: None = None,
+        rope: Rope | None = None,
         dtype: DTypeLike | None = None,
         precision: str = "highest",
     ) -> None:
-        if rope is not None:
-            raise ValueError("the reference knows no rope")
+        self.rope = rope
         self.num_heads = num_heads
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.query, self.key, self.value, self.output = (
@@ -184,14 +184,22 @@ class MultiHeadAttention:
         Raises
         ------
         ValueError
-            If the shapes do not fit one another, or cache is given.
+            If the shapes do not fit one another, cache is given, or context with rope.
         """
         if cache is not None:
             raise ValueError("the reference knows no cache")
+        if self.rope is not None and context is not None:
+            raise ValueError("rope turns by positions in one sequence, and context is another")
         source = x if context is None else context
         q = split_heads(self.query(x), self.num_heads)
         k = split_heads(self.key(source), self.num_kv_heads)
         v = split_heads(self.value(source), self.num_kv_heads)
+        if self.rope is not None:
+            keys = np.arange(k.shape[-3])
+            queries = np.asarray(q_offset)[..., np.newaxis] + keys
+            length = max(queries.max(initial=0), keys.max(initial=0)) + 1
+            q = self.turned(q, queries, length)
+            k = self.turned(k, keys, length)
         score: dict[str, Any] = {
             "mask": mask,
             "bias": bias,
@@ -208,6 +216,12 @@ class MultiHeadAttention:
         o = attention(q, k, v, **score)
         y = self.output(o.reshape(*o.shape[:-2], -1))
         return (y, attention_weights(q, k, **score)) if return_weights else y
+
+    def turned(self, x: NDArray[Any], positions: NDArray[Any], length: int) -> NDArray[Any]:
+        """Return heads (..., S, H, D) turned by positions (S,) or (B, S)."""
+        assert self.rope is not None
+        cos, sin = self.rope.tables(positions, length=length)
+        return apply_rope(x, cos, sin, interleaved=self.rope.interleaved, layout="bshd")
 
 
 def split_heads(x: NDArray[Any], heads: int) -> NDArray[Any]:

@@ -111,17 +111,23 @@ class Rope:
         self.attention_factor = attention_factor(self.scaling)
 
     def tables(
-        self, positions: ArrayLike, *, length: int | None = None
+        self, positions: ArrayLike, *, length: ArrayLike | None = None
     ) -> tuple[Float64Array, Float64Array]:
         """Return cos and sin of position·w_i times the attention factor, (*positions.shape, dim/2).
 
-        `length` is that of the sequence, by default as long as the positions need.
+        `length` is that of the sequence, by default as long as the positions need; or there is one
+        for each row of positions.
         """
         places = np.asarray(positions).astype(np.float64)
-        if length is None:
-            length = int(places.max(initial=0)) + 1
+        if length is not None and np.ndim(length):
+            rows = [
+                self.tables(row, length=one)
+                for row, one in zip(places, np.asarray(length), strict=True)
+            ]
+            return np.array([cos for cos, _ in rows]), np.array([sin for _, sin in rows])
+        longest = int(places.max(initial=0)) + 1 if length is None else int(np.asarray(length))
         pairs = range(self.dim // 2)
-        frequencies = [frequency(i, self.dim, self.base, self.scaling, length) for i in pairs]
+        frequencies = [frequency(i, self.dim, self.base, self.scaling, longest) for i in pairs]
         angles = places[..., np.newaxis] * np.array(frequencies)
         return np.cos(angles) * self.attention_factor, np.sin(angles) * self.attention_factor
 

@@ -1,0 +1,40 @@
+// layer_norm and rms_norm for the Python layer, which has made x two-dimensional.
+#include "numattn/norm.h"
+#include "numpy_view.h"
+
+namespace numattn::bind {
+namespace {
+
+py::array norm(Norm kind, const py::array& x, const py::array& weight, const py::object& bias,
+               double epsilon, const py::object& out, int num_threads) {
+  NormParams params;
+  params.kind = kind;
+  params.x = view_of(x, "x");
+  params.weight = view_of(weight, "weight");
+  params.bias = known_view(bias, "bias");
+  params.epsilon = epsilon;
+  params.num_threads = num_threads;
+  const py::array output = output_or_new(out, x, x.shape(1));
+  params.output = output_view(output, "out");
+  run_unlocked([&] { return run_norm(params, interrupted); });
+  return output;
+}
+
+py::array layer_norm(const py::array& x, const py::array& weight, const py::object& bias,
+                     double epsilon, const py::object& out, int num_threads) {
+  return norm(Norm::kLayer, x, weight, bias, epsilon, out, num_threads);
+}
+
+py::array rms_norm(const py::array& x, const py::array& weight, double epsilon,
+                   const py::object& out, int num_threads) {
+  return norm(Norm::kRms, x, weight, py::none(), epsilon, out, num_threads);
+}
+
+}  // namespace
+
+void bind_norm(py::module_& module) {
+  module.def("layer_norm", &layer_norm);
+  module.def("rms_norm", &rms_norm);
+}
+
+}  // namespace numattn::bind
