@@ -186,6 +186,7 @@ def test_multi_head_attention(isa: str, rng: np.random.Generator, options: dict[
 def test_multi_head_attention_passes_its_precision_on(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import numattn.heads
     import numattn.mha as module
 
     given: list[str] = []
@@ -197,7 +198,8 @@ def test_multi_head_attention_passes_its_precision_on(
 
         return call
 
-    monkeypatch.setattr(module, "Linear", noting(module.Linear))
+    monkeypatch.setattr(module, "Linear", noting(na.Linear))
+    monkeypatch.setattr(numattn.heads, "Linear", noting(na.Linear))
     monkeypatch.setattr(module, "attention", noting(module.attention))
     one = np.eye(16, dtype=np.float32)
     x = normal(rng, (3, 16))
