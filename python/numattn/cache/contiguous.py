@@ -13,7 +13,7 @@ from numattn.attention import Layout, attention
 
 from .base import Array, Cache, Int64Array, left_of
 from .storage import Storage, no_tokens, stored
-from .store import Store
+from .store import Store, take_together
 
 
 class Cached(NamedTuple):
@@ -134,6 +134,8 @@ class KVCache(Cache):
     def reserve(self, counts: ArrayLike) -> None:
         new = self._counts(counts, None)
         self._check_lengths((self._lengths + new).max(axis=0))
+        if not any(store.capacity for store in self._stores):
+            take_together(self._stores, int(new.max()))
         for store, lengths in zip(self._stores, self._lengths, strict=True):
             store.make_room(lengths, new)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn.cache import Cache, KVCache, PagedKVCache
+from numattn.cache.storage import Storage
 
 from .bert_layer import Float32Array, Int64Array
 from .generate import check_kind, generate
@@ -68,25 +69,36 @@ class Decoder(ABC):
         """Return (..., V) for states (..., E)."""
 
     def new_cache(
-        self, batch: int, *, capacity: int = 0, dtype: DTypeLike | None = None
+        self,
+        batch: int,
+        *,
+        capacity: int = 0,
+        dtype: DTypeLike | None = None,
+        storage: Storage = None,
     ) -> KVCache:
         """Return an empty cache for that many rows; `capacity` tokens of each fit at once."""
         sizes = self._sizes
         return KVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
-            dtype=self.dtype if dtype is None else dtype,
+            dtype=self.dtype if dtype is None else dtype, storage=storage,
             capacity=capacity, max_length=sizes.max_positions, window=sizes.windows,
         )  # fmt: skip
 
     def new_paged_cache(
-        self, batch: int, *, pages: int, page_size: int = 16, dtype: DTypeLike | None = None
+        self,
+        batch: int,
+        *,
+        pages: int,
+        page_size: int = 16,
+        dtype: DTypeLike | None = None,
+        storage: Storage = None,
     ) -> PagedKVCache:
         """Return an empty cache for that many rows, of `pages` pages in all."""
         sizes = self._sizes
         return PagedKVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             pages=pages, page_size=page_size, max_length=sizes.max_positions,
-            dtype=self.dtype if dtype is None else dtype,
+            dtype=self.dtype if dtype is None else dtype, storage=storage,
         )  # fmt: skip
 
     def __call__(
