@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Operands = dict[str, NDArray[Any]]
 
+COMPUTING = "computing"  # rows of one group stand in one table
 ALIGNMENT = 64  # bytes: one cache line, what every peer gives its own tensors
 ITEM_BYTES = {"f32": 4, "bf16": 2, "f16": 2}
 
@@ -81,6 +82,7 @@ class AttentionCase:
     precision: str = "highest"
     unit: str = "GFLOP/s"
     dtypes: tuple[str, ...] = ("f32", "bf16", "f16")
+    group: str = COMPUTING
 
     @property
     def key_heads(self) -> int:
@@ -138,6 +140,7 @@ class LinearCase:
     activation: str | None = None
     unit: str = "GFLOP/s"
     dtypes: tuple[str, ...] = ("f32", "bf16")
+    group: str = COMPUTING
 
     def work(self, dtype: str) -> float:
         """GFLOP/s: 2·M·N·K. GB/s: bytes of the weights, read once."""
@@ -165,6 +168,7 @@ class LayerCase:
     heads: int
     unit: str = "GFLOP/s"
     dtypes: tuple[str, ...] = ("f32", "bf16")
+    group: str = COMPUTING
 
     def work(self, dtype: str) -> float:
         """Four projections of 2·M·E·E and the attention's 4·M·S·E, with M = batch·sequence."""
@@ -192,6 +196,7 @@ class EncoderCase:
     tokens: int
     unit: str = "ms"
     dtypes: tuple[str, ...] = ("f32", "bf16")
+    group: str = COMPUTING
 
     def work(self, dtype: str) -> float:
         """A whole model is stated in time: it does one model's work."""

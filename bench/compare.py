@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from contestant import Contestant
     from ours import Numattn
     from rows import Row
+    from serving import ServingCase
 
 AVX2_ENVIRONMENT = {
     "ATEN_CPU_CAPABILITY": "avx2",
@@ -91,7 +92,7 @@ def load(threads: int, isa: str | None) -> tuple[Numattn, list[Contestant], dict
     return ours, present, missing
 
 
-def chosen(cases: list[Case], parts: list[str]) -> list[Case]:
+def chosen(cases: Sequence[Case | ServingCase], parts: list[str]) -> list[Case | ServingCase]:
     rows = [case for case in cases if any(part in case.name for part in parts)]
     if not rows:
         raise SystemExit("no such row; there are: " + "; ".join(case.name for case in cases))
@@ -131,10 +132,11 @@ def describe_run(
 def compare(options: argparse.Namespace, ours: Numattn, peers: list[Contestant]) -> list[Row]:
     from cases import sweep, table
     from rows import Effort, measure_row
+    from serving import serving
 
     effort = Effort(options.repeats, options.min_time, rest=options.threads > 1)
     rows = []
-    for case in chosen(sweep() if options.sweep else table(), options.rows):
+    for case in chosen(sweep() if options.sweep else [*table(), *serving()], options.rows):
         for dtype in options.dtype:
             if dtype in case.dtypes:
                 print(f"{case.name}, {dtype} ...", file=sys.stderr, flush=True)

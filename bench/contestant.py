@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cases import Case, Operands
+from serving import ServingCase
 
 
 class Unsupported(Exception):
@@ -49,5 +50,5 @@ class Contestant(Protocol):
 
     def __init__(self, threads: int) -> None: ...
 
-    def recipes(self, case: Case, dtype: str, operands: Operands) -> list[Recipe]:
+    def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
         """The ways worth trying; the fastest right one stands in the table."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cases import AttentionCase, Case, EncoderCase, LayerCase, LinearCase, Operands
 from contestant import Candidate, Recipe
 from oracle import model_folder
+from serving import GenerationCase, HeldCase, RaggedCase, ServingCase, llama_folder
 
 
 def single(result: NDArray[Any]) -> NDArray[np.float32]:
@@ -29,7 +30,13 @@ class Numattn:
         self.threads = threads
         self.version = str(getattr(numattn, "__version__", "unknown"))
 
-    def recipes(self, case: Case, dtype: str, operands: Operands) -> list[Recipe]:
+    def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
+        if isinstance(case, RaggedCase):
+            return [partial(self.ragged, case, operands)]
+        if isinstance(case, HeldCase):
+            return [partial(self.paged if case.page else self.integers, case, operands)]
+        if isinstance(case, GenerationCase):
+            return [partial(self.generation, case, dtype, operands)]
         if isinstance(case, AttentionCase):
             return [partial(self.attention, case, operands)]
         if isinstance(case, LinearCase):
@@ -75,6 +82,48 @@ class Numattn:
         call = partial(model, operands["token_ids"], num_threads=self.threads)
         return Candidate("models.Bert", call, single)
 
+    def ragged(self, case: RaggedCase, operands: Operands) -> Candidate:
+        query, key, value = (operands[name] for name in ("query", "key", "value"))
+        call = partial(
+            self.library.attention_varlen,
+            query, key, value, case.starts, case.starts, num_threads=self.threads,
+        )  # fmt: skip
+        return Candidate("attention_varlen", call, single)
+
+    def paged(self, case: HeldCase, operands: Operands) -> Candidate:
+        call = partial(
+            self.library.attention_paged,
+            operands["query"], operands["key_pages"], operands["value_pages"],
+            case.block_table, np.full(case.batch, case.keys), num_threads=self.threads,
+        )  # fmt: skip
+        return Candidate("attention_paged", call, single)
+
+    def integers(self, case: HeldCase, operands: Operands) -> Candidate:
+        call = partial(
+            self.library.attention,
+            operands["query"], operands["key_integers"], operands["value_integers"],
+            k_scale=operands["key_scale"], v_scale=operands["value_scale"],
+            num_threads=self.threads,
+        )  # fmt: skip
+        return Candidate("int8 keys and values", call, single)
+
+    def generation(self, case: GenerationCase, dtype: str, operands: Operands) -> Candidate:
+        from numattn.models import Llama
+
+        model = Llama.from_folder(llama_folder(case), **storage(dtype))
+        cache = model.new_cache(1, capacity=case.context + 1)
+        for layer in range(case.layers):
+            cache.append(layer, operands["keys"][layer], operands["values"][layer])
+
+        def step() -> NDArray[np.float32]:
+            logits: NDArray[np.float32] = model(
+                operands["token"], cache=cache, only_last=True, num_threads=self.threads
+            )
+            cache.truncate(case.context)
+            return logits
+
+        return Candidate("models.Llama, KVCache", step, single)
+
     def isa(self) -> str:
         return str(self.library.isa.current())
 
@@ -87,6 +136,19 @@ class Numattn:
             **self.attention_keywords(case, operands),
         )
         return f"{plan.kernel} on {plan.isa}"
+
+
+class InOnePiece:
+    """numattn on keys and values side by side and in the row's dtype: what pages are held to."""
+
+    name = "in one piece"
+
+    def __init__(self, numattn: Numattn) -> None:
+        self.numattn, self.version = numattn, numattn.version
+
+    def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
+        assert isinstance(case, HeldCase)
+        return [partial(self.numattn.attention, case, operands)]
 
 
 def storage(dtype: str) -> dict[str, str]:

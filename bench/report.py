@@ -180,9 +180,12 @@ def markdown(results: list[Result]) -> str:
         if group["memory"]:
             parts.append(memory_table(group["memory"]))
         alone = seconds_alone(group, groups)
-        for dtype in dtypes_of(group["rows"]):
-            rows = of_dtype(group["rows"], dtype)
-            parts += [f"**{dtype}**", row_table(rows, alone), "\n".join(notes(rows))]
+        for kind in ("computing", "serving"):
+            of_kind = [row for row in group["rows"] if row.get("group", "computing") == kind]
+            for dtype in dtypes_of(of_kind):
+                rows = of_dtype(of_kind, dtype)
+                title = dtype if kind == "computing" else f"{kind}, {dtype}"
+                parts += [f"**{title}**", row_table(rows, alone), "\n".join(notes(rows))]
     return "\n\n".join(part for part in parts if part)
 
 

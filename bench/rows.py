@@ -12,12 +12,23 @@ from cases import AttentionCase, Case
 from contestant import Candidate, Contestant, Unsupported, failure
 from measure import Clock, interleave, quick
 from oracle import Probe, probe, relative_error
-from ours import Numattn
+from ours import InOnePiece, Numattn
+from serving import GenerationCase, HeldCase, RaggedCase, ServingCase
+from serving_oracle import probe_generation, probe_ragged
 
 # Tells right from wrong, no more: above the rounding of honest work in the dtype (a whole encoder
 # 1e-6 in f32 and 1e-2 in bf16, attention 5e-4 in f16), below the error of a wrong mask or scale
 # (order 1), and in f16 also below that of a peer who computes in bf16 instead (4e-3).
 WRONG_BEYOND = {"f32": 1e-4, "f16": 2e-3, "bf16": 5e-2}
+
+
+# Thirty layers in bf16 leave 3e-2 of the logits (PyTorch 5e-2).
+DEEP_WRONG_BEYOND = {"f32": 1e-3, "bf16": 2e-1}
+
+
+def wrong_beyond(case: Case | ServingCase, dtype: str) -> float:
+    """The relative error from which on a result is wrong."""
+    return (DEEP_WRONG_BEYOND if isinstance(case, GenerationCase) else WRONG_BEYOND)[dtype]
 
 
 @dataclass
@@ -48,6 +59,7 @@ class Row:
     entries: dict[str, Entry]
     best_peer: str | None = None
     ratio: float | None = None  # best peer's time / our time
+    group: str = "computing"  # the table in which the row stands
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ def in_unit(seconds: float, unit: str, work: float) -> float:
 
 
 def choose(
-    contestant: Contestant, case: Case, dtype: str, operands: Any, probe: Probe
+    contestant: Contestant, case: Case | ServingCase, dtype: str, operands: Any, probe: Probe
 ) -> tuple[Entry, Ready | None]:
     """The contestant's fastest right way, or an entry that says why there is none."""
     entry, best = Entry(), None
@@ -90,7 +102,7 @@ def choose(
             entry.failed.append(failure(error))
             continue
         error_here = relative_error(probe, result)
-        if error_here > WRONG_BEYOND[dtype]:
+        if error_here > wrong_beyond(case, dtype):
             entry.failed.append(f"{candidate.how} is wrong: relative error {error_here:.1e}")
             entry.status = entry.status if best else "wrong"
             continue
@@ -109,7 +121,7 @@ def distance(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 def hold_against_ours(
-    entries: dict[str, Entry], ready: dict[str, Ready], ours: str, dtype: str
+    entries: dict[str, Entry], ready: dict[str, Ready], ours: str, most: float
 ) -> None:
     """A peer that differs from us somewhere outside the probed rows is not timed either."""
     if ours not in ready:
@@ -117,18 +129,28 @@ def hold_against_ours(
     for name in [name for name in ready if name != ours]:
         entry = entries[name]
         entry.difference = distance(ready[name].result, ready[ours].result)
-        if not entry.difference <= WRONG_BEYOND[dtype]:
+        if not entry.difference <= most:
             entry.status = "wrong"
             entry.reason = f"differs from {ours} by {entry.difference:.1e}; one of them is wrong"
             del ready[name]
 
 
+def probe_any(case: Case | ServingCase, operands: Any) -> Probe:
+    if isinstance(case, RaggedCase):
+        return probe_ragged(case, operands)
+    if isinstance(case, GenerationCase):
+        return probe_generation(case, operands)
+    return probe(case, operands)
+
+
 def measure_row(
-    case: Case, dtype: str, ours: Numattn, peers: list[Contestant], effort: Effort
+    case: Case | ServingCase, dtype: str, ours: Numattn, peers: list[Contestant], effort: Effort
 ) -> Row:
     """Prepare, check, time in turn, and state the ratio."""
     operands = case.operands(dtype)
-    expected = probe(case, operands)
+    expected = probe_any(case, operands)
+    if isinstance(case, HeldCase):
+        peers = [InOnePiece(ours), *peers]
     entries: dict[str, Entry] = {}
     ready: dict[str, Ready] = {}
     for contestant in [ours, *peers]:
@@ -136,7 +158,7 @@ def measure_row(
         entries[contestant.name] = entry
         if best is not None:
             ready[contestant.name] = best
-    hold_against_ours(entries, ready, ours.name, dtype)
+    hold_against_ours(entries, ready, ours.name, wrong_beyond(case, dtype))
 
     clocks = {name: Clock(one.candidate.run) for name, one in ready.items()}
     interleave(
@@ -151,7 +173,8 @@ def measure_row(
         entry.least_seconds = min(clock.seconds)
         entry.rate = in_unit(entry.seconds, case.unit, case.work(dtype))
     length = case.keys if isinstance(case, AttentionCase) else None
-    return with_ratio(Row(case.name, dtype, case.unit, length, entries), ours.name)
+    row = Row(case.name, dtype, case.unit, length, entries, group=case.group)
+    return with_ratio(row, ours.name)
 
 
 def with_ratio(row: Row, ours: str) -> Row:

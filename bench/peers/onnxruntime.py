@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cases import AttentionCase, Case, LinearCase, Operands
 from contestant import Candidate, Recipe, Unsupported
 from peers.torch import window_mask
+from serving import ServingCase
 
 OPSETS = {"": 23, "com.microsoft": 1}
 IR_VERSION = 11  # the one that belongs to opset 23
@@ -35,7 +36,7 @@ class OnnxRuntime:
         # Its workers spin within a run, but not on into the next contestant's.
         self.options.add_session_config_entry("session.force_spinning_stop", "1")
 
-    def recipes(self, case: Case, dtype: str, operands: Operands) -> list[Recipe]:
+    def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
         if dtype == "bf16":
             raise Unsupported("its CPU operators take no bf16")
         if isinstance(case, LinearCase):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cases import AttentionCase, Case, LayerCase, LinearCase, Operands
 from contestant import Candidate, Recipe, Unsupported
 from peers.torch import bert_model, window_mask
+from serving import GenerationCase, RaggedCase, ServingCase
 
 
 class OpenVINO:
@@ -28,7 +29,9 @@ class OpenVINO:
         self.version = str(openvino.__version__).split("-")[0]
         self.threads = threads
 
-    def recipes(self, case: Case, dtype: str, operands: Operands) -> list[Recipe]:
+    def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
+        if isinstance(case, RaggedCase | GenerationCase):
+            raise Unsupported("no model of it here")
         # 16-bit rows are tried in float32 arithmetic too: not every CPU has the other.
         precisions = ["f32"] if dtype == "f32" else [dtype, "f32"]
         return [partial(self.candidate, case, operands, precision) for precision in precisions]

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from cases import AttentionCase, Case, LayerCase, LinearCase, Operands
 from contestant import Candidate, Recipe, Unsupported
 from oracle import model_folder
+from peers.torch_serving import generation_recipes, ragged_recipes
+from serving import GenerationCase, RaggedCase, ServingCase
 
 
 def single(result: Any) -> NDArray[np.float32]:
@@ -32,7 +34,11 @@ class Torch:
         self.inference = torch.inference_mode()
         self.inference.__enter__()
 
-    def recipes(self, case: Case, dtype: str, operands: Operands) -> list[Recipe]:
+    def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
+        if isinstance(case, RaggedCase):
+            return ragged_recipes(self.torch, self.tensor, case, operands)
+        if isinstance(case, GenerationCase):
+            return generation_recipes(self.torch, self.tensor, case, dtype, operands)
         if isinstance(case, AttentionCase):
             ways: list[Recipe] = [partial(self.attention, case, operands)]
             if case.window is not None:

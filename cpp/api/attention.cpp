@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <vector>
 
 #include "attention_plan.h"
@@ -30,21 +31,55 @@ Matrix matrix_of(const View& view, std::int64_t batch, std::int64_t head) {
   return {data, view.dtype, view.strides[2], view.strides[3]};
 }
 
-// Whether the kernel reads every head's matrix where it lies (all heads share strides and alignment
-// of the first one only if the outer strides keep it).
-bool in_place(const View& view) {
+TokenRows tokens_of(const View& view, const std::optional<View>& scale, const PageTable& pages,
+                    std::int64_t page_stride, std::int64_t scale_stride, std::int64_t batch,
+                    std::int64_t head) {
+  TokenRows tokens{};
+  tokens.matrix = matrix_of(view, batch, head);
+  tokens.pages = pages.pages;
+  tokens.page_rows = pages.page_rows;
+  tokens.page_stride = page_stride;
+  if (scale) {
+    const Matrix scales = matrix_of(*scale, batch, head);
+    tokens.scales = scales.data;
+    tokens.scale_row_stride = scales.row_stride;
+    tokens.scale_page_stride = scale_stride;
+  }
+  return tokens;
+}
+
+TokenRows keys_of(const AttentionParams& params, std::int64_t batch, std::int64_t head) {
+  return tokens_of(params.k, params.k_scale, params.pages, params.pages.key_stride,
+                   params.pages.key_scale_stride, batch, head);
+}
+
+TokenRows values_of(const AttentionParams& params, std::int64_t batch, std::int64_t head) {
+  return tokens_of(params.v, params.v_scale, params.pages, params.pages.value_stride,
+                   params.pages.value_scale_stride, batch, head);
+}
+
+// Whether the kernel reads every head's tokens where they lie (all heads share strides and
+// alignment of the first one only if the outer strides keep it).
+bool in_place(const View& view, const TokenRows& first) {
   if (view.strides[0] % 4 != 0 || view.strides[1] % 4 != 0) return false;
-  return reads_in_place(matrix_of(view, 0, 0));
+  return reads_in_place(first);
 }
 
 TileNeeds needs_of(const AttentionProblem& problem) {
   const AttentionParams& params = problem.params;
-  return {params.mask.has_value(), params.bias.has_value(), !in_place(params.k),
-          !in_place(params.v), params.relative.has_value()};
+  const auto heads_inside = [](const View& view) {
+    return std::abs(view.strides[1]) < std::abs(view.strides[2]);
+  };
+  return {params.mask.has_value(),
+          params.bias.has_value(),
+          !in_place(params.k, keys_of(params, 0, 0)),
+          !in_place(params.v, values_of(params, 0, 0)),
+          heads_inside(params.k) && heads_inside(params.v),
+          params.relative.has_value()};
 }
 
 AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
-  const DType dtype = problem.params.q.dtype;
+  const DType dtype = problem.params.k.dtype;
   const AttendKernel& attend =
       problem.params.relative     ? kernels.attend
       : dtype == DType::kBFloat16 ? kernels.attend_bfloat16
@@ -124,6 +159,14 @@ class RowMaker {
   SpanRules spans_;
 };
 
+// What a thread keeps for one head of its work item.
+struct HeadMemory {
+  AttendBlock* block;
+  PartialState* partial;
+  QueryRow* rows;
+  float* workspace;
+};
+
 // What the work items of one part share. All parts of a call share its threads and their memory.
 struct Run {
   const AttentionPart& part;
@@ -149,20 +192,22 @@ struct Run {
         first_item(item),
         first_row(row) {}
 
-  char* thread_memory(int thread) const { return memory + thread * thread_bytes; }
-  QueryRow* thread_rows(int thread) const {
-    return reinterpret_cast<QueryRow*>(thread_memory(thread));
-  }
-  float* thread_workspace(int thread) const {
-    return reinterpret_cast<float*>(thread_memory(thread) + plan.thread_bytes() -
-                                    plan.workspace_floats * 4);
+  // Of one of the heads of the thread's item: the block, where its partial results go, its rows,
+  // and its workspace.
+  HeadMemory head_memory(int thread, std::int64_t turn) const {
+    char* from = memory + thread * thread_bytes + turn * plan.head_bytes();
+    char* rows = from + sizeof(AttendBlock) + sizeof(PartialState);
+    return {reinterpret_cast<AttendBlock*>(from),
+            reinterpret_cast<PartialState*>(from + sizeof(AttendBlock)),
+            reinterpret_cast<QueryRow*>(rows),
+            reinterpret_cast<float*>(from + plan.head_bytes() - plan.workspace_floats * 4)};
   }
   std::int64_t combined_rows() const {
     return plan.splits == 1 ? 0 : problem.batch * problem.row_heads() * plan.rows_per_head;
   }
 };
 
-// Where a work item stands.
+// Where a work item stands; its first head.
 struct Place {
   std::int64_t batch, kv_head, block, split;
 };
@@ -174,8 +219,9 @@ Place place_of(const AttentionPlan& plan, std::int64_t kv_heads, std::int64_t in
   index /= plan.splits;
   place.block = plan.blocks - 1 - index % plan.blocks;
   index /= plan.blocks;
-  place.kv_head = index % kv_heads;
-  place.batch = index / kv_heads;
+  const std::int64_t heads = plan.heads_per_item;
+  place.kv_head = index % (kv_heads / heads) * heads;
+  place.batch = index / (kv_heads / heads);
   return place;
 }
 
@@ -213,59 +259,76 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
   block.query_column_stride = params.q.strides[3];
   block.output_dtype = run.output.dtype;
   const std::int64_t kv_head = place.kv_head * run.problem.kv_heads / run.problem.row_heads();
-  block.key = matrix_of(params.k, place.batch, kv_head);
-  block.value = matrix_of(params.v, place.batch, kv_head);
+  block.key = keys_of(params, place.batch, kv_head);
+  block.value = values_of(params, place.batch, kv_head);
   block.rules = rules_of(run.problem);
   block.relative = relative_block(run.problem, place.kv_head);
   block.workspace = workspace;
   return block;
 }
 
-// Visits the item's keys in stretches, between which an interrupt is noticed. visit() computes the
-// block's range of keys.
+// Visits keys in stretches, between which an interrupt is noticed. visit(block) computes a block's
+// range of keys; several blocks take turns.
 template <class Visit>
-void visit_keys(const Run& run, AttendBlock& block, KeySpan keys, Worker& worker,
+void visit_keys(const Run& run, std::int64_t stretch, KeySpan keys, Worker& worker,
                 const Visit& visit) {
-  const std::int64_t stretch = run.plan.visit_keys;
-  block.begin = true;
   std::int64_t from = keys.begin;
+  bool is_last = false;
   do {
-    block.key_begin = from;
-    block.key_end = std::min(keys.end, (from / stretch + 1) * stretch);
-    block.end = block.key_end >= keys.end;
-    visit();
-    block.begin = false;
-    from = block.key_end;
-  } while (!block.end && !worker.stopped());
+    const std::int64_t to = std::min(keys.end, (from / stretch + 1) * stretch);
+    is_last = to >= keys.end;
+    for (std::int64_t turn = 0; turn < run.plan.heads_per_item; ++turn) {
+      AttendBlock& block = *run.head_memory(worker.index(), turn).block;
+      block.begin = from == keys.begin;
+      block.key_begin = from;
+      block.key_end = to;
+      block.end = is_last;
+      visit(block);
+    }
+    from = to;
+  } while (!is_last && !worker.stopped());
 }
 
-void attend_item(const Run& run, std::int64_t index, Worker& worker) {
+// Prepares one head of the item: its rows and its block. Returns the keys that any row sees, of the
+// item's split.
+KeySpan begin_head(const Run& run, const Place& place, const HeadMemory& memory) {
   const AttentionPlan& plan = run.plan;
-  const Place place = place_of(plan, run.problem.row_heads(), index);
   const std::int64_t first = place.block * plan.block_rows;
   const int row_count = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
-  QueryRow* rows = run.thread_rows(worker.index());
   KeySpan keys{INT64_MAX, 0};
   run.rows.each(place.kv_head, first, first + row_count,
                 [&](std::int64_t index, std::int64_t head, std::int64_t query) {
-                  QueryRow& row = rows[index - first];
+                  QueryRow& row = memory.rows[index - first];
                   row = run.rows.make(place.batch, head, query);
                   if (plan.splits == 1) set_outputs(run, place.batch, head, query, row);
                   if (row.key_begin >= row.key_end) return;
                   keys.begin = std::min(keys.begin, row.key_begin);
                   keys.end = std::max(keys.end, row.key_end);
                 });
-  AttendBlock block = block_of(run, place, rows, row_count, run.thread_workspace(worker.index()));
-  block.fetch_ahead = place.block == plan.blocks - 1;
-  PartialState partial{};
+  *memory.block = block_of(run, place, memory.rows, row_count, memory.workspace);
+  memory.block->fetch_ahead = place.block == plan.blocks - 1;
   if (plan.splits > 1) {
-    partial = partial_of(run, place);
-    block.partial = &partial;
+    *memory.partial = partial_of(run, place);
+    memory.block->partial = memory.partial;
     keys.begin = std::max(keys.begin, place.split * plan.split_keys);
     keys.end = std::min(keys.end, (place.split + 1) * plan.split_keys);
   }
-  if (keys.empty()) keys = {0, 0};
-  visit_keys(run, block, keys, worker, [&] { plan.kernel->attend(block); });
+  return keys.empty() ? KeySpan{0, 0} : keys;
+}
+
+void attend_item(const Run& run, std::int64_t index, Worker& worker) {
+  const AttentionPlan& plan = run.plan;
+  const AttentionParams& params = run.problem.params;
+  const int heads = static_cast<int>(plan.heads_per_item);
+  Place place = place_of(plan, run.problem.row_heads(), index);
+  KeySpan keys{};
+  for (int turn = 0; turn < heads; ++turn, ++place.kv_head) {
+    const HeadMemory memory = run.head_memory(worker.index(), turn);
+    keys = begin_head(run, place, memory);  // the same for every head
+    memory.block->heads = {turn, heads, params.k.strides[1], params.v.strides[1], keys.end};
+  }
+  visit_keys(run, heads == 1 ? plan.visit_keys : plan.key_block, keys, worker,
+             [&](AttendBlock& block) { plan.kernel->attend(block); });
 }
 
 void combine_row(const Run& run, std::int64_t index, Worker& worker) {
@@ -294,7 +357,7 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
   combined.output = row.output;
   combined.lse = row.lse;
   combined.sink = row.sink;
-  combined.workspace = run.thread_workspace(worker.index());
+  combined.workspace = run.head_memory(worker.index(), 0).workspace;
   run.kernels.combine(combined);
 }
 
@@ -316,6 +379,20 @@ struct Totals {
   std::int64_t thread_bytes = 0;
   std::int64_t partial_bytes = 0;
   double flops = 0.0;
+
+  void add(const AttentionPlan& plan) {
+    items += plan.items;
+    flops += plan.flops;
+  }
+  int threads(int limit) const { return threads_for(useful_threads(flops, items), limit); }
+
+  // How many of so many items a thread may take at once without another's going idle.
+  std::int64_t shares(int threads) const {
+    return threads == 1 ? items : std::max<std::int64_t>(items / (kItemsPerThread * threads), 1);
+  }
+
+ private:
+  static constexpr std::int64_t kItemsPerThread = 4;
 };
 
 }  // namespace
@@ -323,21 +400,29 @@ struct Totals {
 bool run_attention(const AttentionPart* parts, std::int64_t part_count, int num_threads,
                    Interrupt interrupt) {
   const Kernels& kernels = current_kernels();
+  std::vector<AttentionPlan> plans;
+  plans.reserve(static_cast<std::size_t>(part_count));
+  Totals apart;
+  for (std::int64_t i = 0; i < part_count; ++i) {
+    plans.push_back(plan_of(kernels, *parts[i].problem));
+    apart.add(plans.back());
+  }
+  if (apart.items == 0) return true;
+  const int threads = apart.threads(num_threads);
+  const std::int64_t shares = apart.shares(threads);
   std::vector<Run> runs;
-  runs.reserve(static_cast<std::size_t>(part_count));
+  runs.reserve(plans.size());
   Totals all;
-  for (const AttentionPart* part = parts; part < parts + part_count; ++part) {
-    const AttentionPlan plan = plan_of(kernels, *part->problem);
+  for (std::int64_t i = 0; i < part_count; ++i) {
+    AttentionPlan& plan = plans[static_cast<std::size_t>(i)];
     if (plan.items == 0) continue;
-    runs.emplace_back(*part, kernels, plan, nullptr, all.items, all.rows);
-    all.items += plan.items;
+    plan.join_heads(parts[i].problem->row_heads(), shares);
+    runs.emplace_back(parts[i], kernels, plan, nullptr, all.items, all.rows);
+    all.add(plan);
     all.rows += runs.back().combined_rows();
     all.thread_bytes = std::max(all.thread_bytes, plan.thread_bytes());
     all.partial_bytes += plan.partial_bytes();
-    all.flops += plan.flops;
   }
-  if (runs.empty()) return true;
-  const int threads = threads_for(useful_threads(all.flops, all.items), num_threads);
   const Scratch scratch(threads * all.thread_bytes + all.partial_bytes);
   char* partials = scratch.data() + threads * all.thread_bytes;
   for (Run& run : runs) {
@@ -380,26 +465,29 @@ bool run_attention_weights(const AttentionProblem& problem, const std::optional<
     const Place place = place_of(plan, problem.row_heads(), index);
     const std::int64_t first = place.block * plan.block_rows;
     const int block_rows = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
-    QueryRow* rows = run.thread_rows(worker.index());
+    const HeadMemory memory = run.head_memory(worker.index(), 0);
     run.rows.each(place.kv_head, first, first + block_rows,
                   [&](std::int64_t index, std::int64_t head, std::int64_t query) {
                     const std::int64_t row =
                         (place.batch * problem.query_heads + head) * row_count + index / group;
-                    rows[index - first] = run.rows.make(place.batch, head, query);
-                    rows[index - first].output =
+                    memory.rows[index - first] = run.rows.make(place.batch, head, query);
+                    memory.rows[index - first].output =
                         reinterpret_cast<char*>(weights + row * problem.keys);
                   });
-    WeightsBlock block{block_of(run, place, rows, block_rows, run.thread_workspace(worker.index())),
-                       problem.keys};
-    visit_keys(run, block.scores, {0, problem.keys}, worker, [&] { kernels.weights(block); });
+    *memory.block = block_of(run, place, memory.rows, block_rows, memory.workspace);
+    visit_keys(run, plan.visit_keys, {0, problem.keys}, worker,
+               [&](const AttendBlock& block) { kernels.weights({block, problem.keys}); });
   };
   return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
 }
 
 AttentionReport report_attention(const AttentionProblem& problem) {
   const Kernels& kernels = current_kernels();
-  const AttentionPlan plan = plan_of(kernels, problem);
-  const int threads = threads_for(plan.worthwhile_threads(), problem.params.num_threads);
+  AttentionPlan plan = plan_of(kernels, problem);
+  Totals apart;
+  apart.add(plan);
+  const int threads = apart.threads(problem.params.num_threads);
+  plan.join_heads(problem.row_heads(), apart.shares(threads));
   return {plan.kernel->name, kernels.isa,     std::min(plan.block_rows, plan.rows_per_head),
           plan.key_block,    plan.split_keys, plan.splits > 1,
           plan.items,        threads,         plan.items == 0 ? 0 : plan.scratch_bytes(threads),

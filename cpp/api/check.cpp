@@ -17,7 +17,8 @@ void check_inputs(const AttentionParams& params) {
   }
   check_rank(params.k, "k", params.q.rank, axes);
   check_rank(params.v, "v", params.q.rank, axes);
-  if (params.q.dtype != params.k.dtype || params.q.dtype != params.v.dtype) {
+  check_scales(params);
+  if (!params.k_scale && (params.q.dtype != params.k.dtype || params.q.dtype != params.v.dtype)) {
     throw DTypeError(std::string("q, k and v must have one dtype, not ") +
                      dtype_name(params.q.dtype) + ", " + dtype_name(params.k.dtype) + " and " +
                      dtype_name(params.v.dtype) + ": cast them with .astype()");
@@ -200,6 +201,10 @@ AttentionProblem check_attention(const AttentionParams& params) {
   canonical.q = in_bhsd(params.q, params.layout);
   canonical.k = in_bhsd(params.k, params.layout);
   canonical.v = in_bhsd(params.v, params.layout);
+  if (params.k_scale) {
+    canonical.k_scale = in_bhsd(with_unit_axis(*params.k_scale), params.layout);
+    canonical.v_scale = in_bhsd(with_unit_axis(*params.v_scale), params.layout);
+  }
   check_shapes(params, canonical.q, canonical.k, canonical.v);
   problem.batch = canonical.q.shape[0];
   problem.query_heads = canonical.q.shape[1];
@@ -296,7 +301,9 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
   check_same_shape(call.output, "out", shape, 2);
   // Between layers of bfloat16 weights, results pass in the type that the next layer reads.
   if (linear.stores_bfloat16()) {
-    if (call.output.dtype == DType::kBool) refuse("out must be floating-point, not of dtype bool");
+    if (call.output.dtype == DType::kBool || call.output.dtype == DType::kInt8) {
+      refuse("out must be floating-point, not of dtype ", dtype_name(call.output.dtype));
+    }
   } else {
     check_same_dtype(call.output, "out", call.x.dtype, "x");
   }

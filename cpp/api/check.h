@@ -18,6 +18,10 @@ View with_batch(const View& view);
 // The same array with axes in (batch, head, position, element) order.
 View in_bhsd(const View& view, Layout layout);
 
+// A view of scales with the axis that the tokens' elements have, so that it can be read like them.
+View with_unit_axis(const View& view);
+void check_scales(const AttentionParams& params);
+
 Activation parse_activation(const std::string& name);
 
 void check_linear_weight(const View& weight, const std::optional<View>& bias);

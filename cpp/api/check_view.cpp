@@ -42,10 +42,9 @@ void check_rank(const View& view, const char* name, int rank, const char* axes) 
 }
 
 void check_floating(const View& view, const char* name) {
-  if (view.dtype != DType::kBool) return;
-  throw DTypeError(std::string(name) +
-                   " has dtype bool; it must be float32, float16 or bfloat16: cast it with "
-                   ".astype(np.float32)");
+  if (view.dtype != DType::kBool && view.dtype != DType::kInt8) return;
+  throw DTypeError(std::string(name) + " has dtype " + dtype_name(view.dtype) +
+                   "; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");
 }
 
 void check_bytes(const View& view, const char* name) {

@@ -55,20 +55,37 @@ std::vector<py::ssize_t> output_shape(const AttentionProblem& problem) {
   return {problem.output_shape.begin(), problem.output_shape.begin() + problem.rank};
 }
 
-py::object attention(const py::object& q_object, const py::object& k_object,
-                     const py::object& v_object, const py::tuple& score_tuple,
-                     const py::object& out, bool return_lse) {
-  const py::array q = as_array(q_object);
-  const py::array k = as_array(k_object);
-  const py::array v = as_array(v_object);
+// q, keys and values, and the scales of the latter if these are integers; keeps the arrays alive.
+class Operands {
+ public:
+  // `pages`: keys and values are pools of pages.
+  Operands(const py::object& q, const py::object& k, const py::object& v, const py::object& k_scale,
+           const py::object& v_scale, bool pages)
+      : q_(as_array(q)), k_(as_array(k)), v_(as_array(v)) {
+    params.q = view_of(q_, "q");
+    params.k = view_of(k_, pages ? "k_pages" : "k");
+    params.v = view_of(v_, pages ? "v_pages" : "v");
+    params.k_scale = optional_view(k_scale, "k_scale", k_scale_);
+    params.v_scale = optional_view(v_scale, "v_scale", v_scale_);
+  }
+
+  const py::array& q() const { return q_; }
+
   AttentionParams params;
-  params.q = view_of(q, "q");
-  params.k = view_of(k, "k");
-  params.v = view_of(v, "v");
+
+ private:
+  py::array q_, k_, v_, k_scale_, v_scale_;
+};
+
+py::object attention(const py::object& q, const py::object& k, const py::object& v,
+                     const py::object& k_scale, const py::object& v_scale,
+                     const py::tuple& score_tuple, const py::object& out, bool return_lse) {
+  Operands operands(q, k, v, k_scale, v_scale, false);
+  AttentionParams& params = operands.params;
   ScoreArguments score(score_tuple);
   score.apply_to(params);
   const AttentionProblem problem = check_attention(params);
-  const py::array output = out.is_none() ? empty_like_dtype(q, output_shape(problem))
+  const py::array output = out.is_none() ? empty_like_dtype(operands.q(), output_shape(problem))
                                          : py::reinterpret_borrow<py::array>(out);
   const View result = output_view(output, "out");
   if (!out.is_none()) check_attention_output(problem, result);
@@ -130,6 +147,50 @@ py::object attention_varlen(const py::object& q_object, const py::object& k_obje
   return output;
 }
 
+// k and v are pools of pages, `table` (B, n) says which of them each entry has.
+py::object attention_paged(const py::object& q, const py::object& k, const py::object& v,
+                           const py::object& k_scale, const py::object& v_scale,
+                           const py::array& table, const py::tuple& score_tuple,
+                           const py::object& out, bool return_lse) {
+  Operands operands(q, k, v, k_scale, v_scale, true);
+  PagedParams params;
+  ScoreArguments score(score_tuple);
+  score.apply_to(operands.params);
+  params.shared = operands.params;
+  params.block_table = *int_array(table);
+  params.table_rows = table.shape(0);
+  params.table_columns = table.shape(1);
+  const std::vector<AttentionProblem> problems = check_paged(params);
+  const View& queries = params.shared.q;
+  std::vector<py::ssize_t> shape(queries.shape.begin(), queries.shape.end());
+  shape[3] = params.shared.v.shape[3];
+  const py::array output = out.is_none() ? empty_like_dtype(operands.q(), shape)
+                                         : py::reinterpret_borrow<py::array>(out);
+  const View result = output_view(output, "out");
+  if (!out.is_none()) check_paged_output(params, result);
+  const bool heads_first = params.shared.layout == Layout::kBhsd;
+  const std::int64_t heads = queries.shape[heads_first ? 1 : 2];
+  const std::int64_t length = queries.shape[heads_first ? 2 : 1];
+  py::array lse;
+  if (return_lse) lse = empty_float32({queries.shape[0], heads, length});
+  float* lse_data = return_lse ? static_cast<float*>(lse.mutable_data()) : nullptr;
+  std::vector<AttentionPart> parts;
+  for (std::size_t b = 0; b < problems.size(); ++b) {
+    const auto entry = static_cast<std::int64_t>(b);
+    View part = result;
+    part.data = static_cast<char*>(result.data) + entry * result.strides[0];
+    part.shape[0] = 1;
+    float* own_lse = return_lse ? lse_data + entry * heads * length : nullptr;
+    parts.push_back({&problems[b], part, own_lse, 0, length});
+  }
+  run_unlocked([&] {
+    return run_attention(parts.data(), static_cast<std::int64_t>(parts.size()),
+                         params.shared.num_threads, interrupted);
+  });
+  if (return_lse) return py::make_tuple(output, lse);
+  return output;
+}
+
 py::array attention_weights(const py::object& q_object, const py::object& k_object,
                             const py::object& rows_object, const py::tuple& score_tuple) {
   const py::array q = as_array(q_object);
@@ -179,6 +240,7 @@ py::dict plan(const std::vector<std::int64_t>& q_shape, const std::vector<std::i
 
 void bind_attention(py::module_& module) {
   module.def("attention", &attention);
+  module.def("attention_paged", &attention_paged);
   module.def("attention_varlen", &attention_varlen);
   module.def("attention_weights", &attention_weights);
   module.def("plan", &plan);

@@ -5,6 +5,7 @@ namespace {
 
 // NumPy's own type numbers.
 constexpr int kNumpyBool = 0;
+constexpr int kNumpyInt8 = 1;
 constexpr int kNumpyFloat32 = 11;
 constexpr int kNumpyFloat64 = 12;
 constexpr int kNumpyFloat16 = 23;
@@ -30,6 +31,7 @@ DType dtype_of(const py::array& array, const std::string& name) {
   if (native && number == kNumpyFloat32) return DType::kFloat32;
   if (native && number == kNumpyFloat16) return DType::kFloat16;
   if (number == kNumpyBool) return DType::kBool;
+  if (number == kNumpyInt8 && name != "mask") return DType::kInt8;
   const std::string text = py::str(static_cast<const py::object&>(dtype));
   if (text == "bfloat16") return DType::kBFloat16;
   if (name == "mask") {

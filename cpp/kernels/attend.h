@@ -201,8 +201,9 @@ inline void attend_keys(const AttendBlock& block, const TileFacts& facts, const 
   const LaneGroups in(block, work.query, block.head_dim);
   for (std::int64_t j = in.begin; j < in.end;) {
     const std::int64_t tile_end = key_tile_end(j, in.end, facts);
-    const FloatRows key = float_rows(block.key, j, tile_end - j, block.head_dim, work.key);
-    const FloatRows value = float_rows(block.value, j, tile_end - j, block.value_dim, work.value);
+    const KeyTile tile{j, tile_end - j};
+    const FloatRows key = float_rows(block.key, tile, block.head_dim, work.key);
+    const FloatRows value = float_rows(block.value, tile, block.value_dim, work.value);
     for (int g = 0; g < in.count; ++g) {
       const LaneGroup& group = in.groups[g];
       const KeyTile keys = in.seen(g, j, tile_end);

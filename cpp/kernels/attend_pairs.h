@@ -143,9 +143,9 @@ struct PairTile {
 template <int Parts>
 inline PairRows key_rows(const AttendBlock& block, const PairTile& tile, std::int64_t key_block,
                          std::uint16_t* copy) {
-  const Matrix& key = block.key;
+  const Matrix& key = block.key.matrix;
   if (Parts == 1 && tile.begin == tile.read_begin && tile.end == tile.read_end &&
-      block.head_dim % kDepthStep == 0 && reads_pairs_in_place(key)) {
+      block.head_dim % kDepthStep == 0 && block.key.pages == nullptr && reads_pairs_in_place(key)) {
     const char* from = key.data + tile.begin * key.row_stride;
     return {{reinterpret_cast<const std::uint16_t*>(from), 0}, key.row_stride / 2};
   }
@@ -154,7 +154,7 @@ inline PairRows key_rows(const AttendBlock& block, const PairTile& tile, std::in
   with_reader(key.dtype, key.column_stride, [&](const auto& read) {
     for (std::int64_t j = tile.begin; j < tile.end; ++j) {
       const bool present = tile.read_begin <= j && j < tile.read_end;
-      copy_pair_row<Parts>(key.data + j * key.row_stride, key.column_stride,
+      copy_pair_row<Parts>(present ? token_row(block.key, j) : nullptr, key.column_stride,
                            present ? block.head_dim : 0, stride, part_stride, read,
                            copy + (j - tile.begin) * stride);
     }
@@ -169,12 +169,11 @@ inline PairRows key_rows(const AttendBlock& block, const PairTile& tile, std::in
 template <int Parts, class Read>
 inline bool transpose_values(const AttendBlock& block, const PairTile& tile, std::int64_t key_block,
                              const Read& read, std::uint16_t* transposed) {
-  const Matrix& value = block.value;
   const std::int64_t part_stride = output_rows(block.value_dim) * key_block;
   bool ordinary = true;
   const auto read_row = [&](std::int64_t j, std::int64_t d, int count) {
     if (j < tile.read_begin || j >= tile.read_end) return zero();
-    const char* from = value.data + j * value.row_stride + d * value.column_stride;
+    const char* from = token_row(block.value, j) + d * block.value.matrix.column_stride;
     const Vec elements = read(from, count);
     ordinary &= all_ordinary(elements);
     return ordinary_or_zero(elements);
@@ -262,7 +261,7 @@ inline void add_special_values(const AttendBlock& block, const LaneGroup& group,
                                std::int64_t tile_begin, const std::uint16_t* weights,
                                const std::uint16_t* low_weights, float* output) {
   const LaneSpans spans(group, seen);
-  const Matrix& value = block.value;
+  const Matrix& value = block.value.matrix;
   const auto weight_at = [](const std::uint16_t* pairs, std::int64_t j, int v) {
     const Pairs pair = load_pairs(pairs + j / 2 * kPairLanes + v * 2 * Vec::kWidth);
     return j % 2 == 0 ? even_of(pair) : odd_of(pair);
@@ -271,7 +270,7 @@ inline void add_special_values(const AttendBlock& block, const LaneGroup& group,
     const std::int64_t row = seen.begin + j - tile_begin;
     for (std::int64_t d = 0; d < block.value_dim; ++d) {
       const float element = read_element(
-          value.data + (seen.begin + j) * value.row_stride + d * value.column_stride, value.dtype);
+          token_row(block.value, seen.begin + j) + d * value.column_stride, value.dtype);
       if (is_ordinary(element)) continue;
       for (int v = 0; v < group.vectors; ++v) {
         Vec weight = weight_at(weights, row, v);
@@ -343,10 +342,11 @@ inline void attend_pair_tile(const AttendBlock& block, const LaneGroup& group, K
 // Asks for the keys and values of the tile after this one.
 inline void fetch_next_tile(const AttendBlock& block, const PairTile& tile, std::int64_t end) {
   const std::int64_t next = tile.read_end + (tile.read_end - tile.read_begin);
-  const auto fetch = [&](const Matrix& matrix, std::int64_t width) {
+  const auto fetch = [&](const TokenRows& tokens, std::int64_t width) {
+    const Matrix& matrix = tokens.matrix;
     if (matrix.column_stride != dtype_size(matrix.dtype)) return;
     for (std::int64_t j = tile.read_end; j < next && j < end; ++j) {
-      fetch_bytes(matrix.data + j * matrix.row_stride, width * matrix.column_stride);
+      fetch_bytes(token_row(tokens, j), width * matrix.column_stride);
     }
   };
   fetch(block.key, block.head_dim);
@@ -364,7 +364,8 @@ inline void attend_pair_keys(const AttendBlock& block, const TileFacts& facts,
     const PairTile keys(j, tile_end);
     if (block.fetch_ahead) fetch_next_tile(block, keys, in.end);
     bool special = false;
-    with_reader(block.value.dtype, block.value.column_stride, [&](const auto& read) {
+    const Matrix& value = block.value.matrix;
+    with_reader(value.dtype, value.column_stride, [&](const auto& read) {
       special = transpose_values<Parts>(block, keys, facts.key_block, read, work.value);
     });
     const PreparedTile tile{keys,

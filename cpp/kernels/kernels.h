@@ -17,6 +17,18 @@ struct Matrix {
   std::int64_t column_stride;
 };
 
+// Keys or values of one head, a row for each token. They may lie in pages of a pool, and be stored
+// as 8-bit integers, which the token's scale makes numbers.
+struct TokenRows {
+  Matrix matrix;              // of all tokens; with pages, of those in page 0
+  const std::int64_t* pages;  // token j is row j % page_rows of page pages[j / page_rows]; or null
+  std::int64_t page_rows;
+  std::int64_t page_stride;  // bytes, as the strides below
+  const char* scales;        // float32, of row 0; null where elements are the numbers themselves
+  std::int64_t scale_row_stride;
+  std::int64_t scale_page_stride;
+};
+
 // One query row of a block: a pair (query head, query position) that reads one key head.
 struct QueryRow {
   const char* query;       // head_dim elements
@@ -69,6 +81,16 @@ struct RelativeBlock {
   const float* position_bias;  // likewise
 };
 
+// A head among others whose tokens lie in the same rows, and which are visited in turn, tile by
+// tile. Together they fetch the rows of the next tile, each its share of their bytes in order.
+struct HeadTurn {
+  int turn;                      // of this head
+  int count;                     // of heads; 1 where a head is visited alone
+  std::int64_t key_head_stride;  // bytes
+  std::int64_t value_head_stride;
+  std::int64_t key_end;  // of all visits
+};
+
 // One query block of one key head. A block may be visited in several calls over successive key
 // ranges: `begin` starts the state in the workspace, `end` writes the results.
 struct AttendBlock {
@@ -79,14 +101,15 @@ struct AttendBlock {
   DType query_dtype;
   std::int64_t query_column_stride;
   DType output_dtype;
-  Matrix key;
-  Matrix value;
+  TokenRows key;
+  TokenRows value;
   ScoreRules rules;
   RelativeBlock relative;
   std::int64_t key_begin;  // this visit looks at keys [key_begin, key_end) only
   std::int64_t key_end;
   bool begin;
   bool end;
+  HeadTurn heads;               // decode only
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
   float* workspace;             // attend_workspace() floats
@@ -262,7 +285,7 @@ static inline std::int64_t padded_floats(std::int64_t count) { return (count + 1
 
 // Areas of the workspace of attend, decode and weights, in floats from its start.
 struct AttendWorkspace {
-  std::int64_t query, output, peak, sum, score, mask, bias, key, value, low_weight;
+  std::int64_t query, output, peak, sum, score, mask, bias, key, value, low_weight, lists, scales;
   std::int64_t position_query, slot_row, slot_of, slot, table, shear;  // kernels/relative.h
   std::int64_t total;
 };
@@ -282,6 +305,10 @@ struct AreaTaker {
 static inline bool reads_in_place(const Matrix& matrix) {
   return matrix.dtype == DType::kFloat32 && matrix.column_stride == 4 &&
          matrix.row_stride % 4 == 0 && reinterpret_cast<std::uintptr_t>(matrix.data) % 4 == 0;
+}
+
+static inline bool reads_in_place(const TokenRows& tokens) {
+  return tokens.pages == nullptr && tokens.scales == nullptr && reads_in_place(tokens.matrix);
 }
 
 // Floats of a row of cos or sin in the workspace: interleaved, each number twice.

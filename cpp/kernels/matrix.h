@@ -15,6 +15,7 @@ inline float read_element(const char* from, DType dtype) {
     return value;
   }
   if (dtype == DType::kBool) return *from != 0 ? 1.0f : 0.0f;
+  if (dtype == DType::kInt8) return static_cast<float>(static_cast<signed char>(*from));
   std::uint16_t bits;
   __builtin_memcpy(&bits, from, sizeof bits);
   return dtype == DType::kFloat16 ? float_from_float16(bits) : float_from_bfloat16(bits);
@@ -36,6 +37,7 @@ inline Vec read_vector(const char* from, DType dtype) {
     case DType::kFloat32: return load(reinterpret_cast<const float*>(from));
     case DType::kFloat16: return load_float16(reinterpret_cast<const std::uint16_t*>(from));
     case DType::kBFloat16: return load_bfloat16(reinterpret_cast<const std::uint16_t*>(from));
+    case DType::kInt8: return load_int8(reinterpret_cast<const std::int8_t*>(from));
     case DType::kBool: break;
   }
   return load_bool(reinterpret_cast<const std::uint8_t*>(from));
@@ -68,6 +70,8 @@ inline void with_reader(DType dtype, std::int64_t stride, const Call& call) {
     whole_or([](const char* from) { return read_vector(from, DType::kBFloat16); });
   } else if (stride == 2 && dtype == DType::kFloat16) {
     whole_or([](const char* from) { return read_vector(from, DType::kFloat16); });
+  } else if (stride == 1 && dtype == DType::kInt8) {
+    whole_or([](const char* from) { return read_vector(from, DType::kInt8); });
   } else if (stride == 4 && dtype == DType::kFloat32) {
     whole_or([](const char* from) { return read_vector(from, DType::kFloat32); });
   } else {
@@ -82,7 +86,8 @@ inline void write_elements(char* to, DType dtype, Vec a, int count) {
       case DType::kFloat32: store(reinterpret_cast<float*>(to), a); return;
       case DType::kFloat16: store_float16(reinterpret_cast<std::uint16_t*>(to), a); return;
       case DType::kBFloat16: store_bfloat16(reinterpret_cast<std::uint16_t*>(to), a); return;
-      case DType::kBool: return;
+      case DType::kBool:
+      case DType::kInt8: return;  // no result has these types
     }
   }
   if (dtype == DType::kFloat32) {
@@ -98,19 +103,24 @@ inline int lanes_left(std::int64_t from, std::int64_t end) {
   return end - from < Vec::kWidth ? static_cast<int>(end - from) : Vec::kWidth;
 }
 
-// 16-bit elements, told apart by type so that a kernel can be compiled for each.
+// Elements told apart by type, so that a kernel can be compiled for each.
 struct Float16 {
   std::uint16_t bits;
 };
 struct BFloat16 {
   std::uint16_t bits;
 };
+struct Int8 {
+  std::int8_t number;
+};
 
 inline Vec load(const Float16* from) { return load_float16(&from->bits); }
 inline Vec load(const BFloat16* from) { return load_bfloat16(&from->bits); }
+inline Vec load(const Int8* from) { return load_int8(&from->number); }
 inline float to_float(float element) { return element; }
 inline float to_float(Float16 element) { return float_from_float16(element.bits); }
 inline float to_float(BFloat16 element) { return float_from_bfloat16(element.bits); }
+inline float to_float(Int8 element) { return static_cast<float>(element.number); }
 
 // The first `count` lanes; the others are 0 and not read.
 template <class Element>
@@ -165,14 +175,6 @@ inline bool lies_in_rows(const Matrix& matrix, DType dtype) {
   constexpr std::int64_t kSize = sizeof(Element);
   return matrix.dtype == dtype && matrix.column_stride == kSize && matrix.row_stride % kSize == 0 &&
          reinterpret_cast<std::uintptr_t>(matrix.data) % sizeof(Element) == 0;
-}
-
-// Rows [first, …) of such a matrix.
-template <class Element>
-inline ElementRows<Element> rows_in_place(const Matrix& matrix, std::int64_t first) {
-  const char* from = matrix.data + first * matrix.row_stride;
-  return {reinterpret_cast<const Element*>(from),
-          matrix.row_stride / static_cast<std::int64_t>(sizeof(Element))};
 }
 
 // Whether any element is an infinity or a NaN: x · 0 is 0 for every other.

@@ -13,6 +13,7 @@
 #include "matrix.h"
 #include "relative_workspace.h"
 #include "row_products.h"
+#include "tokens.h"
 
 namespace numattn {
 namespace {
@@ -34,11 +35,6 @@ struct LaneGroup {
   bool shared_mask;  // all rows read the same mask elements
   bool shared_bias;
   const float* query;  // [head_dim][kLaneGroup]
-};
-
-struct KeyTile {
-  std::int64_t begin;
-  std::int64_t count;
 };
 
 inline LaneGroup lane_group(const QueryRow* rows, int row_count, const float* query) {
@@ -294,13 +290,22 @@ struct Workspace {
   RelativeWorkspace relative{};
 };
 
+inline WorkspaceNeeds workspace_needs(const AttendBlock& block, int row_capacity,
+                                      std::int64_t value_dim) {
+  return {row_capacity,
+          block.head_dim,
+          value_dim,
+          block.rows[0].mask != nullptr,
+          block.rows[0].bias != nullptr,
+          !reads_in_place(block.key),
+          value_dim > 0 && !reads_in_place(block.value),
+          block.relative.distance_rows != nullptr};
+}
+
 inline Workspace workspace_of(const AttendBlock& block, const TileFacts& facts, int row_capacity,
                               std::int64_t value_dim) {
-  const AttendWorkspace at = attend_workspace(
-      facts,
-      {row_capacity, block.head_dim, value_dim, block.rows[0].mask != nullptr,
-       block.rows[0].bias != nullptr, !reads_in_place(block.key),
-       value_dim > 0 && !reads_in_place(block.value), block.relative.distance_rows != nullptr});
+  const AttendWorkspace at =
+      attend_workspace(facts, workspace_needs(block, row_capacity, value_dim));
   float* base = block.workspace;
   return {base + at.query,
           base + at.output,

@@ -26,7 +26,12 @@ constexpr int kCopiedRows = 192;
 static_assert(kCopiedRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than it lists");
 
 constexpr TileFacts kAttendFacts{kLaneGroup, kKeyBlock, kBlockRows, kCopiedRows, Vec::kWidth};
-constexpr TileFacts kDecodeFacts{kDecodeRows, kKeyBlock, kDecodeRows, kDecodeRows, Vec::kWidth};
+// Decoding takes fewer keys at a time: where it goes through the heads of a token in turn, two
+// tiles of all heads must stay in the second-level cache. Measured on Zen 4, 8 heads of 128 float32
+// read from memory: 192 keys 24, 96 keys 19 ms; heads apart, 18 ms either way.
+constexpr int kDecodeKeyBlock = 96;
+constexpr TileFacts kDecodeFacts{kDecodeRows, kDecodeKeyBlock, kDecodeRows, kDecodeRows,
+                                 Vec::kWidth};
 
 constexpr AttendKernel kAttend{"attend", kAttendFacts, attend_workspace,
                                [](const AttendBlock& block) { attend(block, kAttendFacts); }};
@@ -36,7 +41,7 @@ constexpr Kernels make_kernels(const char* isa) {
           kAttend,
           kAttend,
           kAttend,
-          {"decode", kDecodeFacts, attend_workspace,
+          {"decode", kDecodeFacts, decode_workspace,
            [](const AttendBlock& block) { decode(block, kDecodeFacts); }},
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,

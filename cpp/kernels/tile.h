@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "matrix.h"
+#include "tokens.h"
 
 namespace numattn {
 namespace {
@@ -33,8 +34,23 @@ struct TileOperands {
   const float* a;
   std::int64_t a_row;
   std::int64_t a_column;
-  const Element* b;  // elements of any floating type, converted as they are loaded
+  const Element* b;  // elements of any type, converted as they are loaded
   std::int64_t b_row;
+
+  const Element* row_of_b(std::int64_t k) const { return b + k * b_row; }
+};
+
+// The same where row k of b lies at rows_of_b[k] + b_column.
+template <class Element>
+struct ListedOperands {
+  std::int64_t depth;
+  const float* a;
+  std::int64_t a_row;
+  std::int64_t a_column;
+  ListedRows<Element> rows_of_b;
+  std::int64_t b_column;
+
+  const Element* row_of_b(std::int64_t k) const { return rows_of_b[k] + b_column; }
 };
 
 constexpr int kLineBytes = 64;
@@ -43,19 +59,30 @@ constexpr int kLineBytes = 64;
 // GB/s so and 16.5 GB/s, the speed of memory, this way.
 constexpr int kIntoSecondLevel = 2;
 
-// Memory that a later step will read, fetched while this one computes: at each step of the depth
-// `Lines` cache lines from `data`, which then moves on by `step` bytes. Fetching never faults.
+template <int Lines>
+inline void fetch_lines(const char* from) {
+#pragma GCC unroll 8
+  for (int line = 0; line < Lines; ++line)
+    __builtin_prefetch(from + line * kLineBytes, 0, kIntoSecondLevel);
+}
+
+// Memory that a later step will read, fetched while this one computes: at step k of the depth
+// `Lines` cache lines from `data` + k · stride. Fetching never faults.
 template <int Lines>
 struct Ahead {
   const char* data = nullptr;
-  std::int64_t step = 0;
+  std::int64_t stride = 0;
 
-  void fetch() {
-#pragma GCC unroll 8
-    for (int line = 0; line < Lines; ++line)
-      __builtin_prefetch(data + line * kLineBytes, 0, kIntoSecondLevel);
-    if (Lines > 0) data += step;
-  }
+  void fetch(std::int64_t k) const { fetch_lines<Lines>(data + k * stride); }
+};
+
+// The same where step k's lines lie from rows[k] + column.
+template <int Lines>
+struct ListedAhead {
+  const char* const* rows;
+  std::int64_t column;  // bytes
+
+  void fetch(std::int64_t k) const { fetch_lines<Lines>(rows[k] + column); }
 };
 
 using NothingAhead = Ahead<0>;
@@ -67,10 +94,9 @@ inline void fetch_bytes(const void* data, std::int64_t bytes) {
 }
 
 // finish(m, v, sums) takes the vector v of row m. The last vector of b holds `last_lanes` elements.
-template <int Rows, int Vectors, bool Partial, class Element, class Fetch, class Finish>
-__attribute__((always_inline)) inline void multiply_tile(const TileOperands<Element>& in,
-                                                         int last_lanes, Fetch ahead,
-                                                         const Finish& finish) {
+template <int Rows, int Vectors, bool Partial, class Operands, class Fetch, class Finish>
+__attribute__((always_inline)) inline void multiply_tile(const Operands& in, int last_lanes,
+                                                         Fetch ahead, const Finish& finish) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
@@ -78,8 +104,8 @@ __attribute__((always_inline)) inline void multiply_tile(const TileOperands<Elem
     for (int v = 0; v < Vectors; ++v) sums[m][v] = zero();
   }
   const float* a = in.a;
-  const Element* b = in.b;
   for (std::int64_t k = 0; k < in.depth; ++k) {
+    const auto* b = in.row_of_b(k);
     Vec right[Vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
@@ -92,9 +118,8 @@ __attribute__((always_inline)) inline void multiply_tile(const TileOperands<Elem
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) sums[m][v] = fma(left, right[v], sums[m][v]);
     }
-    ahead.fetch();
+    ahead.fetch(k);
     a += in.a_column;
-    b += in.b_row;
   }
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
@@ -125,9 +150,9 @@ inline void with_count(int count, const Call& call) {
 }
 
 // The tile of `rows` <= 8 rows, as one of the compiled heights.
-template <int Vectors, bool Partial = false, class Element, class Fetch = NothingAhead,
+template <int Vectors, bool Partial = false, class Operands, class Fetch = NothingAhead,
           class Finish>
-inline void multiply_rows(int rows, const TileOperands<Element>& in, const Finish& finish,
+inline void multiply_rows(int rows, const Operands& in, const Finish& finish,
                           int last_lanes = Vec::kWidth, Fetch ahead = {}) {
   with_count(rows, [&](auto height) {
     multiply_tile<decltype(height)::value, Vectors, Partial>(in, last_lanes, ahead, finish);

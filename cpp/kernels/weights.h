@@ -117,7 +117,7 @@ inline void weigh(const WeightsBlock& weights, const TileFacts& facts) {
     const std::int64_t end = reach < block.key_end ? reach : block.key_end;
     const std::int64_t tile_end = key_tile_end(stretch.begin, end, facts);
     const KeyTile keys{stretch.begin, tile_end - stretch.begin};
-    const FloatRows key = float_rows(block.key, keys.begin, keys.count, block.head_dim, work.key);
+    const FloatRows key = float_rows(block.key, keys, block.head_dim, work.key);
     write_scores(block, group, keys, key, work);
     j = tile_end;
   }

@@ -33,15 +33,25 @@ AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
   }
   const std::int64_t wide = std::max<std::int64_t>({shape.head_dim, shape.value_dim, 32});
   plan.visit_keys = divide_up(kVisitKeys * 128, wide * facts.key_block) * facts.key_block;
+  plan.heads_per_item = 1;
   plan.items = shape.batch * shape.kv_heads * plan.blocks * plan.splits;
   return plan;
 }
 
 }  // namespace
 
-std::int64_t AttentionPlan::thread_bytes() const {
+void AttentionPlan::join_heads(std::int64_t kv_heads, std::int64_t shares) {
+  if (!joins_heads) return;
+  std::int64_t heads = std::min(kv_heads, shares);
+  while (kv_heads % heads != 0) --heads;
+  heads_per_item = heads;
+  items /= heads;
+}
+
+std::int64_t AttentionPlan::head_bytes() const {
   const std::int64_t rows = block_rows * static_cast<std::int64_t>(sizeof(QueryRow));
-  return (rows + 63) / 64 * 64 + workspace_floats * 4;
+  const std::int64_t block = sizeof(AttendBlock) + sizeof(PartialState);
+  return (block + rows + 63) / 64 * 64 + workspace_floats * 4;
 }
 
 std::int64_t AttentionPlan::scratch_bytes(int threads) const {
@@ -67,6 +77,7 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
   }
+  plan.joins_heads = &kernel == &decode && needs.heads_inside && shape.kv_heads > 1;
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
                static_cast<double>(shape.queries) * static_cast<double>(shape.keys) *
                static_cast<double>(shape.head_dim + shape.value_dim);

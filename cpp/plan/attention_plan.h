@@ -30,6 +30,7 @@ struct TileNeeds {
   bool bias;
   bool key_copy;
   bool value_copy;
+  bool heads_inside;       // a token's heads lie nearer to one another than a head's tokens
   bool relative = false;   // terms by distance: always `attend`
   bool lone_rows = false;  // weights of rows that are no neighbours in position, where that matters
 };
@@ -42,15 +43,23 @@ struct AttentionPlan {
   std::int64_t key_block;
   std::int64_t split_keys;  // keys per split; `keys` when not split
   std::int64_t splits;
-  std::int64_t visit_keys;        // keys between two looks at a pending interrupt
-  std::int64_t items;             // work items: batch · kv_heads · blocks · splits
+  std::int64_t visit_keys;      // keys between two looks at a pending interrupt
+  bool joins_heads;             // whether it is better to compute a token's heads together
+  std::int64_t heads_per_item;  // key heads that an item computes side by side, tile by tile
+  std::int64_t items;  // work items: batch · kv_heads / heads_per_item · blocks · splits
   std::int64_t workspace_floats;  // per thread, inside a kernel
   std::int64_t partial_floats;    // of all partial states together
   double flops;                   // multiplications and additions over visible pairs, at most
 
+  // Where the heads of a token lie side by side, one head's part of it is a short piece, after
+  // which the processor fetches the next head's in vain: decoding from memory so took twice the
+  // time. Then items take several heads, as far as there are `shares` times as many as are needed.
+  void join_heads(std::int64_t kv_heads, std::int64_t shares);
+
   // Everything a call of so many threads allocates.
   std::int64_t scratch_bytes(int threads) const;
-  std::int64_t thread_bytes() const;
+  std::int64_t thread_bytes() const { return heads_per_item * head_bytes(); }
+  std::int64_t head_bytes() const;  // of a thread, for one of the heads of its item
   std::int64_t partial_bytes() const { return partial_floats * 4; }
   int worthwhile_threads() const { return useful_threads(flops, items); }
 };

@@ -20,7 +20,9 @@ from numattn.linear import Linear
 from numattn.merge import merge_states
 from numattn.mha import MultiHeadAttention
 from numattn.norm import layer_norm
+from numattn.paged import attention_paged
 from numattn.plan import Plan, plan
+from numattn.quantize import quantize
 from numattn.ragged import attention_varlen
 from numattn.rope import apply_rope
 from numattn.threads import get_num_threads, set_num_threads
@@ -34,6 +36,7 @@ __all__ = [
     "__version__",
     "apply_rope",
     "attention",
+    "attention_paged",
     "attention_varlen",
     "attention_weights",
     "get_num_threads",
@@ -42,6 +45,7 @@ __all__ = [
     "merge_states",
     "plan",
     "position",
+    "quantize",
     "reference",
     "set_num_threads",
     "show_config",

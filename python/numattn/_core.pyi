@@ -7,7 +7,27 @@ from numpy.typing import NDArray
 __version__: str
 
 def attention(
-    q: Any, k: Any, v: Any, score: tuple[Any, ...], out: Any, return_lse: bool, /
+    q: Any,
+    k: Any,
+    v: Any,
+    k_scale: Any,
+    v_scale: Any,
+    score: tuple[Any, ...],
+    out: Any,
+    return_lse: bool,
+    /,
+) -> Any: ...
+def attention_paged(
+    q: Any,
+    k_pages: Any,
+    v_pages: Any,
+    k_scale: Any,
+    v_scale: Any,
+    block_table: NDArray[Any],
+    score: tuple[Any, ...],
+    out: Any,
+    return_lse: bool,
+    /,
 ) -> Any: ...
 def attention_varlen(
     q: Any,

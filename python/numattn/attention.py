@@ -34,6 +34,8 @@ def attention(
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
     relative: Relative | None = ...,
+    k_scale: ArrayLike | None = ...,
+    v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -57,6 +59,8 @@ def attention(
     alibi_slopes: ArrayLike | None = ...,
     sinks: ArrayLike | None = ...,
     relative: Relative | None = ...,
+    k_scale: ArrayLike | None = ...,
+    v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -79,6 +83,8 @@ def attention(
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
     relative: Relative | None = None,
+    k_scale: ArrayLike | None = None,
+    v_scale: ArrayLike | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
     out: Array | None = None,
@@ -128,6 +134,9 @@ def attention(
         Terms of scores and values by the distance of a query from a key, through learned tables:
         :func:`numattn.position.shaw`, ``transformer_xl``, ``disentangled``. They belong to the
         scaled scores, before softcap. Computed in float32 for every dtype and number of queries.
+    k_scale, v_scale : float32 arrays of shape (B, Hkv, Sk), optional
+        For k and v of dtype int8, whose numbers are those integers times the scale of their token
+        and head; the last axis left out of the layout of k and v. See :func:`numattn.quantize`.
     layout : {"bhsd", "bshd"}
         Order of the axes of q, k, v and the result; nothing is copied.
     precision : {"highest", "high"}
@@ -191,9 +200,10 @@ def attention(
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
         inputs |= {"kv_lens": kv_lens, "alibi_slopes": alibi_slopes, "sinks": sinks}
         inputs |= {} if relative is None else vars(relative)
+        inputs |= {"k_scale": k_scale, "v_scale": v_scale}
         _require_apart(out, inputs)
     result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
-        q, k, v, score, out, bool(return_lse)
+        q, k, v, k_scale, v_scale, score, out, bool(return_lse)
     )
     return result
 

@@ -25,8 +25,8 @@ constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
 
 constexpr Kernel kWide = kernel_of(48, 64, 16);
 constexpr Kernel kNarrow = kernel_of(8, 96, 4);
-constexpr TileNeeds kNothing{false, false, false, false};
-constexpr TileNeeds kRelative{false, false, false, false, true};
+constexpr TileNeeds kNothing{false, false, false, false, false};
+constexpr TileNeeds kRelative{false, false, false, false, false, true};
 
 AttentionPlan plan_of(const Kernel& kernels, const AttentionShape& shape,
                       const TileNeeds& needs = kNothing) {
@@ -47,7 +47,9 @@ void covers_everything(const Kernel& kernels, const AttentionShape& shape) {
   expect(plan.splits == 1 || plan.split_keys % plan.key_block == 0, "a split inside a key tile");
   expect(plan.splits == 1 || plan.blocks <= 1, "splits of several blocks");
   expect(plan.visit_keys % plan.key_block == 0, "a visit that ends inside a key tile");
-  expect(plan.items == shape.batch * shape.kv_heads * plan.blocks * plan.splits, "items");
+  expect(
+      plan.items * plan.heads_per_item == shape.batch * shape.kv_heads * plan.blocks * plan.splits,
+      "items");
   expect((plan.kernel == &kernels.decode) == (plan.rows_per_head <= 8), "kernel of %ld rows",
          as_long(plan.rows_per_head));
 }
@@ -76,8 +78,9 @@ void needs_take_memory() {
   const AttentionShape shape{2, 4, 4, 200, 200, 64, 64};
   const std::int64_t plain = plan_of(kWide, shape).workspace_floats;
   for (const TileNeeds needs :
-       {TileNeeds{true, false, false, false}, TileNeeds{false, true, false, false},
-        TileNeeds{false, false, true, false}, TileNeeds{false, false, false, true}, kRelative}) {
+       {TileNeeds{true, false, false, false, false}, TileNeeds{false, true, false, false, false},
+        TileNeeds{false, false, true, false, false}, TileNeeds{false, false, false, true, false},
+        kRelative}) {
     const std::int64_t more = plan_of(kWide, shape, needs).workspace_floats;
     expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more),
            as_long(plain));

@@ -50,10 +50,20 @@ struct RelativeTerms {
   std::int64_t first_distance = 0;
 };
 
+// Which pages of a pool hold the tokens of one batch entry. The views of keys, values and scales
+// are then those of page 0, and their pages lie so many bytes apart.
+struct PageTable {
+  const std::int64_t* pages = nullptr;  // token j is in page pages[j / page_rows]; null: no pages
+  std::int64_t page_rows = 0;
+  std::int64_t key_stride = 0, value_stride = 0, key_scale_stride = 0, value_scale_stride = 0;
+};
+
 // Arguments as the caller gave them; data == nullptr or size == 0 is "not given". Softmax
 // arguments are those of the Python function of the same name.
 struct AttentionParams {
   View q, k, v;
+  std::optional<View> k_scale, v_scale;  // of int8 keys and values: without their last axis
+  PageTable pages;
   std::optional<View> mask, bias;
   bool is_causal = false;
   IntArray q_offset;  // 1 or B values; none is 0
@@ -138,6 +148,18 @@ struct RaggedParams {
 // The parts' problems, checked: one per sequence. Throws as check_attention().
 std::vector<AttentionProblem> check_ragged(const RaggedParams& params);
 void check_ragged_output(const RaggedParams& params, const View& output);
+
+// Attention over keys and values in pages: k and v of `shared` are the pools (pages, page rows,
+// heads, width), their scales likewise; its kv_lens says how many tokens each entry has.
+struct PagedParams {
+  AttentionParams shared;
+  IntArray block_table;  // (batch, table_columns)
+  std::int64_t table_rows, table_columns;
+};
+
+// The parts' problems, checked: one per batch entry. Throws as check_attention().
+std::vector<AttentionProblem> check_paged(const PagedParams& params);
+void check_paged_output(const PagedParams& params, const View& output);
 
 // The shape of the weights of `row_count` query rows: (batch, query_heads, row_count, keys).
 std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::int64_t row_count);

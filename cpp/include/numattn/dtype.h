@@ -12,7 +12,8 @@
   X(kFloat32, "float32", 4)   \
   X(kFloat16, "float16", 2)   \
   X(kBFloat16, "bfloat16", 2) \
-  X(kBool, "bool", 1)
+  X(kBool, "bool", 1)         \
+  X(kInt8, "int8", 1)
 
 namespace numattn {
 

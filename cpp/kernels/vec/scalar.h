@@ -128,6 +128,11 @@ inline Vec load_bfloat16(const std::uint16_t* from) {
 inline void store_bfloat16(std::uint16_t* to, Vec a) {
   for (int i = 0; i < 4; ++i) to[i] = bfloat16_from_float(a.lanes[i]);
 }
+inline Vec load_int8(const std::int8_t* from) {
+  Vec a = zero();
+  for (int i = 0; i < 4; ++i) a.lanes[i] = static_cast<float>(from[i]);
+  return a;
+}
 // The elements at even and at odd places of 2 · kWidth bfloat16.
 struct Halves {
   Vec even, odd;

@@ -10,14 +10,15 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import Window
 from numattn.attention import Layout
+from numattn.paged import attention_paged
 
 from .base import Array, Cache, Int64Array, positive
-from .gather import attention_over_pages
 from .pages import PageAllocator
+from .storage import Storage, Tokens, no_tokens, stored
 
 
 class CachedPages(NamedTuple):
-    """The tokens of one layer: ``k_pages, v_pages, block_table, q_offset, kv_lens``."""
+    """The tokens of one layer as :func:`numattn.attention_paged` reads them: its arguments."""
 
     k_pages: Array
     """(P, page, Hkv, D): the pool's pages of this layer, a view."""
@@ -29,6 +30,10 @@ class CachedPages(NamedTuple):
     """(B,): the position of the first new token of each row."""
     kv_lens: Int64Array
     """(B,): how many tokens each row has."""
+    k_scale: Array | None = None
+    """(P, page, Hkv): what the integers of k are multiplied by, if the cache stores such."""
+    v_scale: Array | None = None
+    """(P, page, Hkv), likewise."""
 
 
 class PagedKVCache(Cache):
@@ -49,18 +54,20 @@ class PagedKVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
+    storage : {None, "int8"}
+        As for :class:`numattn.KVCache`.
     max_length : int, optional
         The most tokens that a row may have.
 
     Attributes
     ----------
     page_size : int
-    k_pages, v_pages : arrays of shape (layers, P, page, Hkv, D) and (layers, P, page, Hkv, Dv)
+    storage : {None, "int8"}
 
     Raises
     ------
     ValueError
-        A size is not positive, or the dtype is another one.
+        A size is not positive, or the dtype or the storage is another one.
     MemoryError
         There is no memory for the pool.
 
@@ -69,6 +76,9 @@ class PagedKVCache(Cache):
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention"
     (2023). Arguments, results and errors of the methods are those of `numattn.cache.Cache`; where
     pages run out, the MemoryError says how many are needed, and nothing is changed.
+
+    A page's tokens of one head lie side by side in memory, whatever the order of the axes: decoding
+    reads them as fast as tokens in one piece, and faster than pages with the heads innermost.
 
     Examples
     --------
@@ -98,14 +108,19 @@ class PagedKVCache(Cache):
         page_size: int = 16,
         value_dim: int | None = None,
         dtype: DTypeLike = np.float32,
+        storage: Storage = None,
         max_length: int | None = None,
     ) -> None:
         super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
         self.page_size = positive("page_size", page_size)
         self._allocator = PageAllocator(positive("pages", pages))
-        shape = (self.layers, self._allocator.pages, self.page_size, self.kv_heads)
-        self.k_pages: Array = np.empty((*shape, self.head_dim), dtype=self.dtype)
-        self.v_pages: Array = np.empty((*shape, self.value_dim), dtype=self.dtype)
+        self.storage = storage
+        nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, storage)
+        shape = (self.layers, self._allocator.pages, self.kv_heads, self.page_size)
+        # (layers, P, page, Hkv, ...), views of memory in which page and Hkv have changed places.
+        self._pools = nothing.map(
+            lambda array: np.empty((*shape, *array.shape[2:]), array.dtype).swapaxes(2, 3)
+        )
         self._tables: list[list[int]] = [[] for _ in range(self.batch)]
 
     def __repr__(self) -> str:
@@ -118,7 +133,7 @@ class PagedKVCache(Cache):
     @property
     def nbytes(self) -> int:
         """Return the memory that the pool takes."""
-        return self.k_pages.nbytes + self.v_pages.nbytes
+        return self._pools.nbytes
 
     @property
     def free_pages(self) -> int:
@@ -160,12 +175,11 @@ class PagedKVCache(Cache):
         kv_lens = q_offset + new
         self._check_lengths(kv_lens)
         self._make_room(q_offset, kv_lens)
-        k_pages, v_pages = self.k_pages[index], self.v_pages[index]
+        pools = self._pools.map(lambda pool: pool[index])
         table = self.block_table()
-        self._write(k_pages, k, table, q_offset, new)
-        self._write(v_pages, v, table, q_offset, new)
+        self._write(pools, stored(k, v, self.storage), table, q_offset, new)
         self._lengths[index] = kv_lens
-        return CachedPages(k_pages, v_pages, table, q_offset, kv_lens)
+        return CachedPages(pools.k, pools.v, table, q_offset, kv_lens, pools.k_scale, pools.v_scale)
 
     def attend(
         self,
@@ -186,16 +200,14 @@ class PagedKVCache(Cache):
     ) -> Array:
         index = self._layer(layer)
         before = self._lengths[index].copy()
-        k_pages, v_pages, table, q_offset, kv_lens = self.append(
-            index, k, v, counts=counts, layout=layout
-        )
+        cached = self.append(index, k, v, counts=counts, layout=layout)
         try:
-            return attention_over_pages(
-                q, k_pages, v_pages, table, kv_lens,
-                is_causal=True, q_offset=q_offset, window=window, scale=scale, softcap=softcap,
+            o: Array = attention_paged(
+                q, is_causal=True, window=window, scale=scale, softcap=softcap,
                 alibi_slopes=alibi_slopes, sinks=sinks, layout=layout, out=out,
-                num_threads=num_threads,
+                num_threads=num_threads, **cached._asdict(),
             )  # fmt: skip
+            return o
         except BaseException:
             self._lengths[index] = before
             self._release_unused()
@@ -268,8 +280,8 @@ class PagedKVCache(Cache):
         fresh = self._allocator.take(additions + len(copies))
         for row, index in copies:
             old, new = self._tables[row][index], fresh.pop(0)
-            self.k_pages[:, new] = self.k_pages[:, old]
-            self.v_pages[:, new] = self.v_pages[:, old]
+            for pool in self._pools.arrays:
+                pool[:, new] = pool[:, old]
             self._tables[row][index] = new
             self._allocator.release([old])
         for table, end in zip(self._tables, ends.tolist(), strict=True):
@@ -279,15 +291,16 @@ class PagedKVCache(Cache):
 
     def _write(
         self,
-        pages: Array,
-        tokens: Array,
+        pools: Tokens,
+        tokens: Tokens,
         table: NDArray[np.int32],
         start: Int64Array,
         new: Int64Array,
     ) -> None:
         """Put the first new[b] of tokens (B, H, S, ...) of row b into its slots from start[b]."""
-        real = np.arange(tokens.shape[2]) < new[:, np.newaxis]
+        real = np.arange(tokens.k.shape[2]) < new[:, np.newaxis]
         row, token = np.nonzero(real)
         position = start[row] + token
-        page = table[row, position // self.page_size]
-        pages[page, position % self.page_size] = tokens[row, :, token]
+        page, slot = table[row, position // self.page_size], position % self.page_size
+        for pool, source in zip(pools.arrays, tokens.arrays, strict=True):
+            pool[page, slot] = source[row, :, token]

@@ -20,6 +20,7 @@ from .attention import attention, attention_weights
 from .linear import Linear
 from .mha import MultiHeadAttention
 from .norm import layer_norm
+from .paged import attention_paged
 from .position import (
     alibi_slopes,
     learned,
@@ -38,6 +39,7 @@ __all__ = [
     "alibi_slopes",
     "apply_rope",
     "attention",
+    "attention_paged",
     "attention_varlen",
     "attention_weights",
     "layer_norm",

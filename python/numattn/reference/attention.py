@@ -37,6 +37,8 @@ def attention(
     alibi_slopes: ArrayLike | None = None,
     sinks: ArrayLike | None = None,
     relative: Relative | None = None,
+    k_scale: ArrayLike | None = None,
+    v_scale: ArrayLike | None = None,
     layout: str = "bhsd",
     precision: str = "highest",
     out: NDArray[Any] | None = None,
@@ -77,6 +79,8 @@ def attention(
         One more logit per head, which takes probability and gives no value.
     relative : object with the attributes of `numattn.position.Relative`, optional
         Terms by distance, as `relative.py` writes them; its scale is what `scale` defaults to.
+    k_scale, v_scale : float arrays (B, Hkv, Sk), optional
+        What k and v are multiplied by, token by token and head by head; their last axis left out.
     layout : "bhsd" or "bshd"
         Order of the dimensions of q, k, v and the result.
     precision : "highest" or "high"
@@ -112,7 +116,10 @@ def attention(
     """
     check_precision(precision)
     one_entry = np.ndim(q) == 3
-    query, key, value = (heads_first(x, layout, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
+    query, key, value = (
+        heads_first(x, layout, name)
+        for x, name in ((q, "q"), (scaled(k, k_scale), "k"), (scaled(v, v_scale), "v"))
+    )
     if value.shape[:3] != key.shape[:3]:
         raise ValueError(f"k {key.shape} and v {value.shape} differ in batch, heads or length")
     with np.errstate(all="ignore"):
@@ -257,3 +264,11 @@ def weigh_values(weight: Float64Array, allowed: BoolArray, value: Float64Array) 
         counts = allowed[:, :, :, j, np.newaxis] & ~finite[:, :, np.newaxis, j]
         o = o + np.where(counts, term, 0.0)
     return o
+
+
+def scaled(x: ArrayLike, scale: ArrayLike | None) -> ArrayLike:
+    """Return x (..., D) times scale (...), as float64; x itself without a scale."""
+    if scale is None:
+        return x
+    tokens: Float64Array = np.asarray(x).astype(np.float64)
+    return tokens * np.asarray(scale).astype(np.float64)[..., np.newaxis]

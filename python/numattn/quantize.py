@@ -1,0 +1,58 @@
+"""Keys and values as 8-bit integers, with a scale for each token and head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+LARGEST = 127  # the integers are symmetric: −128 is not used
+
+
+def quantize(x: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Integers and scales that stand for x: ``x ≈ integers · scale``, one scale for a last axis.
+
+    ``scale = max |x| / 127`` and ``integers = round(x / scale)``, so that no element errs by more
+    than ``scale / 2 = max |x| / 254``. A row that holds an infinity or a NaN gets the scale NaN.
+
+    Parameters
+    ----------
+    x : array of shape (..., D)
+        float32, float16 or bfloat16.
+
+    Returns
+    -------
+    integers : int8 array of shape (..., D)
+    scale : float32 array of shape (...)
+
+    Raises
+    ------
+    TypeError
+        x has another dtype.
+    ValueError
+        x has no axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import numattn as na
+    >>> integers, scale = na.quantize(np.array([[1.27, -0.5], [0, 0]], np.float32))
+    >>> integers, scale
+    (array([[127, -50],
+           [  0,   0]], dtype=int8), array([0.01, 0.  ], dtype=float32))
+    """
+    array: NDArray[Any] = np.asarray(x)
+    if array.dtype.name not in ("float32", "float16", "bfloat16"):
+        raise TypeError(f"x must be float32, float16 or bfloat16, not {array.dtype}")
+    if array.ndim == 0:
+        raise ValueError("x must have at least one axis, not shape ()")
+    numbers = array.astype(np.float32, copy=False)
+    peak = np.abs(numbers).max(axis=-1, initial=0)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scale = np.where(np.isfinite(peak), peak / np.float32(LARGEST), np.float32(np.nan))
+        # Twice divided, since 127 / peak may exceed float32.
+        steps = np.rint(numbers / peak[..., np.newaxis] * np.float32(LARGEST))
+        integers = np.where(peak[..., np.newaxis] > 0, steps, 0)
+        integers = np.nan_to_num(integers, nan=0, posinf=0, neginf=0)
+    return integers.astype(np.int8), scale
