@@ -61,6 +61,7 @@ class HeldCase(AttentionCase):
     """
 
     page: int = 0  # tokens; 0 for no pages
+    heads_first: bool = False  # whether a page has its heads outside of its tokens in memory
     integers: bool = False
     group: str = SERVING
 
@@ -93,6 +94,8 @@ class HeldCase(AttentionCase):
         pages = tokens.swapaxes(1, 2).reshape(-1, self.page, self.key_heads, self.head_dim)
         pool = np.empty_like(pages)
         pool[self.block_table.ravel()] = pages
+        if self.heads_first:
+            return aligned_copy(pool.swapaxes(1, 2)).swapaxes(1, 2)
         return aligned_copy(pool)
 
 
@@ -199,16 +202,17 @@ ServingCase = RaggedCase | HeldCase | GenerationCase
 
 def serving() -> list[ServingCase]:
     """The rows of a service, in the order in which they are printed."""
-    step = {"heads": 32, "kv_heads": 8, "queries": 1, "keys": 4096, "head_dim": 128}
+    step: dict[str, Any] = {"heads": 32, "kv_heads": 8, "queries": 1, "keys": 4096, "head_dim": 128}
     return [
         RaggedCase("ragged 32 sequences of 8-512 H12 D64", 32, 12, 64, 8, 512),
-        HeldCase(
-            "decode B8 S1x4096 H32/8 D128 pages of 16",
-            batch=8, **step, page=16, unit="GB/s", dtypes=("f32", "bf16"),
-        ),
-        HeldCase(
-            "decode B1 S1x4096 H32/8 D128 pages of 16",
-            batch=1, **step, page=16, unit="GB/s", dtypes=("f32", "bf16"),
+        *(
+            HeldCase(
+                f"decode B{batch} S1x4096 H32/8 D128 {how}",
+                batch=batch, **step, page=16, heads_first=heads_first, unit="GB/s",
+                dtypes=("f32", "bf16"),
+            )
+            for batch in (1, 8)
+            for how, heads_first in (("PagedKVCache", True), ("pages of 16", False))
         ),
         HeldCase(
             "decode B1 S1x16384 H32/8 D128 int8",

@@ -9,7 +9,7 @@ import numattn as na
 from cases import DTYPES, SCORE_FEATURES, normal, score_feature, unit_inputs
 from numattn import position, reference
 from relative_cases import SCHEMES, check, problem
-from tolerance import assert_same_bits, assert_weights_close
+from tolerance import assert_same_bits, assert_weights_close, expect
 
 # Around one row, the lane groups of 8, 16 and 48, the tiles of 96 and 192 keys, and the blocks.
 LENGTHS = [(1, 1), (1, 200), (5, 96), (17, 33), (48, 193), (49, 97), (97, 400), (200, 17)]
@@ -117,3 +117,12 @@ def test_nothing_to_attend(
     o, lse = na.attention(q, k, v, return_lse=True, **options)
     assert (o == 0).all() and np.isneginf(lse).all()
     assert na.attention_weights(q, k, **options).shape == (*q.shape[:3], lengths[1])
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_keys_and_values_of_integers(isa: str, rng: np.random.Generator, scheme: str) -> None:
+    q, k, v, options = problem(rng, scheme, lengths=(50, 210))
+    (k, k_scale), (v, v_scale) = na.quantize(k), na.quantize(v)
+    o = na.attention(q, k, v, k_scale=k_scale, v_scale=v_scale, **options)
+    exact = (x.astype(np.float64) * s[..., None] for x, s in ((k, k_scale), (v, v_scale)))
+    expect(q, *exact, **options).check(o)

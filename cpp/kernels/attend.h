@@ -98,11 +98,12 @@ inline void add_values(FloatRows value, std::int64_t key_count, std::int64_t val
 // The same for a tile that holds an infinity or a NaN among its values while some rows do not see
 // all of its keys: a product with weight 0 would carry it to rows that must not know of it.
 // seen.visible(j, v) says which lanes of vector v see value j.
-template <int Vectors, class Seen>
-inline void add_visible_values(FloatRows value, std::int64_t key_count, std::int64_t value_dim,
-                               const float* weights, const Vec (&alpha)[Vectors], const Seen& seen,
-                               float* output) {
-  for (int v = 0; v < Vectors; ++v) {
+template <class Seen>
+__attribute__((noinline)) void add_visible_values(FloatRows value, std::int64_t key_count,
+                                                  std::int64_t value_dim, const float* weights,
+                                                  const Vec* alpha, const Seen& seen, int vectors,
+                                                  float* output) {
+  for (int v = 0; v < vectors; ++v) {
     for (std::int64_t d = 0; d < value_dim; ++d) {
       float* at = output + d * kLaneGroup + v * Vec::kWidth;
       Vec sum = zero();
@@ -118,17 +119,17 @@ inline void add_visible_values(FloatRows value, std::int64_t key_count, std::int
 
 // output[d][lane] += Σ_j value_table[row(δ)][d] · weight[j][lane], after the values were added.
 template <int Vectors>
-inline void add_relative_values(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                                const Workspace& work, float* output) {
-  const TileSlots slots = found_slots(group, keys, work);
-  weigh_slots<Vectors>(slots, keys.count, work.score, work.relative.shear, work.relative.slot);
+__attribute__((noinline)) void add_relative_values(const AttendBlock& block, const LaneGroup& group,
+                                                   KeyTile keys, const Workspace& work,
+                                                   float* output) {
+  const TileSlots slots = weighed_slots(group, keys, work);
   const std::int64_t width = block.value_dim;
   const FloatRows rows = slot_rows(block.relative.value_table, width, slots, work.relative.table);
   Vec kept[Vectors];
   for (int v = 0; v < Vectors; ++v) kept[v] = broadcast(1.0f);
   if (has_nonfinite(rows, slots.count, width)) {
     const LaneSlots seen(group, keys, slots);
-    add_visible_values(rows, slots.count, width, work.relative.slot, kept, seen, output);
+    add_visible_values(rows, slots.count, width, work.relative.slot, kept, seen, Vectors, output);
   } else {
     add_values(rows, slots.count, width, work.relative.slot, kept, output);
   }
@@ -139,8 +140,8 @@ inline void attend_tile(const AttendBlock& block, const LaneGroup& group, KeyTil
                         FloatRows key, FloatRows value, const Workspace& work, std::int64_t first) {
   const bool relative = block.relative.distance_rows != nullptr;
   const auto multiply = [&] {
-    multiply_keys<Vectors>(group, key, value, keys.count, block, work.score);
-    if (relative) add_relative_scores<Vectors>(block, group, keys, key, work);
+    multiply_keys(group, key, value, keys.count, block, work.score);
+    if (relative) add_relative_scores(block, group, keys, key, work);
   };
   const ScoredTile tile = score_tile(block, group, keys, work, multiply);
   if (tile.excluded) return;
@@ -149,7 +150,7 @@ inline void attend_tile(const AttendBlock& block, const LaneGroup& group, KeyTil
   float* output = output_of(block, work, first);
   if (!wholly_visible(group, keys) && has_nonfinite(value, keys.count, block.value_dim)) {
     add_visible_values(value, keys.count, block.value_dim, work.score, alpha,
-                       LaneSpans(group, keys), output);
+                       LaneSpans(group, keys), Vectors, output);
   } else {
     add_values<Vectors>(value, keys.count, block.value_dim, work.score, alpha, output);
   }

@@ -108,17 +108,17 @@ class DecodeTiles {
   void begin(KeyTile keys) { list_rows(block_.key, keys, next_rows_); }
 
   // The tile whose keys were listed last; `after` is the next one.
-  template <class Element, bool Copied>
-  DecodeTile<Element> advance(KeyTile keys, KeyTile after) {
+  template <class Element>
+  DecodeTile<Element> advance(KeyTile keys, KeyTile after, bool copies) {
     const char** rows = key_rows_;
     key_rows_ = next_rows_;
     next_rows_ = rows;
     list_rows(block_.value, keys, work_.value_rows);
     DecodeTile<Element> tile{};
     tile.keys = keys;
-    tile.key.rows = Copied ? work_.copied_rows : key_rows_;
-    tile.value.rows = Copied ? work_.copied_rows : work_.value_rows;
-    if (!Copied && block_.key.scales != nullptr) {
+    tile.key.rows = copies ? work_.copied_rows : key_rows_;
+    tile.value.rows = copies ? work_.copied_rows : work_.value_rows;
+    if (!copies && block_.key.scales != nullptr) {
       list_scales(block_.key, keys, work_.key_scales);
       list_scales(block_.value, keys, work_.value_scales);
       tile.key_scales = work_.key_scales;
@@ -156,10 +156,10 @@ class DecodeTiles {
   const char** next_rows_;
 };
 
-// Tokens that lie as rows of Element are read in place, others as float32 copies.
-template <class Element, bool Copied>
+// Tokens that lie as rows of Element are read in place, others (`copies`) as float32 copies.
+template <class Element>
 inline void decode_keys(const AttendBlock& block, const TileFacts& facts,
-                        const DecodeWorkspace& work) {
+                        const DecodeWorkspace& work, bool copies) {
   const LaneGroup rows = lane_group(block.rows, block.row_count, work.floats.query);
   const std::int64_t begin = rows.span_begin > block.key_begin ? rows.span_begin : block.key_begin;
   const std::int64_t end = rows.span_end < block.key_end ? rows.span_end : block.key_end;
@@ -169,9 +169,9 @@ inline void decode_keys(const AttendBlock& block, const TileFacts& facts,
   tiles.begin(keys);
   while (keys.count > 0) {
     const KeyTile after = tiles.tile_from(keys.begin + keys.count, reach);
-    const DecodeTile<Element> tile = tiles.advance<Element, Copied>(keys, after);
+    const DecodeTile<Element> tile = tiles.advance<Element>(keys, after, copies);
     const auto copy = [&](const TokenRows& tokens, std::int64_t width, float* to) {
-      if (Copied) list_rows(copied(tokens, keys, width, to), {0, keys.count}, work.copied_rows);
+      if (copies) list_rows(copied(tokens, keys, width, to), {0, keys.count}, work.copied_rows);
     };
     copy(block.key, block.head_dim, work.floats.key);
     decode_tile(block, tile, wholly_visible(rows, keys), facts, work,
@@ -188,13 +188,15 @@ inline bool reads_elements(const AttendBlock& block, DType dtype) {
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
   const DecodeWorkspace work = decode_workspace_of(block, facts);
   if (block.begin) begin_decode(block, work.floats);
-  const auto decode_all =
-      reads_elements<float>(block, DType::kFloat32)       ? decode_keys<float, false>
-      : reads_elements<BFloat16>(block, DType::kBFloat16) ? decode_keys<BFloat16, false>
-      : reads_elements<Float16>(block, DType::kFloat16)   ? decode_keys<Float16, false>
-      : reads_elements<Int8>(block, DType::kInt8)         ? decode_keys<Int8, false>
-                                                          : decode_keys<float, true>;
-  decode_all(block, facts, work);
+  if (reads_elements<BFloat16>(block, DType::kBFloat16)) {
+    decode_keys<BFloat16>(block, facts, work, false);
+  } else if (reads_elements<Float16>(block, DType::kFloat16)) {
+    decode_keys<Float16>(block, facts, work, false);
+  } else if (reads_elements<Int8>(block, DType::kInt8)) {
+    decode_keys<Int8>(block, facts, work, false);
+  } else {
+    decode_keys<float>(block, facts, work, !reads_elements<float>(block, DType::kFloat32));
+  }
   if (block.end) end_decode(block, work.floats);
 }
 

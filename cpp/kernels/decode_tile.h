@@ -14,6 +14,14 @@ namespace {
 
 constexpr int kDecodeRows = 8;
 
+// Rows that are multiplied at a time; more go over the tile again, which then is in the cache.
+//
+// Not kept: to halve 5 to 8 rows evenly and fetch nothing during the second half, which was slower
+// for any number of rows; to compile all eight heights, as fast, and a quarter more code in all.
+constexpr int kRowsAtOnce = 4;
+
+inline int rows_at_once(int left) { return left < kRowsAtOnce ? left : kRowsAtOnce; }
+
 // A tile's tokens, wherever they lie. Memory is the limit here, so it must never idle: while a
 // tile's keys are multiplied its values are fetched, and while its values are added the next tile's
 // keys.
@@ -192,11 +200,12 @@ inline float update_row(std::int64_t key_count, float* scores, float* peak, floa
 }
 
 // output[r][d] = alpha[r] · output[r][d] + Σ_j weights[r][j] · value[j][d]
-template <int Vectors, class Element>
-inline void add_value_rows(const AttendBlock& block, const DecodeTile<Element>& in,
+template <class Element>
+inline void add_value_rows(int rows, std::int64_t value_dim, const DecodeTile<Element>& in,
                            const float* weights, std::int64_t weight_stride, const float* alpha,
                            float* output, std::int64_t output_stride) {
-  constexpr int kColumns = Vectors * Vec::kWidth;
+  constexpr int kVectors = 4;
+  constexpr int kColumns = kVectors * Vec::kWidth;
   constexpr int kBytes = kColumns * static_cast<int>(sizeof(Element));
   constexpr int kLines = kBytes < kLineBytes ? 1 : kBytes / kLineBytes;
   const auto finish_at = [&](std::int64_t d) {
@@ -209,14 +218,15 @@ inline void add_value_rows(const AttendBlock& block, const DecodeTile<Element>& 
     return ListedOperands<Element>{in.keys.count, weights, weight_stride, 1, in.value, d};
   };
   std::int64_t d = 0;
-  for (; d + kColumns <= block.value_dim; d += kColumns) {
+  for (; d + kColumns <= value_dim; d += kColumns) {
     const ListedAhead<kLines> ahead{in.fetched_second,
                                     d * static_cast<std::int64_t>(sizeof(Element))};
-    multiply_rows<Vectors>(block.row_count, operands_at(d), finish_at(d), Vec::kWidth, ahead);
+    multiply_rows<kVectors, false, kRowsAtOnce>(rows, operands_at(d), finish_at(d), Vec::kWidth,
+                                                ahead);
   }
-  for (; d < block.value_dim; d += Vec::kWidth) {
-    multiply_rows<1, true>(block.row_count, operands_at(d), finish_at(d),
-                           lanes_left(d, block.value_dim));
+  for (; d < value_dim; d += Vec::kWidth) {
+    multiply_rows<1, true, kRowsAtOnce>(rows, operands_at(d), finish_at(d),
+                                        lanes_left(d, value_dim));
   }
 }
 
@@ -267,10 +277,12 @@ inline void decode_tile(const AttendBlock& block, const DecodeTile<Element>& in,
   const std::int64_t output_stride = padded_floats(block.value_dim);
   const std::int64_t score_stride = padded_floats(facts.key_block);
   float* weights = work.floats.score;
-  with_count(block.row_count, [&](auto rows) {
-    score_rows<decltype(rows)::value>(work.floats.query, query_stride, in, block.head_dim, weights,
-                                      score_stride);
-  });
+  for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
+    with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
+      score_rows<decltype(rows)::value>(work.floats.query + r * query_stride, query_stride, in,
+                                        block.head_dim, weights + r * score_stride, score_stride);
+    });
+  }
   float alpha[kDecodeRows];
   for (int r = 0; r < block.row_count; ++r) {
     float* scores = weights + r * score_stride;
@@ -283,10 +295,12 @@ inline void decode_tile(const AttendBlock& block, const DecodeTile<Element>& in,
   float* output = work.floats.output;
   if (!all_visible && has_nonfinite(in, block.value_dim)) {
     add_visible_value_rows(block, in, weights, score_stride, alpha, output, output_stride);
-  } else if (block.row_count <= 4) {
-    add_value_rows<4>(block, in, weights, score_stride, alpha, output, output_stride);
-  } else {
-    add_value_rows<2>(block, in, weights, score_stride, alpha, output, output_stride);
+    return;
+  }
+  for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
+    add_value_rows(rows_at_once(block.row_count - r), block.value_dim, in,
+                   weights + r * score_stride, score_stride, alpha + r, output + r * output_stride,
+                   output_stride);
   }
 }
 

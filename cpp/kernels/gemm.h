@@ -249,8 +249,8 @@ inline void multiply_few_rows(FloatRows x, int row_count, std::int64_t depth,
                               const std::uint16_t* pairs, float* sums) {
   for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
     for (int row = 0; row < row_count; row += 4) {
-      with_count(row_count - row < 4 ? row_count - row : 4, [&](auto rows) {
-        constexpr int kRows = decltype(rows)::value < 4 ? decltype(rows)::value : 4;
+      with_count<4>(row_count - row < 4 ? row_count - row : 4, [&](auto rows) {
+        constexpr int kRows = decltype(rows)::value;
         multiply_halves<Add, kRows>({x.data + row * x.stride, x.stride}, depth, pairs + 2 * column,
                                     sums + row * kPanelColumns + column);
       });

@@ -66,7 +66,7 @@ template <bool Add, int Vectors, int Parts>
 inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums) {
   for (std::int64_t row = 0; row < row_count; row += kTileRows) {
     const std::int64_t left = row_count - row;
-    with_count(left < kTileRows ? static_cast<int>(left) : kTileRows, [&](auto height) {
+    with_count<kTileRows>(left < kTileRows ? static_cast<int>(left) : kTileRows, [&](auto height) {
       multiply_pair_tile<decltype(height)::value, Vectors, Add>(product, row,
                                                                 sums + row * kLaneGroup);
     });

@@ -90,8 +90,8 @@ inline FloatRows slot_rows(const float* table, std::int64_t width, const TileSlo
 
 // From packed = scale · log2 e · q, position_packed = scale · log2 e · (q + position_bias), and
 // packed itself becomes scale · log2 e · (q + content_bias).
-inline void add_query_biases(const AttendBlock& block, int row_count, float* packed,
-                             float* position_packed) {
+__attribute__((noinline)) void add_query_biases(const AttendBlock& block, int row_count,
+                                                float* packed, float* position_packed) {
   const RelativeBlock& relative = block.relative;
   if (relative.content_bias == nullptr && relative.position_bias == nullptr) return;
   const Vec factor = broadcast(block.rules.scale * kLog2E);
@@ -143,34 +143,33 @@ inline void shear_slots(const TileSlots& slots, std::int64_t count, int v, const
 }
 
 // scores[key][lane] += query · query_table
-template <int Vectors>
 inline void add_query_terms(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                             const TileSlots& slots, const Workspace& work) {
-  const FloatRows table =
-      slot_rows(block.relative.query_table, block.head_dim, slots, work.relative.table);
+  const RelativeWorkspace& areas = work.relative;
+  const FloatRows table = slot_rows(block.relative.query_table, block.head_dim, slots, areas.table);
   const float* query = position_queries(block.relative, group, work);
-  for (int s = 0; s < slots.count; s += kTileRows) {
-    const int rows = slots.count - s < kTileRows ? slots.count - s : kTileRows;
-    float* to = work.relative.slot + s * kLaneGroup;
-    multiply_rows<Vectors>(
-        rows,
-        TileOperands<float>{block.head_dim, table.data + s * table.stride, table.stride, 1, query,
-                            kLaneGroup},
-        [to](int m, int v, Vec sum) { store(to + m * kLaneGroup + v * Vec::kWidth, sum); });
-  }
+  multiply_each(group.vectors, {table,
+                                slots.count,
+                                block.head_dim,
+                                query,
+                                kLaneGroup,
+                                areas.slot,
+                                kLaneGroup,
+                                false,
+                                {},
+                                0});
   if (slots.count == 1) {
     change_scores(group, keys.count, work.score, [&](std::int64_t, int v, Vec score) {
-      return score + load(work.relative.slot + v * Vec::kWidth);
+      return score + load(areas.slot + v * Vec::kWidth);
     });
     return;
   }
-  for (int v = 0; v < Vectors; ++v) {
+  for (int v = 0; v < group.vectors; ++v) {
     float* last = work.score + (keys.count - 1) * kLaneGroup + v * Vec::kWidth;
-    shear_slots(slots, keys.count, v, work.relative.slot, work.relative.shear,
-                [last](std::int64_t i, Vec term) {
-                  float* at = last - i * kLaneGroup;
-                  store(at, load(at) + term);
-                });
+    shear_slots(slots, keys.count, v, areas.slot, areas.shear, [last](std::int64_t i, Vec term) {
+      float* at = last - i * kLaneGroup;
+      store(at, load(at) + term);
+    });
   }
 }
 
@@ -195,24 +194,6 @@ inline void transpose_slots(const float* table, std::int64_t width, const TileSl
   }
 }
 
-// products[m][s] = key row m · column s of [0, count), rounded up to whole vectors.
-inline void multiply_columns(int rows, std::int64_t depth, FloatRows key, const float* columns,
-                             std::int64_t stride, int count, std::int64_t product_stride,
-                             float* products) {
-  for (int s = 0; s < count; s += kLaneGroup) {
-    const TileOperands<float> in{depth, key.data, key.stride, 1, columns + s, stride};
-    float* to = products + s;
-    const auto finish = [to, product_stride](int m, int v, Vec sum) {
-      store(to + m * product_stride + v * Vec::kWidth, sum);
-    };
-    switch ((count - s + Vec::kWidth - 1) / Vec::kWidth) {
-      case 1: multiply_rows<1>(rows, in, finish); break;
-      case 2: multiply_rows<2>(rows, in, finish); break;
-      default: multiply_rows<kTileVectors>(rows, in, finish);
-    }
-  }
-}
-
 // by_slot[of[i] − first] for the lanes i of a vector.
 inline Vec load_by_slot(const float* by_slot, const std::int32_t* of, int first) {
   const int begin = of[0] - first;
@@ -228,24 +209,35 @@ inline Vec load_by_slot(const float* by_slot, const std::int32_t* of, int first)
 // distances more than one key does.
 inline void add_key_terms(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                           FloatRows key, const TileSlots& slots, const Workspace& work) {
-  const std::int64_t columns_stride = work.relative.slot_columns;
   constexpr std::int64_t kProductStride = kLaneGroup + 2 * Vec::kWidth;
-  static_assert(kTileRows <= Vec::kWidth * 2, "keys that meet more slots than a row has room for");
-  transpose_slots(block.relative.key_table, block.head_dim, slots, columns_stride,
-                  work.relative.table);
+  static_assert(kTileRows <= 2 * Vec::kWidth, "keys that meet more slots than a row has room for");
+  const RelativeWorkspace& areas = work.relative;
+  transpose_slots(block.relative.key_table, block.head_dim, slots, areas.slot_columns, areas.table);
   const Vec factor = broadcast(block.rules.scale * kLog2E);
   for (std::int64_t j = 0; j < keys.count; j += kTileRows) {
     const int rows = keys.count - j < kTileRows ? static_cast<int>(keys.count - j) : kTileRows;
     const std::int64_t last = keys.count - 1 - j;  // t of the first key and lane 0
     const int first_slot = slots.of[last - (rows - 1)];
-    const int end_slot = slots.of[last + group.vectors * Vec::kWidth - 1] + 1;
-    multiply_columns(rows, block.head_dim, {key.data + j * key.stride, key.stride},
-                     work.relative.table + first_slot, columns_stride, end_slot - first_slot,
-                     kProductStride, work.relative.slot);
+    const int slot_count = slots.of[last + group.vectors * Vec::kWidth - 1] + 1 - first_slot;
+    RowProducts products{{key.data + j * key.stride, key.stride},
+                         rows,
+                         block.head_dim,
+                         nullptr,
+                         areas.slot_columns,
+                         nullptr,
+                         kProductStride,
+                         false,
+                         {},
+                         0};
+    for (int s = 0; s < slot_count; s += kLaneGroup) {
+      products.column = areas.table + first_slot + s;
+      products.to = areas.slot + s;
+      multiply_each((slot_count - s + Vec::kWidth - 1) / Vec::kWidth, products);
+    }
     for (int m = 0; m < rows; ++m) {
       for (int v = 0; v < group.vectors; ++v) {
         float* at = work.score + (j + m) * kLaneGroup + v * Vec::kWidth;
-        const Vec product = load_by_slot(work.relative.slot + m * kProductStride,
+        const Vec product = load_by_slot(areas.slot + m * kProductStride,
                                          slots.of + last - m + v * Vec::kWidth, first_slot);
         store(at, fma(product, factor, load(at)));
       }
@@ -253,26 +245,24 @@ inline void add_key_terms(const AttendBlock& block, const LaneGroup& group, KeyT
   }
 }
 
-// Adds both terms to the raw scores of the tile.
-template <int Vectors>
-inline void add_relative_scores(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                                FloatRows key, const Workspace& work) {
-  const RelativeBlock& relative = block.relative;
-  const TileSlots slots = find_slots(relative, group, keys, work);
-  if (relative.query_table != nullptr) add_query_terms<Vectors>(block, group, keys, slots, work);
-  if (relative.key_table != nullptr) add_key_terms(block, group, keys, key, slots, work);
+// Adds both terms to the raw scores of the tile. Not inlined, for it would be into every kernel.
+__attribute__((noinline)) void add_relative_scores(const AttendBlock& block, const LaneGroup& group,
+                                                   KeyTile keys, FloatRows key,
+                                                   const Workspace& work) {
+  const TileSlots slots = find_slots(block.relative, group, keys, work);
+  if (block.relative.query_table != nullptr) add_query_terms(block, group, keys, slots, work);
+  if (block.relative.key_table != nullptr) add_key_terms(block, group, keys, key, slots, work);
 }
 
 // by_slot[slot][lane] = Σ weight[key][lane] over the keys of that slot, from the last key to the
 // first.
-template <int Vectors>
-inline void weigh_slots(const TileSlots& slots, std::int64_t count, const float* weights,
-                        float* rows, float* by_slot) {
+inline void weigh_slots(const TileSlots& slots, int vectors, std::int64_t count,
+                        const float* weights, float* rows, float* by_slot) {
   for (int s = 0; s < slots.count; ++s) {
-    for (int v = 0; v < Vectors; ++v) store(by_slot + s * kLaneGroup + v * Vec::kWidth, zero());
+    for (int v = 0; v < vectors; ++v) store(by_slot + s * kLaneGroup + v * Vec::kWidth, zero());
   }
   const auto row = [rows](std::int64_t i) { return rows + (i + Vec::kWidth / 2) * Vec::kWidth; };
-  for (int v = 0; v < Vectors; ++v) {
+  for (int v = 0; v < vectors; ++v) {
     for (int i = 1; i <= Vec::kWidth / 2; ++i) store(row(-i), zero());
     for (std::int64_t i = 0; i < count; ++i) {
       store(row(i), load(weights + (count - 1 - i) * kLaneGroup + v * Vec::kWidth));
@@ -319,6 +309,15 @@ struct LaneSlots {
     return less_equal(load(begin + v * Vec::kWidth), at) & less(at, load(end + v * Vec::kWidth));
   }
 };
+
+// The slots of the tile whose scores were made last, with their weights in the workspace.
+__attribute__((noinline)) TileSlots weighed_slots(const LaneGroup& group, KeyTile keys,
+                                                  const Workspace& work) {
+  const TileSlots slots = found_slots(group, keys, work);
+  weigh_slots(slots, group.vectors, keys.count, work.score, work.relative.shear,
+              work.relative.slot);
+  return slots;
+}
 
 }  // namespace
 }  // namespace numattn

@@ -12,7 +12,7 @@
 #include "kernels.h"
 #include "matrix.h"
 #include "relative_workspace.h"
-#include "tile.h"
+#include "row_products.h"
 #include "tokens.h"
 
 namespace numattn {
@@ -80,8 +80,9 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
   }
 }
 
-inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row_count,
-                         float* packed) {
+// Not inlined, like other steps that are long and run once for a block or a tile.
+__attribute__((noinline)) void pack_queries(const AttendBlock& block, const QueryRow* rows,
+                                            int row_count, float* packed) {
   with_reader(block.query_dtype, block.query_column_stride,
               [&](const auto& read) { pack_queries(block, rows, row_count, read, packed); });
 }
@@ -103,8 +104,9 @@ inline std::uint64_t mask_row(const char* row, std::int64_t first, std::int64_t 
   return bits;
 }
 
-inline Excluded gather_mask(const LaneGroup& group, KeyTile keys, std::int64_t stride,
-                            std::int64_t mask_stride, MaskBits* tile) {
+__attribute__((noinline)) Excluded gather_mask(const LaneGroup& group, KeyTile keys,
+                                               std::int64_t stride, std::int64_t mask_stride,
+                                               MaskBits* tile) {
   std::uint64_t allowed = 0;
   std::uint64_t refused = 0;
   for (int i = 0; stride == 1 && i < group.row_count; ++i) {  // the next tile's part of each row
@@ -190,25 +192,11 @@ inline Vec with_alibi(Vec score, Vec negative_slope, Vec distance) {
 }
 
 // scores[key][lane] = query · key for the tile. While keys multiply, the next ones and the values
-// of these are fetched: they are read soon.
-template <int Vectors>
+// of these are fetched.
 inline void multiply_keys(const LaneGroup& group, FloatRows key, FloatRows value,
                           std::int64_t key_count, const AttendBlock& block, float* scores) {
-  for (std::int64_t j = 0; j < key_count; j += kTileRows) {
-    const int rows = key_count - j < kTileRows ? static_cast<int>(key_count - j) : kTileRows;
-    for (int i = 0; block.fetch_ahead && i < rows; ++i) {
-      fetch_bytes(key.data + (j + kTileRows + i) * key.stride, block.head_dim * 4);
-      fetch_bytes(value.data + (j + i) * value.stride, block.value_dim * 4);
-    }
-    float* to = scores + j * kLaneGroup;
-    const auto finish = [to](int m, int v, Vec sum) {
-      store(to + m * kLaneGroup + v * Vec::kWidth, sum);
-    };
-    multiply_rows<Vectors>(rows,
-                           TileOperands<float>{block.head_dim, key.data + j * key.stride,
-                                               key.stride, 1, group.query, kLaneGroup},
-                           finish);
-  }
+  multiply_each(group.vectors, {key, key_count, block.head_dim, group.query, kLaneGroup, scores,
+                                kLaneGroup, block.fetch_ahead, value, block.value_dim});
 }
 
 // Calls change(key, vector, score) on every vector of the tile and stores what it returns.
@@ -245,7 +233,7 @@ inline float relative_position(std::int64_t position, std::int64_t key) {
 }
 
 // score −= slope · |position − key|
-inline void apply_alibi(const LaneGroup& group, KeyTile keys, float* scores) {
+__attribute__((noinline)) void apply_alibi(const LaneGroup& group, KeyTile keys, float* scores) {
   float position[kLaneGroup] = {};
   float slope[kLaneGroup] = {};
   for (int i = 0; i < group.row_count; ++i) {

@@ -128,33 +128,30 @@ __attribute__((always_inline)) inline void multiply_tile(const Operands& in, int
   }
 }
 
-// A number known to the compiler: call(Count<n>{}) for the n that `count`, of 1 to 8, turns out to
-// be.
+// A number known to the compiler: call(Count<n>{}) for the n that `count`, of 1 to `Most` <= 8,
+// turns out to be.
 template <int N>
 struct Count {
   static constexpr int value = N;
 };
 
-template <class Call>
+template <int Most, class Call>
 inline void with_count(int count, const Call& call) {
-  switch (count) {
-    case 1: call(Count<1>{}); break;
-    case 2: call(Count<2>{}); break;
-    case 3: call(Count<3>{}); break;
-    case 4: call(Count<4>{}); break;
-    case 5: call(Count<5>{}); break;
-    case 6: call(Count<6>{}); break;
-    case 7: call(Count<7>{}); break;
-    default: call(Count<8>{});
+  if constexpr (Most == 1) {
+    call(Count<1>{});
+  } else if (count < Most) {
+    with_count<Most - 1>(count, call);
+  } else {
+    call(Count<Most>{});
   }
 }
 
-// The tile of `rows` <= 8 rows, as one of the compiled heights.
-template <int Vectors, bool Partial = false, class Operands, class Fetch = NothingAhead,
-          class Finish>
+// The tile of `rows` <= Most rows, as one of the compiled heights.
+template <int Vectors, bool Partial = false, int Most = kTileRows, class Operands,
+          class Fetch = NothingAhead, class Finish>
 inline void multiply_rows(int rows, const Operands& in, const Finish& finish,
                           int last_lanes = Vec::kWidth, Fetch ahead = {}) {
-  with_count(rows, [&](auto height) {
+  with_count<Most>(rows, [&](auto height) {
     multiply_tile<decltype(height)::value, Vectors, Partial>(in, last_lanes, ahead, finish);
   });
 }

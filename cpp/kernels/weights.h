@@ -10,14 +10,13 @@ namespace numattn {
 namespace {
 
 // Scores of the tile, transposed into the rows' outputs; hidden ones are −inf.
-template <int Vectors>
 inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
                          FloatRows key, const Workspace& work) {
   // Without values: the keys stand in for what is fetched ahead.
   const auto multiply = [&] {
-    multiply_keys<Vectors>(group, key, key, keys.count, block, work.score);
+    multiply_keys(group, key, key, keys.count, block, work.score);
     if (block.relative.distance_rows != nullptr) {
-      add_relative_scores<Vectors>(block, group, keys, key, work);
+      add_relative_scores(block, group, keys, key, work);
     }
   };
   const ScoredTile tile = score_tile(block, group, keys, work, multiply);
@@ -119,11 +118,7 @@ inline void weigh(const WeightsBlock& weights, const TileFacts& facts) {
     const std::int64_t tile_end = key_tile_end(stretch.begin, end, facts);
     const KeyTile keys{stretch.begin, tile_end - stretch.begin};
     const FloatRows key = float_rows(block.key, keys, block.head_dim, work.key);
-    switch (group.vectors) {
-      case 1: write_scores<1>(block, group, keys, key, work); break;
-      case 2: write_scores<2>(block, group, keys, key, work); break;
-      default: write_scores<kTileVectors>(block, group, keys, key, work);
-    }
+    write_scores(block, group, keys, key, work);
     j = tile_end;
   }
   if (!block.end) return;
