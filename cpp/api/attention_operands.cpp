@@ -61,6 +61,8 @@ TokenRows values_of(const AttentionParams& params, std::int64_t batch, std::int6
 
 TileNeeds needs_of(const AttentionProblem& problem) {
   const AttentionParams& params = problem.params;
+  // Not kept: to join heads also where pages have theirs apart, as PagedKVCache does. As fast in
+  // float32, up to 14 % slower in bfloat16 (Zen 4).
   const auto heads_inside = [](const View& view) {
     return std::abs(view.strides[1]) < std::abs(view.strides[2]);
   };
