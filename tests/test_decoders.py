@@ -59,6 +59,26 @@ def test_logits_agree_with_the_golden_ones(model: Gpt | Llama, family: str) -> N
         assert np.linalg.norm(np.concatenate(parts, axis=1) - expected) <= bound
 
 
+def test_caches_of_integers_change_the_logits_a_little(
+    model: Gpt | Llama, rng: np.random.Generator
+) -> None:
+    """Alike in both caches, and nearer than another text's logits by far."""
+    ids = random_ids(rng, 2, 24)
+    expected = model(ids)
+    stored = [
+        model.new_cache(2, storage="int8"),
+        model.new_paged_cache(2, pages=40, page_size=4, storage="int8"),
+    ]
+    results = [
+        np.concatenate([model(part, cache=cache) for part in (ids[:, :20], ids[:, 20:])], 1)
+        for cache in stored
+    ]
+    assert_same(results[0], results[1])
+    error = np.linalg.norm(results[0] - expected) / np.linalg.norm(expected)
+    other = np.linalg.norm(model(ids[:, ::-1]) - expected) / np.linalg.norm(expected)
+    assert 1e-4 < error < other / 10
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_rows_of_a_padded_batch_are_as_they_are_alone(
     model: Gpt | Llama, side: str, rng: np.random.Generator

@@ -87,6 +87,7 @@ def test_cross_attention(
         {"kv_lens": np.array([5, 23])},
         {"alibi_slopes": np.linspace(0.1, 0.5, 8, dtype=np.float32)},
         {"sinks": np.linspace(-1, 1, 8, dtype=np.float32)},
+        {"relative": na.position.shaw(np.linspace(-1, 1, 80, dtype=np.float32).reshape(5, 16))},
     ],
     ids=lambda options: "+".join(options),
 )

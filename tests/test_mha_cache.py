@@ -337,3 +337,17 @@ def test_a_context_that_cannot_be_projected(rng: np.random.Generator) -> None:
         mha.project_context(np.zeros((3, 64)))
     with pytest.raises(ValueError, match="context cannot be given with a cache"):
         mha(X, mha.project_context(X), cache=cache_of("contiguous", 2))
+
+
+@both
+def test_terms_by_distance_reach_the_cache(isa: str, rng: np.random.Generator, kind: str) -> None:
+    """Memories of Transformer-XL: the keys that the cache has, at distances that go on growing."""
+    _, heads, _, dim, _, _ = SIZES["grouped"]
+    terms = na.position.transformer_xl(
+        normal(rng, (heads, LENGTH, dim)), normal(rng, (heads, dim)), normal(rng, (heads, dim))
+    )
+    mha, x = module(rng), normal(rng, (2, LENGTH, SIZES["grouped"][0]))
+    whole = mha(x, is_causal=True, relative=terms)
+    parts = in_parts(mha, x, cache_of(kind, 2), CUTS["both"], relative=terms)
+    assert np.linalg.norm(parts - whole) <= SAME * np.linalg.norm(whole)
+    assert np.linalg.norm(mha(x, is_causal=True) - whole) > 0.01 * np.linalg.norm(whole)

@@ -13,7 +13,7 @@ from numattn.attention import Precision, attention, attention_weights
 from numattn.cache import Cache, CacheLayer
 from numattn.heads import Heads, ProjectedContext, applied
 from numattn.linear import Linear
-from numattn.position import Rope
+from numattn.position import Relative, Rope
 from numattn.rope import apply_rope
 from numattn.torch_state import weights_of_torch
 
@@ -208,6 +208,7 @@ class MultiHeadAttention:
         kv_lens: ArrayLike | None = None,
         alibi_slopes: ArrayLike | None = None,
         sinks: ArrayLike | None = None,
+        relative: Relative | None = None,
         num_threads: int | None = None,
         return_weights: bool = False,
     ) -> Any:
@@ -224,7 +225,7 @@ class MultiHeadAttention:
             of x are appended, and attention is causal over all of them, whatever ``is_causal`` is.
             The window is the layer's own by default. ``precision`` then concerns projections alone.
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-            As for :func:`numattn.attention`.
+            As for :func:`numattn.attention`, like ``relative``.
         num_threads : int, optional
             Upper limit for this call.
         return_weights : bool
@@ -251,7 +252,7 @@ class MultiHeadAttention:
         rows = _rows("x", x)
         score: dict[str, Any] = {
             "window": window, "scale": scale, "softcap": softcap, "alibi_slopes": alibi_slopes,
-            "sinks": sinks, "num_threads": num_threads, "layout": "bshd",
+            "sinks": sinks, "relative": relative, "num_threads": num_threads, "layout": "bshd",
         }  # fmt: skip
         if cache is not None:
             _refuse_with_cache(context, mask, bias, q_offset, kv_lens, return_weights)

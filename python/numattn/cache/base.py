@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import Window, bounded_integer, integer_array, window_sides
 from numattn.attention import Layout
+from numattn.position.relative import Relative
 
 from .layer import CacheLayer
 
@@ -145,6 +146,7 @@ class Cache(ABC):
         softcap: float | None = None,
         alibi_slopes: ArrayLike | None = None,
         sinks: ArrayLike | None = None,
+        relative: Relative | None = None,
         out: Array | None = None,
         num_threads: int | None = None,
     ) -> Array:
@@ -157,7 +159,7 @@ class Cache(ABC):
         q : array of shape (B, Hq, S, D), the cache's dtype
             Queries of the new tokens. Those of tokens beyond counts[b] give numbers without
             meaning.
-        window, scale, softcap, alibi_slopes, sinks, out, num_threads
+        window, scale, softcap, alibi_slopes, sinks, relative, out, num_threads
             As for :func:`numattn.attention`. The window is the layer's own by default.
 
         Returns

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from numattn._arguments import Window, bounded_integer
 from numattn.attention import Layout, attention
+from numattn.position.relative import Relative
 
 from .base import Array, Cache, Int64Array, left_of
 from .storage import Storage, no_tokens, stored
@@ -178,6 +179,7 @@ class KVCache(Cache):
         softcap: float | None = None,
         alibi_slopes: ArrayLike | None = None,
         sinks: ArrayLike | None = None,
+        relative: Relative | None = None,
         out: Array | None = None,
         num_threads: int | None = None,
     ) -> Array:
@@ -190,6 +192,7 @@ class KVCache(Cache):
                 q, cached.k, cached.v,
                 is_causal=True, q_offset=cached.q_offset, kv_lens=cached.kv_lens, window=window,
                 scale=scale, softcap=softcap, alibi_slopes=alibi_slopes, sinks=sinks,
+                relative=relative,
                 k_scale=cached.k_scale, v_scale=cached.v_scale,
                 layout=layout, out=out, num_threads=num_threads,
             )  # fmt: skip

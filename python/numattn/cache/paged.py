@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from numattn._arguments import Window
 from numattn.attention import Layout
 from numattn.paged import attention_paged
+from numattn.position.relative import Relative
 
 from .base import Array, Cache, Int64Array, positive
 from .pages import PageAllocator
@@ -195,6 +196,7 @@ class PagedKVCache(Cache):
         softcap: float | None = None,
         alibi_slopes: ArrayLike | None = None,
         sinks: ArrayLike | None = None,
+        relative: Relative | None = None,
         out: Array | None = None,
         num_threads: int | None = None,
     ) -> Array:
@@ -204,7 +206,7 @@ class PagedKVCache(Cache):
         try:
             o: Array = attention_paged(
                 q, is_causal=True, window=window, scale=scale, softcap=softcap,
-                alibi_slopes=alibi_slopes, sinks=sinks, layout=layout, out=out,
+                alibi_slopes=alibi_slopes, sinks=sinks, relative=relative, layout=layout, out=out,
                 num_threads=num_threads, **cached._asdict(),
             )  # fmt: skip
             return o

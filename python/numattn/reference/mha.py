@@ -157,6 +157,7 @@ class MultiHeadAttention:
         kv_lens: ArrayLike | None = None,
         alibi_slopes: ArrayLike | None = None,
         sinks: ArrayLike | None = None,
+        relative: Any = None,
         num_threads: int | None = None,
         return_weights: bool = False,
     ) -> Any:
@@ -170,7 +171,7 @@ class MultiHeadAttention:
         cache : None
             A cache is not part of the reference.
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-            As in `attention`.
+            As in `attention`, like `relative`.
         num_threads : int, optional
             Accepted so that calls can be compared; the reference ignores it.
         return_weights : bool
@@ -211,6 +212,7 @@ class MultiHeadAttention:
             "kv_lens": kv_lens,
             "alibi_slopes": alibi_slopes,
             "sinks": sinks,
+            "relative": relative,
             "layout": "bshd",
         }
         o = attention(q, k, v, **score)
