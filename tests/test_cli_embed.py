@@ -6,6 +6,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -275,7 +276,20 @@ def test_the_table_fits_its_width() -> None:
     assert fit("abc", 5) == "abc  "
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is sent another way")
+def wait_until_asleep(pid: int) -> None:
+    """Wait until a process has been asleep at ten looks in a row: it waits for its input then.
+
+    A signal between two reads of one buffer is noticed only when the next of them ends: CPython
+    looks for signals after a read, not before.
+    """
+    asleep = 0
+    while asleep < 10:
+        time.sleep(0.02)
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        asleep = asleep + 1 if state == "S" else 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to see it wait in")
 def test_ctrl_c_is_quiet(tmp_path: Path, folder: Path) -> None:
     """It waits for standard input, and is interrupted there."""
     process = subprocess.Popen(
@@ -290,6 +304,7 @@ def test_ctrl_c_is_quiet(tmp_path: Path, folder: Path) -> None:
     # More than a pipe holds: once it is written, the process has begun to read.
     process.stdin.write(b"a cat\n" * 50_000)
     process.stdin.flush()
+    wait_until_asleep(process.pid)
     process.send_signal(signal.SIGINT)
     # No communicate(): it would close standard input, which could end the process by itself.
     assert process.wait(timeout=60) == 130
