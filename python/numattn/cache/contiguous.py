@@ -160,9 +160,10 @@ class KVCache(Cache):
         lengths += new
         kv_lens = q_offset + new
         end = int(kv_lens.max())
-        held = store.tokens.map(lambda array: array[:, :, :end])
         if layout == "bshd":
-            held = held.map(lambda array: array.swapaxes(1, 2))
+            held = store.tokens.map(lambda array: array[:, :, :end].swapaxes(1, 2))
+        else:
+            held = store.tokens.map(lambda array: array[:, :, :end])
         return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale)
 
     def attend(

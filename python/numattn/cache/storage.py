@@ -25,11 +25,13 @@ class Tokens(NamedTuple):
     @property
     def arrays(self) -> tuple[Array, ...]:
         """Return those that there are."""
-        return tuple(array for array in self if array is not None)
+        if self.k_scale is None or self.v_scale is None:
+            return (self.k, self.v)
+        return (self.k, self.v, self.k_scale, self.v_scale)
 
     def map(self, change: Callable[[Array], Array]) -> Tokens:
         """Return what `change` makes of each."""
-        return Tokens(*(change(array) for array in self.arrays))
+        return Tokens(*map(change, self.arrays))
 
     @property
     def nbytes(self) -> int:
