@@ -95,16 +95,22 @@ def test_the_type_information_is_installed() -> None:
 
 def test_every_public_name_exists() -> None:
     wanted = {
+        "KVCache",
         "Linear",
         "MultiHeadAttention",
+        "PagedKVCache",
         "apply_rope",
         "attention",
+        "attention_paged",
+        "attention_varlen",
         "attention_weights",
         "get_num_threads",
         "isa",
         "layer_norm",
+        "merge_states",
         "plan",
         "position",
+        "quantize",
         "rms_norm",
         "set_num_threads",
         "show_config",
