@@ -63,3 +63,8 @@ def __getattr__(name: str) -> Any:
 
         return reference
     raise AttributeError(f"module 'numattn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List what waits to be loaded, too."""
+    return sorted({*globals(), *__all__})
