@@ -131,7 +131,6 @@ class Cache(ABC):
             There is no room; nothing is stored.
         """
 
-    @abstractmethod
     def attend(
         self,
         layer: int,
@@ -171,6 +170,20 @@ class Cache(ABC):
         TypeError, ValueError, MemoryError
             As for `append` and :func:`numattn.attention`; the layer is as it was.
         """
+        index = self._layer(layer)
+        window = self._window(index, window)
+        before = self._lengths[index].copy()
+        cached = self.append(index, k, v, counts=counts, layout=layout)
+        try:
+            o: Array = self._attention(
+                q, is_causal=True, window=window, scale=scale, softcap=softcap,
+                alibi_slopes=alibi_slopes, sinks=sinks, relative=relative, layout=layout, out=out,
+                num_threads=num_threads, **cached._asdict(),
+            )  # fmt: skip
+            return o
+        except BaseException:
+            self._forget(index, before)
+            raise
 
     @abstractmethod
     def truncate(self, lengths: ArrayLike) -> None:
@@ -196,6 +209,18 @@ class Cache(ABC):
         MemoryError
             There is no room for the copies; nothing is changed.
         """
+
+    @abstractmethod
+    def _attention(self, q: Array, **arguments: Any) -> Any:
+        """Return attention of q to what `append` returned, whose fields are among the arguments."""
+
+    def _window(self, layer: int, window: Window) -> Window:
+        """Return the window that attention is to use where one, or none, was given."""
+        return window
+
+    def _forget(self, layer: int, lengths: Int64Array) -> None:
+        """Take back the tokens appended since the layer had so many in each row, (B,)."""
+        self._lengths[layer] = lengths
 
     def _layer(self, layer: int) -> int:
         index = bounded_integer("layer", layer)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn._arguments import Window, bounded_integer
 from numattn.attention import Layout, attention
-from numattn.position.relative import Relative
 
 from .base import Array, Cache, Int64Array, left_of
 from .storage import Storage, no_tokens, stored
@@ -166,40 +165,8 @@ class KVCache(Cache):
             held = store.tokens.map(lambda array: array[:, :, :end])
         return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale)
 
-    def attend(
-        self,
-        layer: int,
-        q: Array,
-        k: Array,
-        v: Array,
-        *,
-        counts: ArrayLike | None = None,
-        layout: Layout = "bhsd",
-        window: Window = None,
-        scale: float | None = None,
-        softcap: float | None = None,
-        alibi_slopes: ArrayLike | None = None,
-        sinks: ArrayLike | None = None,
-        relative: Relative | None = None,
-        out: Array | None = None,
-        num_threads: int | None = None,
-    ) -> Array:
-        index = self._layer(layer)
-        window = self._window(index, window)
-        before = self._lengths[index].copy()
-        cached = self.append(index, k, v, counts=counts, layout=layout)
-        try:
-            return attention(
-                q, cached.k, cached.v,
-                is_causal=True, q_offset=cached.q_offset, kv_lens=cached.kv_lens, window=window,
-                scale=scale, softcap=softcap, alibi_slopes=alibi_slopes, sinks=sinks,
-                relative=relative,
-                k_scale=cached.k_scale, v_scale=cached.v_scale,
-                layout=layout, out=out, num_threads=num_threads,
-            )  # fmt: skip
-        except BaseException:
-            self._lengths[index] = before
-            raise
+    def _attention(self, q: Array, **arguments: Any) -> Any:
+        return attention(q, **arguments)
 
     def truncate(self, lengths: ArrayLike) -> None:
         """Forget the tokens of each row from position lengths[b] on; int or int array (B,).

@@ -33,6 +33,4 @@ class CacheLayer:
 
     def forget(self, lengths: NDArray[np.int64]) -> None:
         """Take back the tokens that were appended since the layer had so many in each row, (B,)."""
-        self.cache._lengths[self.index] = lengths
-        # Nothing is cut; but pages that no layer needs any more are free.
-        self.cache.truncate(self.cache._lengths.max(axis=0))
+        self.cache._forget(self.index, lengths)

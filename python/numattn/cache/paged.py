@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn._arguments import Window
 from numattn.attention import Layout
 from numattn.paged import attention_paged
-from numattn.position.relative import Relative
 
 from .base import Array, Cache, Int64Array, positive
 from .pages import PageAllocator
@@ -182,38 +180,12 @@ class PagedKVCache(Cache):
         self._lengths[index] = kv_lens
         return CachedPages(pools.k, pools.v, table, q_offset, kv_lens, pools.k_scale, pools.v_scale)
 
-    def attend(
-        self,
-        layer: int,
-        q: Array,
-        k: Array,
-        v: Array,
-        *,
-        counts: ArrayLike | None = None,
-        layout: Layout = "bhsd",
-        window: Window = None,
-        scale: float | None = None,
-        softcap: float | None = None,
-        alibi_slopes: ArrayLike | None = None,
-        sinks: ArrayLike | None = None,
-        relative: Relative | None = None,
-        out: Array | None = None,
-        num_threads: int | None = None,
-    ) -> Array:
-        index = self._layer(layer)
-        before = self._lengths[index].copy()
-        cached = self.append(index, k, v, counts=counts, layout=layout)
-        try:
-            o: Array = attention_paged(
-                q, is_causal=True, window=window, scale=scale, softcap=softcap,
-                alibi_slopes=alibi_slopes, sinks=sinks, relative=relative, layout=layout, out=out,
-                num_threads=num_threads, **cached._asdict(),
-            )  # fmt: skip
-            return o
-        except BaseException:
-            self._lengths[index] = before
-            self._release_unused()
-            raise
+    def _attention(self, q: Array, **arguments: Any) -> Any:
+        return attention_paged(q, **arguments)
+
+    def _forget(self, layer: int, lengths: Int64Array) -> None:
+        super()._forget(layer, lengths)
+        self._release_unused()
 
     def truncate(self, lengths: ArrayLike) -> None:
         """Forget the tokens of each row from position lengths[b] on; int or int array (B,).

@@ -29,7 +29,7 @@ from .seq2seq_config import Seq2SeqConfig
 from .seq2seq_layer import DecoderLayer, EncoderLayer, Source
 from .shortlist import Shortlist
 from .storage import storage_dtype
-from .tokens import check_text
+from .tokens import check_text, load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -269,21 +269,9 @@ def only_file(folder: Path, pattern: str) -> Path | None:
 
 def read_marian_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     """Return the tokenizer of a folder, which must know as many words as the model."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise ImportError(
-            "reading a model needs tokenizers: pip install 'numattn[models]'"
-        ) from None
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path.name} in {folder}")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself, of no narrower class
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise ValueError(
-            f"{path} has {tokenizer.get_vocab_size()} words, and the model {vocab_size}"
-        )
+    tokenizer = load_tokenizer(folder)
+    words = tokenizer.get_vocab_size()
+    if words > vocab_size:
+        path = folder / "tokenizer.json"
+        raise ValueError(f"{path} has {words} words, and the model {vocab_size}")
     return tokenizer

@@ -11,6 +11,29 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Return what a folder's tokenizer.json holds, as it was saved.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError, ValueError
+        As for `read_tokenizer`.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError(
+            "reading a model needs tokenizers: pip install 'numattn[models]'"
+        ) from None
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path.name} in {folder}")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself, of no narrower class
+        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+
+
 def read_tokenizer(folder: Path, max_positions: int) -> Tokenizer:
     """Return the tokenizer of a folder.
 
@@ -27,19 +50,8 @@ def read_tokenizer(folder: Path, max_positions: int) -> Tokenizer:
     ValueError
         If tokenizer.json or sentence_bert_config.json is damaged.
     """
-    try:
-        from tokenizers import Tokenizer, normalizers
-    except ImportError:
-        raise ImportError(
-            "reading a model needs tokenizers: pip install 'numattn[models]'"
-        ) from None
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"no {path.name} in {folder}")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself, of no narrower class
-        raise ValueError(f"{path} is not a tokenizer: {error}") from None
+    tokenizer = load_tokenizer(folder)
+    from tokenizers import normalizers  # there is the library, since it has loaded
 
     max_tokens = max_positions
     path = folder / "sentence_bert_config.json"
