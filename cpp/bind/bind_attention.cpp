@@ -77,6 +77,23 @@ class Operands {
   py::array q_, k_, v_, k_scale_, v_scale_;
 };
 
+// `out`, or a new array of that shape and the model's dtype.
+py::array output_or_new(const py::object& out, const py::array& model,
+                        const std::vector<py::ssize_t>& shape) {
+  return out.is_none() ? empty_like_dtype(model, shape) : py::reinterpret_borrow<py::array>(out);
+}
+
+// Computes all parts; the output, and with it the lse if that is wanted.
+py::object run_parts(const std::vector<AttentionPart>& parts, int num_threads,
+                     const py::array& output, const py::array& lse, bool return_lse) {
+  run_unlocked([&] {
+    return run_attention(parts.data(), static_cast<std::int64_t>(parts.size()), num_threads,
+                         interrupted);
+  });
+  if (return_lse) return py::make_tuple(output, lse);
+  return output;
+}
+
 py::object attention(const py::object& q, const py::object& k, const py::object& v,
                      const py::object& k_scale, const py::object& v_scale,
                      const py::tuple& score_tuple, const py::object& out, bool return_lse) {
@@ -85,8 +102,7 @@ py::object attention(const py::object& q, const py::object& k, const py::object&
   ScoreArguments score(score_tuple);
   score.apply_to(params);
   const AttentionProblem problem = check_attention(params);
-  const py::array output = out.is_none() ? empty_like_dtype(operands.q(), output_shape(problem))
-                                         : py::reinterpret_borrow<py::array>(out);
+  const py::array output = output_or_new(out, operands.q(), output_shape(problem));
   const View result = output_view(output, "out");
   if (!out.is_none()) check_attention_output(problem, result);
   py::array lse;
@@ -99,33 +115,25 @@ py::object attention(const py::object& q, const py::object& k, const py::object&
   }
   const AttentionPart part{&problem, result, lse_data, problem.query_heads * problem.queries,
                            problem.queries};
-  run_unlocked([&] { return run_attention(&part, 1, params.num_threads, interrupted); });
-  if (return_lse) return py::make_tuple(output, lse);
-  return output;
+  return run_parts({part}, params.num_threads, output, lse, return_lse);
 }
 
 // q, k, v (total, H, D) in rows; the starts of the sequences in them.
-py::object attention_varlen(const py::object& q_object, const py::object& k_object,
-                            const py::object& v_object, const py::object& query_starts,
-                            const py::object& key_starts, const py::tuple& score_tuple,
-                            const py::object& out, bool return_lse) {
-  const py::array q = as_array(q_object);
-  const py::array k = as_array(k_object);
-  const py::array v = as_array(v_object);
-  RaggedParams params;
-  params.shared.q = view_of(q, "q");
-  params.shared.k = view_of(k, "k");
-  params.shared.v = view_of(v, "v");
+py::object attention_varlen(const py::object& q, const py::object& k, const py::object& v,
+                            const py::object& query_starts, const py::object& key_starts,
+                            const py::tuple& score_tuple, const py::object& out, bool return_lse) {
+  Operands operands(q, k, v, py::none(), py::none(), false);
   ScoreArguments score(score_tuple);
-  score.apply_to(params.shared);
+  score.apply_to(operands.params);
+  RaggedParams params;
+  params.shared = operands.params;
   params.query_starts = *int_array(query_starts);
   params.key_starts = *int_array(key_starts);
   const std::vector<AttentionProblem> problems = check_ragged(params);
   const View& queries = params.shared.q;
   const std::int64_t total = queries.shape[0];
   const std::vector<py::ssize_t> shape{total, queries.shape[1], params.shared.v.shape[2]};
-  const py::array output =
-      out.is_none() ? empty_like_dtype(q, shape) : py::reinterpret_borrow<py::array>(out);
+  const py::array output = output_or_new(out, operands.q(), shape);
   const View result = output_view(output, "out");
   if (!out.is_none()) check_ragged_output(params, result);
   py::array lse;
@@ -139,12 +147,7 @@ py::object attention_varlen(const py::object& q_object, const py::object& k_obje
     part.shape[0] = problems[i].queries;
     parts.push_back({&problems[i], part, return_lse ? lse_data + first : nullptr, 0, total});
   }
-  run_unlocked([&] {
-    return run_attention(parts.data(), static_cast<std::int64_t>(parts.size()),
-                         params.shared.num_threads, interrupted);
-  });
-  if (return_lse) return py::make_tuple(output, lse);
-  return output;
+  return run_parts(parts, params.shared.num_threads, output, lse, return_lse);
 }
 
 // k and v are pools of pages, `table` (B, n) says which of them each entry has.
@@ -164,8 +167,7 @@ py::object attention_paged(const py::object& q, const py::object& k, const py::o
   const View& queries = params.shared.q;
   std::vector<py::ssize_t> shape(queries.shape.begin(), queries.shape.end());
   shape[3] = params.shared.v.shape[3];
-  const py::array output = out.is_none() ? empty_like_dtype(operands.q(), shape)
-                                         : py::reinterpret_borrow<py::array>(out);
+  const py::array output = output_or_new(out, operands.q(), shape);
   const View result = output_view(output, "out");
   if (!out.is_none()) check_paged_output(params, result);
   const bool heads_first = params.shared.layout == Layout::kBhsd;
@@ -183,12 +185,7 @@ py::object attention_paged(const py::object& q, const py::object& k, const py::o
     float* own_lse = return_lse ? lse_data + entry * heads * length : nullptr;
     parts.push_back({&problems[b], part, own_lse, 0, length});
   }
-  run_unlocked([&] {
-    return run_attention(parts.data(), static_cast<std::int64_t>(parts.size()),
-                         params.shared.num_threads, interrupted);
-  });
-  if (return_lse) return py::make_tuple(output, lse);
-  return output;
+  return run_parts(parts, params.shared.num_threads, output, lse, return_lse);
 }
 
 py::array attention_weights(const py::object& q_object, const py::object& k_object,
