@@ -245,17 +245,8 @@ std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::
   return shape;
 }
 
-void check_ragged_output(const RaggedParams& params, const View& output) {
-  const View& q = params.shared.q;
-  check_same_shape(output, "out", {q.shape[0], q.shape[1], params.shared.v.shape[2], 0}, 3);
-  check_same_dtype(output, "out", q.dtype, "q");
-  check_writable(output, "out");
-}
-
 void check_attention_output(const AttentionProblem& problem, const View& output) {
-  check_same_shape(output, "out", problem.output_shape, problem.rank);
-  check_same_dtype(output, "out", problem.params.q.dtype, "q");
-  check_writable(output, "out");
+  check_output(output, problem.output_shape, problem.rank, problem.params.q.dtype, "q");
 }
 
 Activation parse_activation(const std::string& name) {
@@ -328,9 +319,7 @@ void check_norm(const NormParams& params) {
     refuse("eps must be finite and not negative, not ", std::to_string(params.epsilon));
   }
   check_num_threads(params.num_threads);
-  check_same_shape(params.output, "out", params.x.shape, 2);
-  check_same_dtype(params.output, "out", params.x.dtype, "x");
-  check_writable(params.output, "out");
+  check_output(params.output, params.x.shape, 2, params.x.dtype, "x");
 }
 
 }  // namespace numattn

@@ -168,9 +168,7 @@ std::vector<AttentionProblem> check_paged(const PagedParams& params) {
 void check_paged_output(const PagedParams& params, const View& output) {
   std::array<std::int64_t, 4> shape = params.shared.q.shape;
   shape[3] = params.shared.v.shape[3];
-  check_same_shape(output, "out", shape, 4);
-  check_same_dtype(output, "out", params.shared.q.dtype, "q");
-  check_writable(output, "out");
+  check_output(output, shape, 4, params.shared.q.dtype, "q");
 }
 
 }  // namespace numattn

@@ -72,4 +72,9 @@ std::vector<AttentionProblem> check_ragged(const RaggedParams& params) {
   return problems;
 }
 
+void check_ragged_output(const RaggedParams& params, const View& output) {
+  const View& q = params.shared.q;
+  check_output(output, {q.shape[0], q.shape[1], params.shared.v.shape[2], 0}, 3, q.dtype, "q");
+}
+
 }  // namespace numattn

@@ -89,9 +89,7 @@ void check_rope(const RopeParams& params) {
   check_tables(params, x);
   if (params.positions) check_positions(params, x);
   check_num_threads(params.num_threads);
-  check_same_shape(params.output, "out", params.x.shape, params.x.rank);
-  check_same_dtype(params.output, "out", params.x.dtype, "x");
-  check_writable(params.output, "out");
+  check_output(params.output, params.x.shape, params.x.rank, params.x.dtype, "x");
 }
 
 }  // namespace numattn

@@ -88,6 +88,13 @@ void check_same_dtype(const View& view, const char* name, DType dtype, const cha
          dtype_name(view.dtype));
 }
 
+void check_output(const View& output, const std::array<std::int64_t, 4>& shape, int rank,
+                  DType dtype, const char* owner) {
+  check_same_shape(output, "out", shape, rank);
+  check_same_dtype(output, "out", dtype, owner);
+  check_writable(output, "out");
+}
+
 void check_num_threads(int num_threads) {
   if (num_threads < 0) refuse("num_threads must be at least 1, not ", number(num_threads));
 }

@@ -46,6 +46,10 @@ void check_same_shape(const View& view, const char* name, const std::array<std::
 void check_same_dtype(const View& view, const char* name, DType dtype, const char* owner);
 
 // A thread limit: 0 is none.
+// A result "out" of that shape, in the dtype of `owner`, that can be written.
+void check_output(const View& output, const std::array<std::int64_t, 4>& shape, int rank,
+                  DType dtype, const char* owner);
+
 void check_num_threads(int num_threads);
 
 }  // namespace numattn
