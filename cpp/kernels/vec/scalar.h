@@ -30,6 +30,10 @@ struct Mask {
 
 struct Vec {
   static constexpr int kWidth = 4;
+  // The register tile of tile.h, and keys per tile (table.h).
+  static constexpr int kTileRows = 6;
+  static constexpr int kTileVectors = 2;
+  static constexpr int kKeyBlock = 96;
   FourFloats lanes;
 };
 
