@@ -96,9 +96,9 @@ bool run_attention(const AttentionPart* parts, std::int64_t part_count, int num_
 bool run_attention_weights(const AttentionProblem& problem, const std::optional<IntArray>& picked,
                            float* weights, Interrupt interrupt) {
   const Kernels& kernels = current_kernels();
-  TileNeeds needs = needs_of(problem);
-  needs.value_copy = false;
-  needs.lone_rows = needs.relative && picked.has_value();
+  PlanNeeds needs = needs_of(problem);
+  needs.tile.value_copy = false;
+  needs.lone_rows = needs.tile.relative && picked.has_value();
   const std::int64_t row_count = picked ? picked->size : problem.queries;
   const AttentionPlan plan = plan_weights(kernels.attend, shape_of(problem), row_count, needs);
   if (plan.items == 0 || problem.keys == 0) return true;

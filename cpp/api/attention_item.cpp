@@ -70,7 +70,7 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
 // Visits keys in stretches, between which an interrupt is noticed. visit(block) computes a block's
 // range of keys; several blocks take turns.
 template <class Visit>
-void visit_keys(const Run& run, std::int64_t stretch, KeySpan keys, Worker& worker,
+void visit_keys(const Run& run, std::int64_t stretch, KeyRange keys, Worker& worker,
                 const Visit& visit) {
   std::int64_t from = keys.begin;
   bool is_last = false;
@@ -80,8 +80,7 @@ void visit_keys(const Run& run, std::int64_t stretch, KeySpan keys, Worker& work
     for (std::int64_t turn = 0; turn < run.plan.heads_per_item; ++turn) {
       AttendBlock& block = *run.head_memory(worker.index(), turn).block;
       block.begin = from == keys.begin;
-      block.key_begin = from;
-      block.key_end = to;
+      block.keys = {from, to};
       block.end = is_last;
       visit(block);
     }
@@ -91,29 +90,26 @@ void visit_keys(const Run& run, std::int64_t stretch, KeySpan keys, Worker& work
 
 // Prepares one head of the item: its rows and its block. Returns the keys that any row sees, of the
 // item's split.
-KeySpan begin_head(const Run& run, const Place& place, const HeadMemory& memory) {
+KeyRange begin_head(const Run& run, const Place& place, const HeadMemory& memory) {
   const AttentionPlan& plan = run.plan;
   const std::int64_t first = place.block * plan.block_rows;
   const int row_count = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
-  KeySpan keys{INT64_MAX, 0};
+  KeyRange keys{0, 0};
   run.rows.each(place.kv_head, first, first + row_count,
                 [&](std::int64_t index, std::int64_t head, std::int64_t query) {
                   QueryRow& row = memory.rows[index - first];
                   row = run.rows.make(place.batch, head, query);
                   if (plan.splits == 1) set_outputs(run, place.batch, head, query, row);
-                  if (row.key_begin >= row.key_end) return;
-                  keys.begin = std::min(keys.begin, row.key_begin);
-                  keys.end = std::max(keys.end, row.key_end);
+                  keys = keys.hull(row.span);
                 });
   *memory.block = block_of(run, place, memory.rows, row_count, memory.workspace);
   memory.block->fetch_ahead = place.block == plan.blocks - 1;
   if (plan.splits > 1) {
     *memory.partial = partial_of(run, place);
     memory.block->partial = memory.partial;
-    keys.begin = std::max(keys.begin, place.split * plan.split_keys);
-    keys.end = std::min(keys.end, (place.split + 1) * plan.split_keys);
+    keys = keys.both({place.split * plan.split_keys, (place.split + 1) * plan.split_keys});
   }
-  return keys.empty() ? KeySpan{0, 0} : keys;
+  return keys.empty() ? KeyRange{0, 0} : keys;
 }
 
 }  // namespace
@@ -123,7 +119,7 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionParams& params = run.problem.params;
   const int heads = static_cast<int>(plan.heads_per_item);
   Place place = place_of(plan, run.problem.row_heads(), index);
-  KeySpan keys{};
+  KeyRange keys{};
   for (int turn = 0; turn < heads; ++turn, ++place.kv_head) {
     const HeadMemory memory = run.head_memory(worker.index(), turn);
     keys = begin_head(run, place, memory);  // the same for every head

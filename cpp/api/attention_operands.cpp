@@ -59,19 +59,17 @@ TokenRows values_of(const AttentionParams& params, std::int64_t batch, std::int6
                    params.pages.value_scale_stride, batch, head);
 }
 
-TileNeeds needs_of(const AttentionProblem& problem) {
+PlanNeeds needs_of(const AttentionProblem& problem) {
   const AttentionParams& params = problem.params;
   // Not kept: to join heads also where pages have theirs apart, as PagedKVCache does. As fast in
   // float32, up to 14 % slower in bfloat16 (Zen 4).
   const auto heads_inside = [](const View& view) {
     return std::abs(view.strides[1]) < std::abs(view.strides[2]);
   };
-  return {params.mask.has_value(),
-          params.bias.has_value(),
-          !in_place(params.k, keys_of(params, 0, 0)),
-          !in_place(params.v, values_of(params, 0, 0)),
-          heads_inside(params.k) && heads_inside(params.v),
-          params.relative.has_value()};
+  return {
+      {params.mask.has_value(), params.bias.has_value(), !in_place(params.k, keys_of(params, 0, 0)),
+       !in_place(params.v, values_of(params, 0, 0)), params.relative.has_value()},
+      heads_inside(params.k) && heads_inside(params.v)};
 }
 
 AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
@@ -103,9 +101,7 @@ QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t quer
   if (params.bias) row.bias = element(*params.bias, batch, head, query);
   row.position = saturating_add(offset(batch), query);
   const std::int64_t keys = params.kv_lens ? params.kv_lens->data[batch] : problem_.keys;
-  const KeySpan span = key_span(spans_, row.position, keys);
-  row.key_begin = span.begin;
-  row.key_end = span.end;
+  row.span = key_span(spans_, row.position, keys);
   if (const auto& slopes = params.alibi_slopes) {
     row.alibi_slope = slopes->data[(slopes->rank == 2 ? batch * problem_.query_heads : 0) + head];
   }

@@ -12,7 +12,7 @@
 namespace numattn {
 
 AttentionShape shape_of(const AttentionProblem& problem);
-TileNeeds needs_of(const AttentionProblem& problem);
+PlanNeeds needs_of(const AttentionProblem& problem);
 AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem);
 
 TokenRows keys_of(const AttentionParams& params, std::int64_t batch, std::int64_t kv_head);

@@ -33,15 +33,16 @@ constexpr int kDecodeKeyBlock = 96;
 constexpr TileFacts kDecodeFacts{kDecodeRows, kDecodeKeyBlock, kDecodeRows, kDecodeRows,
                                  Vec::kWidth};
 
-constexpr AttendKernel kAttend{"attend", kAttendFacts, attend_workspace,
-                               [](const AttendBlock& block) { attend(block, kAttendFacts); }};
+constexpr AttendKernel kAttend{
+    "attend", kAttendFacts, floats_of<FloatWorkspace>,
+    [](const AttendBlock& block) { attend<FloatTiles>(block, kAttendFacts); }};
 
 constexpr Kernels make_kernels(const char* isa) {
   return {isa,
           kAttend,
           kAttend,
           kAttend,
-          {"decode", kDecodeFacts, decode_workspace,
+          {"decode", kDecodeFacts, floats_of<DecodeWorkspace>,
            [](const AttendBlock& block) { decode(block, kDecodeFacts); }},
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,

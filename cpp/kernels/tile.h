@@ -11,7 +11,6 @@
 
 #include <cstdint>
 
-#include "matrix.h"
 #include "tokens.h"
 
 namespace numattn {

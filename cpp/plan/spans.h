@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "kernels.h"
+
 namespace numattn {
 
 struct SpanRules {
@@ -15,17 +17,10 @@ struct SpanRules {
   std::int64_t window_right = -1;
 };
 
-struct KeySpan {
-  std::int64_t begin;
-  std::int64_t end;
-
-  bool empty() const { return begin >= end; }
-};
-
 // Sums that stop at the ends of 64 bits: no key lies there, so what is beyond means the same.
 std::int64_t saturating_add(std::int64_t a, std::int64_t b);
 
 // Keys [begin, end) within [0, key_count) that the row at `position` sees; (0, 0) for none.
-KeySpan key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count);
+KeyRange key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count);
 
 }  // namespace numattn

@@ -69,6 +69,7 @@ inline Mask less(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LT
 inline Mask less_equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LE_OQ)}; }
 inline Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_EQ_OQ)}; }
 inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.lanes, b.lanes)}; }
+inline bool any(Mask a) { return _mm256_movemask_ps(a.lanes) != 0; }
 inline Vec select(Mask mask, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lanes, a.lanes, mask.lanes)};
 }
