@@ -9,13 +9,9 @@
 
 #include "kernels.h"
 
-namespace numattn {
+#include "numattn/score.h"
 
-struct SpanRules {
-  bool causal = false;
-  std::int64_t window_left = -1;
-  std::int64_t window_right = -1;
-};
+namespace numattn {
 
 // Sums that stop at the ends of 64 bits: no key lies there, so what is beyond means the same.
 std::int64_t saturating_add(std::int64_t a, std::int64_t b);

@@ -103,7 +103,7 @@ def _offsets(q_offset: ArrayLike) -> NDArray[np.int64] | None:
 
 
 class RelativeArguments(NamedTuple):
-    """Terms by distance in the order in which the core takes them; the core ignores the scale."""
+    """Terms by distance; the core reads them by name and ignores the scale."""
 
     query_table: NDArray[np.float32] | None
     key_table: NDArray[np.float32] | None
@@ -116,22 +116,18 @@ class RelativeArguments(NamedTuple):
 
 
 class Score(NamedTuple):
-    """The score arguments in the order in which the core takes them."""
+    """The score arguments; the core reads them by these names (``_core.score_fields``)."""
 
     mask: Any
     bias: Any
     is_causal: bool
     q_offset: NDArray[np.int64] | None
-    window_left: int
-    window_right: int
+    window: tuple[int, int]
     scale: float | None
     softcap: float | None
     kv_lens: NDArray[np.int64] | None
     alibi_slopes: NDArray[np.float32] | None
     sinks: NDArray[np.float32] | None
-    layout: str
-    num_threads: int
-    precision: str
     relative: RelativeArguments | None
 
 
@@ -146,33 +142,35 @@ def score_arguments(
     kv_lens: ArrayLike | None,
     alibi_slopes: ArrayLike | None,
     sinks: ArrayLike | None,
-    layout: str,
-    num_threads: int | None,
-    precision: str = "highest",
     relative: RelativeArguments | None = None,
 ) -> Score:
     """Coerce the score arguments of every function of the family."""
     if scale is None and relative is not None:
         scale = relative.scale
-    left, right = (-1, -1) if window is None else window_sides(window)
-    if not isinstance(layout, str):
-        raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
-    if not isinstance(precision, str):
-        raise ValueError(f"precision must be 'highest' or 'high', not {precision!r}")
     return Score(
         mask,
         bias,
         bool(is_causal),
         _offsets(q_offset),
-        left,
-        right,
+        window_sides(window),
         optional_real("scale", scale),
         optional_real("softcap", softcap),
         None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
         None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
         None if sinks is None else float_array("sinks", sinks, 1),
-        layout,
-        thread_count(num_threads),
-        precision,
         relative,
     )
+
+
+def layout_name(layout: object) -> str:
+    """A layout's name; whether there is one of that name, the core says."""
+    if not isinstance(layout, str):
+        raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+    return layout
+
+
+def precision_name(precision: object) -> str:
+    """A precision's name; whether there is one of that name, the core says."""
+    if not isinstance(precision, str):
+        raise ValueError(f"precision must be 'highest' or 'high', not {precision!r}")
+    return precision

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn import _core
-from numattn._arguments import Window, integer_array, score_arguments
+from numattn._arguments import (
+    Window,
+    integer_array,
+    layout_name,
+    precision_name,
+    score_arguments,
+    thread_count,
+)
 from numattn.position.relative import Relative, relative_arguments
 
 Layout = Literal["bhsd", "bshd"]
@@ -194,7 +201,7 @@ def attention(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision, relative_arguments(relative),
+        relative_arguments(relative),
     )  # fmt: skip
     if out is not None:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
@@ -203,7 +210,17 @@ def attention(
         inputs |= {} if relative is None else vars(relative)
         _require_apart(out, inputs)
     result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
-        q, k, v, k_scale, v_scale, score, out, bool(return_lse)
+        q,
+        k,
+        v,
+        k_scale,
+        v_scale,
+        score,
+        layout_name(layout),
+        precision_name(precision),
+        thread_count(num_threads),
+        out,
+        bool(return_lse),
     )
     return result
 
@@ -283,15 +300,19 @@ def attention_weights(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads,
-        relative=relative_arguments(relative, values=False),
+        relative_arguments(relative),
     )  # fmt: skip
     queries = np.asarray(q)
     if queries.ndim not in (3, 4):
         raise ValueError(f"q must have 3 or 4 dimensions, not shape {queries.shape}")
     count = queries.shape[-2] if layout == "bhsd" else queries.shape[-3]
     weights: NDArray[np.float32] = _core.attention_weights(
-        queries, k, _row_indices(rows, count), score
+        queries,
+        k,
+        _row_indices(rows, count),
+        score,
+        layout_name(layout),
+        thread_count(num_threads),
     )
     return weights
 

@@ -7,7 +7,14 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from numattn import _core
-from numattn._arguments import Window, integers, score_arguments
+from numattn._arguments import (
+    Window,
+    integers,
+    layout_name,
+    precision_name,
+    score_arguments,
+    thread_count,
+)
 from numattn.attention import Layout, Precision, _require_apart
 from numattn.position.relative import Relative, relative_arguments
 
@@ -98,7 +105,7 @@ def attention_paged(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision, relative_arguments(relative),
+        relative_arguments(relative),
     )  # fmt: skip
     table = integers("block_table", block_table)
     if table.ndim != 2:
@@ -108,5 +115,16 @@ def attention_paged(
         inputs |= {"k_scale": k_scale, "v_scale": v_scale}
         _require_apart(out, inputs | ({} if relative is None else vars(relative)))
     return _core.attention_paged(
-        q, k_pages, v_pages, k_scale, v_scale, table, score, out, bool(return_lse)
+        q,
+        k_pages,
+        v_pages,
+        k_scale,
+        v_scale,
+        table,
+        score,
+        layout_name(layout),
+        precision_name(precision),
+        thread_count(num_threads),
+        out,
+        bool(return_lse),
     )

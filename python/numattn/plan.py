@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, score_arguments
+from numattn._arguments import (
+    Window,
+    layout_name,
+    precision_name,
+    score_arguments,
+    thread_count,
+)
 from numattn.attention import Layout, Precision
 from numattn.position.relative import Relative, relative_arguments
 
@@ -118,11 +124,21 @@ def plan(
     """
     score = score_arguments(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision, relative_arguments(relative),
+        relative_arguments(relative),
     )  # fmt: skip
     model = np.empty(0, _dtype(dtype))
     value_shape = k_shape if v_shape is None else v_shape
-    return Plan(**_core.plan(list(q_shape), list(k_shape), list(value_shape), model, score))
+    report = _core.plan(
+        list(q_shape),
+        list(k_shape),
+        list(value_shape),
+        model,
+        score,
+        layout_name(layout),
+        precision_name(precision),
+        thread_count(num_threads),
+    )
+    return Plan(**report)
 
 
 def _dtype(dtype: Any) -> np.dtype[Any]:

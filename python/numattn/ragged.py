@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn import _core
-from numattn._arguments import Window, integer_array, score_arguments
+from numattn._arguments import (
+    Window,
+    integer_array,
+    precision_name,
+    score_arguments,
+    thread_count,
+)
 from numattn.attention import Precision, _require_apart
 
 Array = NDArray[Any]
@@ -91,7 +97,6 @@ def attention_varlen(
         )
     score = score_arguments(
         None, None, is_causal, q_offset, window, scale, softcap, None, alibi_slopes, sinks,
-        "bshd", num_threads, precision,
     )  # fmt: skip
     if out is not None:
         _require_apart(out, {"q": q, "k": k, "v": v})
@@ -102,6 +107,8 @@ def attention_varlen(
         integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False),
         integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False),
         score,
+        precision_name(precision),
+        thread_count(num_threads),
         out,
         bool(return_lse),
     )

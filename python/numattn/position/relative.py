@@ -126,8 +126,8 @@ def by_head(name: str, value: ArrayLike | None, axes: str, dimensions: int) -> T
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def relative_arguments(relative: object, *, values: bool = True) -> RelativeArguments | None:
-    """The terms as the core takes them; without ``values``, only those of the scores."""
+def relative_arguments(relative: object) -> RelativeArguments | None:
+    """The terms as the core takes them."""
     if relative is None:
         return None
     if not isinstance(relative, Relative):
@@ -138,7 +138,7 @@ def relative_arguments(relative: object, *, values: bool = True) -> RelativeArgu
     return RelativeArguments(
         relative.query_table,
         relative.key_table,
-        relative.value_table if values else None,
+        relative.value_table,
         relative.content_bias,
         relative.position_bias,
         relative.distance_rows,
