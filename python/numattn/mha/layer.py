@@ -10,12 +10,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from numattn._arguments import Window
 from numattn.attention import Precision, attention, attention_weights
 from numattn.cache import Cache, CacheLayer
-from numattn.heads import Heads, ProjectedContext, applied, as_bias, as_weight
 from numattn.linear import Linear, as_float_vector
-from numattn.mha_cache import continued, refuse_with_cache
-from numattn.mha_rope import checked_rope, turn_from
 from numattn.position import Relative, Rope
-from numattn.torch_state import arguments_of_torch
+
+from .cache import continued, refuse_with_cache
+from .heads import Heads, ProjectedContext, applied, as_bias, as_weight
+from .rope import checked_rope, turn_from
+from .torch_state import arguments_of_torch
 
 Array = NDArray[Any]
 
