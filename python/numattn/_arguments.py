@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from numattn._names import Array, Window
+
 INT64 = np.dtype(np.int64)
 MOST_THREADS = 2**31 - 1
 
-Window = Sequence[int | None] | None
+
+def as_array(name: str, value: ArrayLike) -> Array:
+    """The value as an array, without a copy where it is one.
+
+    A masked array is refused: np.asarray would drop its mask, and what a mask means differs from
+    argument to argument.
+    """
+    if type(value) is np.ndarray:  # the usual case, told quickly
+        return value
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(part, np.ndarray) and isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost: give its .filled(...) or .data, "
+            "and what attention is to leave out as its mask"
+        )
+    return np.asarray(value)
+
+
+def optional_array(name: str, value: ArrayLike | None) -> Array | None:
+    """The same for an argument that may be left out."""
+    return None if value is None else as_array(name, value)
 
 
 def integers(name: str, value: ArrayLike) -> NDArray[np.int64]:
     """A contiguous int64 array of the value's shape."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype is INT64 and array.flags.c_contiguous:  # the usual case, told quickly
         return array
     if array.size == 0 and array.dtype == np.float64:  # an empty list
@@ -39,7 +60,7 @@ def integer_array(name: str, value: ArrayLike, *, scalar: bool) -> NDArray[np.in
 
 def float_array(name: str, value: ArrayLike, most_axes: int) -> NDArray[np.float32]:
     """A contiguous float32 array of small per-head numbers."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must hold real numbers, not {array.dtype}")
     if not 1 <= array.ndim <= most_axes:
@@ -160,8 +181,8 @@ def score_arguments(
     if not isinstance(precision, str):
         raise ValueError(f"precision must be 'highest' or 'high', not {precision!r}")
     return Score(
-        mask,
-        bias,
+        optional_array("mask", mask),
+        optional_array("bias", bias),
         bool(is_causal),
         _offsets(q_offset),
         left,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn import _core
-from numattn._arguments import Window, integer_array, score_arguments
+from numattn._arguments import as_array, integer_array, optional_array, score_arguments
+from numattn._memory import require_apart
+from numattn._names import Array, Layout, Precision, Window
 from numattn.position.relative import Relative, relative_arguments
-
-Layout = Literal["bhsd", "bshd"]
-Precision = Literal["highest", "high"]
-Array = NDArray[Any]
 
 
 @overload
@@ -196,35 +194,15 @@ def attention(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
         layout, num_threads, precision, relative_arguments(relative),
     )  # fmt: skip
+    q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
+    scales = {"k_scale": optional_array("k_scale", k_scale)}
+    scales["v_scale"] = optional_array("v_scale", v_scale)
     if out is not None:
-        inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
-        inputs |= {"kv_lens": kv_lens, "alibi_slopes": alibi_slopes, "sinks": sinks}
-        inputs |= {"k_scale": k_scale, "v_scale": v_scale}
-        inputs |= {} if relative is None else vars(relative)
-        _require_apart(out, inputs)
+        require_apart(out, {"q": q, "k": k, "v": v, **scales, "score": score})
     result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
-        q, k, v, k_scale, v_scale, score, out, bool(return_lse)
+        q, k, v, scales["k_scale"], scales["v_scale"], score, out, bool(return_lse)
     )
     return result
-
-
-def _require_apart(out: Array, inputs: dict[str, ArrayLike | None]) -> None:
-    """Refuse an ``out`` that shares memory with an input."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    for name, array in inputs.items():
-        if isinstance(array, np.ndarray) and _overlap(out, array):
-            raise ValueError(f"out overlaps {name}: the result needs memory of its own")
-
-
-def _overlap(a: Array, b: Array) -> bool:
-    if not np.may_share_memory(a, b):
-        return False
-    shares_memory: Any = np.shares_memory  # its annotation knows only two kinds of max_work
-    try:
-        return bool(shares_memory(a, b, max_work=100_000))
-    except Exception:  # np.exceptions.TooHardError, np.TooHardError before NumPy 1.25
-        return True
 
 
 def attention_weights(
@@ -286,12 +264,12 @@ def attention_weights(
         layout, num_threads,
         relative=relative_arguments(relative, values=False),
     )  # fmt: skip
-    queries = np.asarray(q)
+    queries, keys = as_array("q", q), as_array("k", k)
     if queries.ndim not in (3, 4):
         raise ValueError(f"q must have 3 or 4 dimensions, not shape {queries.shape}")
     count = queries.shape[-2] if layout == "bhsd" else queries.shape[-3]
     weights: NDArray[np.float32] = _core.attention_weights(
-        queries, k, _row_indices(rows, count), score
+        queries, keys, _row_indices(rows, count), score
     )
     return weights
 

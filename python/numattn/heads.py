@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import bounded_integer
-from numattn.attention import Precision
+from numattn._names import Precision
 from numattn.linear import Linear, storage_name
 from numattn.plan import _dtype
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[Any]
+from numattn._arguments import as_array
+from numattn._names import Array
 
 
 def merge_states(
@@ -55,7 +55,8 @@ def merge_states(
     >>> bool(np.allclose(merged, whole))
     True
     """
-    results, sums = [np.asarray(o) for o in outs], [np.asarray(lse) for lse in lses]
+    results = [as_array("outs", o) for o in outs]
+    sums = [as_array("lses", lse) for lse in lses]
     _check(results, sums)
     wide = np.float64 if results[0].dtype == np.float64 else np.float32
     stacked = np.stack([lse.astype(wide) for lse in sums])

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn._arguments import Window, integer_array
-from numattn.attention import Precision, attention, attention_weights
+from numattn._arguments import as_array, integer_array
+from numattn._names import Precision, Window
+from numattn.attention import attention, attention_weights
 from numattn.cache import Cache, CacheLayer
 from numattn.heads import Heads, ProjectedContext, applied
 from numattn.linear import Linear
@@ -393,7 +394,7 @@ def _refuse_with_cache(
 
 
 def _rows(name: str, x: ArrayLike) -> Array:
-    array = np.asarray(x)
+    array = as_array(name, x)
     if array.ndim not in (2, 3):
         raise ValueError(f"{name} must have shape (B, S, E) or (S, E), not {array.shape}")
     return array

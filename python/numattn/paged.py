@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, integers, score_arguments
-from numattn.attention import Layout, Precision, _require_apart
+from numattn._arguments import as_array, integers, optional_array, score_arguments
+from numattn._memory import require_apart
+from numattn._names import Array, Layout, Precision, Window
 from numattn.position.relative import Relative, relative_arguments
-
-Array = NDArray[Any]
 
 
 def attention_paged(
@@ -103,10 +102,12 @@ def attention_paged(
     table = integers("block_table", block_table)
     if table.ndim != 2:
         raise ValueError(f"block_table must have shape (B, n), not {table.shape}")
+    q, k, v = as_array("q", q), as_array("k_pages", k_pages), as_array("v_pages", v_pages)
+    scales = {"k_scale": optional_array("k_scale", k_scale)}
+    scales["v_scale"] = optional_array("v_scale", v_scale)
     if out is not None:
-        inputs = {"q": q, "k_pages": k_pages, "v_pages": v_pages, "mask": mask, "bias": bias}
-        inputs |= {"k_scale": k_scale, "v_scale": v_scale}
-        _require_apart(out, inputs | ({} if relative is None else vars(relative)))
+        inputs = {"q": q, "k_pages": k, "v_pages": v, **scales, "block_table": table}
+        require_apart(out, {**inputs, "score": score})
     return _core.attention_paged(
-        q, k_pages, v_pages, k_scale, v_scale, table, score, out, bool(return_lse)
+        q, k, v, scales["k_scale"], scales["v_scale"], table, score, out, bool(return_lse)
     )

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, score_arguments
-from numattn.attention import Layout, Precision
+from numattn._arguments import score_arguments
+from numattn._names import Layout, Precision, Window
 from numattn.position.relative import Relative, relative_arguments
 
 

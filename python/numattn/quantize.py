@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from numattn._arguments import as_array
 
 LARGEST = 127  # the integers are symmetric: −128 is not used
 
@@ -42,7 +42,7 @@ def quantize(x: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     (array([[127, -50],
            [  0,   0]], dtype=int8), array([0.01, 0.  ], dtype=float32))
     """
-    array: NDArray[Any] = np.asarray(x)
+    array = as_array("x", x)
     if array.dtype.name not in ("float32", "float16", "bfloat16"):
         raise TypeError(f"x must be float32, float16 or bfloat16, not {array.dtype}")
     if array.ndim == 0:

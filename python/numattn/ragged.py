@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, integer_array, score_arguments
-from numattn.attention import Precision, _require_apart
-
-Array = NDArray[Any]
+from numattn._arguments import as_array, integer_array, score_arguments
+from numattn._memory import require_apart
+from numattn._names import Array, Precision, Window
 
 
 def attention_varlen(
@@ -93,15 +92,10 @@ def attention_varlen(
         None, None, is_causal, q_offset, window, scale, softcap, None, alibi_slopes, sinks,
         "bshd", num_threads, precision,
     )  # fmt: skip
+    q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
+    query_starts = integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False)
+    key_starts = integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False)
     if out is not None:
-        _require_apart(out, {"q": q, "k": k, "v": v})
-    return _core.attention_varlen(
-        q,
-        k,
-        v,
-        integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False),
-        integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False),
-        score,
-        out,
-        bool(return_lse),
-    )
+        starts = {"cu_seqlens_q": query_starts, "cu_seqlens_k": key_starts}
+        require_apart(out, {"q": q, "k": k, "v": v, **starts, "score": score})
+    return _core.attention_varlen(q, k, v, query_starts, key_starts, score, out, bool(return_lse))

@@ -10,16 +10,15 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import Window, bounded_integer, integer_array, window_sides
-from numattn.attention import Layout
+from numattn._arguments import as_array, bounded_integer, integer_array, window_sides
+from numattn._memory import require_apart
+from numattn._names import Array, Int64Array, Layout, Window
 from numattn.position.relative import Relative
 
 from .layer import CacheLayer
-
-Array = NDArray[Any]
-Int64Array = NDArray[np.int64]
+from .storage import Tokens
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -172,6 +171,11 @@ class Cache(ABC):
         """
         index = self._layer(layer)
         window = self._window(index, window)
+        q = self._queries(q, k, layout)
+        if out is not None:
+            terms = {} if relative is None else vars(relative)
+            inputs = {"q": q, "k": k, "v": v, "counts": counts, "alibi_slopes": alibi_slopes}
+            require_apart(out, {**inputs, "sinks": sinks, **terms})
         before = self._lengths[index].copy()
         cached = self.append(index, k, v, counts=counts, layout=layout)
         try:
@@ -228,11 +232,22 @@ class Cache(ABC):
             raise ValueError(f"layer must be in 0 … {self.layers - 1}, not {index}")
         return index
 
+    def _queries(self, q: ArrayLike, k: ArrayLike, layout: Layout) -> Array:
+        """Return q, of as many tokens as k: the positions of both are those of new tokens."""
+        queries, shape = as_array("q", q), np.shape(k)
+        axis = -3 if layout == "bshd" else -2
+        if queries.ndim == len(shape) == 4 and queries.shape[axis] != shape[axis]:
+            raise ValueError(
+                f"q must hold as many tokens as k and v, {shape[axis]}, not {queries.shape[axis]}: "
+                f"their shapes are {queries.shape} and {shape}"
+            )
+        return queries
+
     def _new_tokens(self, k: Array, v: Array, layout: Layout) -> tuple[Array, Array]:
         """Return k and v as (B, Hkv, S, D) and (B, Hkv, S, Dv), checked."""
         if layout not in ("bhsd", "bshd"):
             raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
-        k, v = np.asarray(k), np.asarray(v)
+        k, v = as_array("k", k), as_array("v", v)
         for name, array, width in (("k", k, self.head_dim), ("v", v, self.value_dim)):
             if array.dtype != self.dtype:
                 raise TypeError(
@@ -253,6 +268,13 @@ class Cache(ABC):
         if k.shape[2] != v.shape[2]:
             raise ValueError(f"k and v must hold as many tokens, not {k.shape[2]}, {v.shape[2]}")
         return k, v
+
+    def _apart(self, new: Array, held: Tokens) -> Array:
+        """Return new tokens, or a copy of them where they lie in the cache's own memory.
+
+        Room is made and tokens are written in steps, which would change what is still to be read.
+        """
+        return new.copy() if any(np.may_share_memory(new, array) for array in held.arrays) else new
 
     def _counts(self, counts: ArrayLike | None, most: int | None) -> Int64Array:
         """Return new tokens per row, (B,); `most` is the S that they cannot exceed."""
@@ -282,7 +304,7 @@ class Cache(ABC):
 
     def _per_row(self, name: str, value: ArrayLike) -> Int64Array:
         """Return one number, or one for each row, as (B,)."""
-        if isinstance(value, np.ndarray) and value.dtype == np.int64:
+        if type(value) is np.ndarray and value.dtype == np.int64:
             if value.shape == (self.batch,):  # the usual case, told quickly
                 return value
         given = integer_array(name, value, scalar=True)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import Window, bounded_integer
-from numattn.attention import Layout, attention
+from numattn._arguments import bounded_integer
+from numattn._names import Array, Int64Array, Layout, Window
+from numattn.attention import attention
 
-from .base import Array, Cache, Int64Array, left_of
+from .base import Cache, left_of
 from .storage import Storage, no_tokens, stored
 from .store import Store, take_together
 
@@ -152,6 +153,7 @@ class KVCache(Cache):
         k, v = self._new_tokens(k, v, layout)
         new = self._counts(counts, k.shape[2])
         store, lengths = self._stores[index], self._lengths[index]
+        k, v = self._apart(k, store.tokens), self._apart(v, store.tokens)
         self._check_lengths(lengths + new)
         store.make_room(lengths, new)
         q_offset = lengths - store.first

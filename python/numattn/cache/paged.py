@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn.attention import Layout
+from numattn._names import Array, Int64Array, Layout
 from numattn.paged import attention_paged
 
-from .base import Array, Cache, Int64Array, positive
+from .base import Cache, positive
 from .pages import PageAllocator
 from .storage import Storage, Tokens, no_tokens, stored
 
@@ -170,6 +170,7 @@ class PagedKVCache(Cache):
         index = self._layer(layer)
         k, v = self._new_tokens(k, v, layout)
         new = self._counts(counts, k.shape[2])
+        k, v = self._apart(k, self._pools), self._apart(v, self._pools)
         q_offset = self._lengths[index].copy()
         kv_lens = q_offset + new
         self._check_lengths(kv_lens)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import (
     RelativeArguments,
+    as_array,
     bounded_integer,
     integer_array,
     optional_real,
@@ -116,7 +117,7 @@ def by_head(name: str, value: ArrayLike | None, axes: str, dimensions: int) -> T
     """A contiguous float32 array with an axis of heads, which may be left out."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must hold real numbers of a float dtype, not {array.dtype}")
     if array.ndim == dimensions - 1:

@@ -1,0 +1,54 @@
+"""Whether a result may be written where the caller wants it: apart from all that the call reads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from numattn._names import Array
+
+
+def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[str] = ()) -> None:
+    """Refuse an ``out`` that shares memory with an input, or that is no array.
+
+    ``inputs`` is all that a call has, by name. Tuples with named fields, such as `Score`, count by
+    their fields, and what is no array shares no memory: so callers choose nothing. Inputs named in
+    ``may_be`` may be ``out`` itself, each element its own result's, but not overlap it otherwise.
+    """
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    for name, array in _arrays(inputs):
+        if not _overlap(out, array):
+            continue
+        if name not in may_be:
+            raise ValueError(f"out overlaps {name}: the result needs memory of its own")
+        if not _same_elements(out, array):
+            raise ValueError(f"out overlaps {name} without being the same array")
+
+
+def _arrays(inputs: Mapping[str, object]) -> Iterator[tuple[str, Array]]:
+    """The arrays of a call by name, those of its named tuples by the names of their fields."""
+    for name, value in inputs.items():
+        if isinstance(value, np.ndarray):
+            yield name, value
+        elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+            yield from _arrays(value._asdict())
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    shares_memory: Any = np.shares_memory  # its annotation knows only two kinds of max_work
+    try:
+        return bool(shares_memory(a, b, max_work=100_000))
+    except Exception:  # np.exceptions.TooHardError, np.TooHardError before NumPy 1.25
+        return True
+
+
+def _same_elements(a: Array, b: Array) -> bool:
+    return a is b or (
+        a.__array_interface__["data"] == b.__array_interface__["data"]
+        and (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+    )
