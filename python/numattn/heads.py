@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import bounded_integer
+from numattn._dtypes import STORED, as_dtype, storage_name
 from numattn._names import Precision
-from numattn.linear import Linear, storage_name
-from numattn.plan import _dtype
+from numattn.linear import Linear
 
 Array = NDArray[Any]
 
@@ -58,7 +58,7 @@ class Heads:
         self._check()
         self.storage = storage_name(dtype)
         # What queries, keys and values are projected into; None for x's dtype.
-        self._dtype = None if self.storage == "float32" else _dtype(self.storage)
+        self._dtype = None if self.storage == "float32" else as_dtype(self.storage, STORED)
         self._precision: Precision = precision
         self._joint: Linear | None = None
         self._separate: tuple[Linear, Linear] | None = None

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import _core
 from numattn._arguments import as_array, thread_count
+from numattn._dtypes import storage_name
 from numattn._memory import require_apart
 from numattn._names import Activation, Array, Precision
 
@@ -24,28 +25,6 @@ def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:
             "byte order: cast it with .astype(np.float32)"
         )
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def storage_name(dtype: DTypeLike | None) -> str:
-    """The name of a type that weights can be stored in: "float32", which None means, or "bfloat16".
-
-    Raises
-    ------
-    ValueError
-        The dtype is another one.
-    """
-    if dtype is None:
-        return "float32"
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        return "bfloat16"  # NumPy itself knows the name only once ml_dtypes is imported
-    try:
-        wanted = np.dtype(dtype)
-    except (TypeError, ValueError):
-        raise ValueError(f"dtype must be float32 or bfloat16, not {dtype!r}") from None
-    name: str = wanted.name
-    if name not in ("float32", "bfloat16") or not wanted.isnative:
-        raise ValueError(f"dtype must be float32 or bfloat16, not {wanted}")
-    return name
 
 
 class Linear:

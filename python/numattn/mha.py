@@ -50,8 +50,9 @@ class MultiHeadAttention:
     Raises
     ------
     TypeError
-        A weight has a dtype that is not supported, ``rope`` is no Rope, or ``dtype`` is bfloat16
-        and the package ml_dtypes is not installed.
+        A weight has a dtype that is not supported, or ``rope`` is no Rope.
+    ImportError
+        ``dtype`` is bfloat16 by name, and the package ml_dtypes is not installed.
     ValueError
         The weights do not fit one another or the heads, ``rope`` turns more elements than a head
         has, ``dtype`` is no storage type or ``precision`` is unknown.

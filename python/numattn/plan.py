@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from numattn import _core
 from numattn._arguments import score_arguments
+from numattn._dtypes import COMPUTED, as_dtype
 from numattn._names import Layout, Precision, Window
 from numattn.position.relative import Relative, relative_arguments
 
@@ -107,7 +108,9 @@ def plan(
     Raises
     ------
     TypeError, ValueError
-        Whatever the call itself would raise.
+        Whatever the call itself would raise; ValueError for another dtype.
+    ImportError
+        The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
 
     Examples
     --------
@@ -120,17 +123,6 @@ def plan(
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
         layout, num_threads, precision, relative_arguments(relative),
     )  # fmt: skip
-    model = np.empty(0, _dtype(dtype))
+    model = np.empty(0, as_dtype(dtype, COMPUTED))
     value_shape = k_shape if v_shape is None else v_shape
     return Plan(**_core.plan(list(q_shape), list(k_shape), list(value_shape), model, score))
-
-
-def _dtype(dtype: Any) -> np.dtype[Any]:
-    if dtype == "bfloat16":  # NumPy knows the name only once ml_dtypes is imported
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise TypeError("dtype bfloat16 needs the package ml_dtypes") from None
-        dtype = ml_dtypes.bfloat16
-    result: np.dtype[Any] = np.dtype(dtype)
-    return result

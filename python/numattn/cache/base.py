@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn._arguments import as_array, bounded_integer, integer_array, window_sides
+from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
 from numattn._names import Array, Int64Array, Layout, Window
 from numattn.position.relative import Relative
 
 from .layer import CacheLayer
 from .storage import Tokens
-
-DTYPES = ("float32", "float16", "bfloat16")
 
 
 class Cache(ABC):
@@ -53,7 +52,7 @@ class Cache(ABC):
         self.kv_heads = positive("kv_heads", kv_heads)
         self.head_dim = positive("head_dim", head_dim)
         self.value_dim = self.head_dim if value_dim is None else positive("value_dim", value_dim)
-        self.dtype: np.dtype[Any] = storage_dtype(dtype)
+        self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
         self.max_length = None if max_length is None else positive("max_length", max_length)
         self._lengths = np.zeros((self.layers, positive("batch", batch)), dtype=np.int64)
 
@@ -328,24 +327,6 @@ def positive(name: str, value: Any) -> int:
     if number < 1:
         raise ValueError(f"{name} must be 1 or more, not {number}")
     return number
-
-
-def storage_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return one of the dtypes that attention reads."""
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        try:
-            import ml_dtypes  # NumPy itself knows the name only once this is imported
-        except ImportError:
-            raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    try:
-        given = np.dtype(dtype)
-    except TypeError:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}") from None
-    if given.name not in DTYPES or not given.isnative:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {given}")
-    return given
 
 
 def left_of(window: Window) -> int | None:

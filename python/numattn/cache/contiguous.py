@@ -71,6 +71,8 @@ class KVCache(Cache):
     ------
     ValueError
         A size is not positive, or the dtype or the storage is another one.
+    ImportError
+        The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
 
     Notes
     -----

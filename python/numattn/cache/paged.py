@@ -67,6 +67,8 @@ class PagedKVCache(Cache):
     ------
     ValueError
         A size is not positive, or the dtype or the storage is another one.
+    ImportError
+        The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
     MemoryError
         There is no memory for the pool.
 
