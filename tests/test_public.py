@@ -160,6 +160,7 @@ CALLS: dict[str, Callable[[np.random.Generator], Iterator[Call]]] = {
     "PagedKVCache.attend": attend_calls(paged_cache, "cache"),
     "cache.Cache.attend": attend_calls(paged_cache, "cache"),
     "cache.KVCache.attend": attend_calls(contiguous_cache, "cache"),
+    "cache.CacheLayer.attend": attend_calls(contiguous_cache, "layer"),
     "cache.PagedKVCache.attend": attend_calls(paged_cache, "cache"),
     "Linear.__call__": linear_calls,
     "layer_norm": norm_calls,

@@ -66,19 +66,19 @@ TileNeeds needs_of(const AttentionProblem& problem) {
   const auto heads_inside = [](const View& view) {
     return std::abs(view.strides[1]) < std::abs(view.strides[2]);
   };
-  return {params.mask.has_value(),
-          params.bias.has_value(),
+  return {params.score.mask.has_value(),
+          params.score.bias.has_value(),
           !in_place(params.k, keys_of(params, 0, 0)),
           !in_place(params.v, values_of(params, 0, 0)),
           heads_inside(params.k) && heads_inside(params.v),
-          params.relative.has_value()};
+          params.score.relative.has_value()};
 }
 
 AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
   const DType dtype = problem.params.k.dtype;
   const AttendKernel& attend =
-      problem.params.relative     ? kernels.attend
-      : dtype == DType::kBFloat16 ? kernels.attend_bfloat16
+      problem.params.score.relative ? kernels.attend
+      : dtype == DType::kBFloat16   ? kernels.attend_bfloat16
       : problem.params.precision == Precision::kHigh && dtype == DType::kFloat32
           ? kernels.attend_high
           : kernels.attend;
@@ -88,33 +88,34 @@ AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
 ScoreRules rules_of(const AttentionProblem& problem) {
   const AttentionParams& params = problem.params;
   return {problem.scale,
-          static_cast<float>(params.softcap.value_or(0.0)),
-          params.alibi_slopes.has_value(),
-          params.bias ? params.bias->dtype : DType::kFloat32,
-          params.mask ? params.mask->strides[3] : 0,
-          params.bias ? params.bias->strides[3] : 0};
+          static_cast<float>(params.score.softcap.value_or(0.0)),
+          params.score.alibi_slopes.has_value(),
+          params.score.bias ? params.score.bias->dtype : DType::kFloat32,
+          params.score.mask ? params.score.mask->strides[3] : 0,
+          params.score.bias ? params.score.bias->strides[3] : 0};
 }
 
 QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t query) const {
   const AttentionParams& params = problem_.params;
   QueryRow row{};
   row.query = element(params.q, batch, head, query);
-  if (params.mask) row.mask = element(*params.mask, batch, head, query);
-  if (params.bias) row.bias = element(*params.bias, batch, head, query);
+  if (params.score.mask) row.mask = element(*params.score.mask, batch, head, query);
+  if (params.score.bias) row.bias = element(*params.score.bias, batch, head, query);
   row.position = saturating_add(offset(batch), query);
-  const std::int64_t keys = params.kv_lens ? params.kv_lens->data[batch] : problem_.keys;
-  const KeySpan span = key_span(spans_, row.position, keys);
+  const std::int64_t keys =
+      params.score.kv_lens ? params.score.kv_lens->data[batch] : problem_.keys;
+  const KeySpan span = key_span(params.score.spans, row.position, keys);
   row.key_begin = span.begin;
   row.key_end = span.end;
-  if (const auto& slopes = params.alibi_slopes) {
+  if (const auto& slopes = params.score.alibi_slopes) {
     row.alibi_slope = slopes->data[(slopes->rank == 2 ? batch * problem_.query_heads : 0) + head];
   }
-  row.sink = params.sinks ? params.sinks->data[head] : -INFINITY;
+  row.sink = params.score.sinks ? params.score.sinks->data[head] : -INFINITY;
   return row;
 }
 
 std::int64_t RowMaker::offset(std::int64_t batch) const {
-  const IntArray& offsets = problem_.params.q_offset;
+  const IntArray& offsets = problem_.params.score.q_offset;
   return offsets.size == 0 ? 0 : offsets.data[offsets.size == 1 ? 0 : batch];
 }
 

@@ -25,10 +25,7 @@ ScoreRules rules_of(const AttentionProblem& problem);
 class RowMaker {
  public:
   RowMaker(const AttentionProblem& problem, const IntArray* picked)
-      : problem_(problem), picked_(picked) {
-    const AttentionParams& params = problem.params;
-    spans_ = {params.is_causal, params.window_left, params.window_right};
-  }
+      : problem_(problem), picked_(picked) {}
 
   // Calls visit(index, head, query) for rows [first, last) of a key head.
   template <class Visit>
@@ -52,7 +49,6 @@ class RowMaker {
 
   const AttentionProblem& problem_;
   const IntArray* picked_;
-  SpanRules spans_;
 };
 
 }  // namespace numattn

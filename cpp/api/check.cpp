@@ -69,47 +69,51 @@ View broadcast_scores(const View& view, const char* name, const AttentionProblem
 
 void check_score_operands(AttentionProblem& problem) {
   AttentionParams& params = problem.params;
-  if (params.mask) {
-    if (params.mask->dtype != DType::kBool) {
+  if (params.score.mask) {
+    if (params.score.mask->dtype != DType::kBool) {
       throw DTypeError(std::string("mask must be bool (True = may attend), not ") +
-                       dtype_name(params.mask->dtype) + "; pass additive values as bias");
+                       dtype_name(params.score.mask->dtype) + "; pass additive values as bias");
     }
-    params.mask = broadcast_scores(*params.mask, "mask", problem);
+    params.score.mask = broadcast_scores(*params.score.mask, "mask", problem);
   }
-  if (params.bias) {
-    if (params.bias->dtype != DType::kFloat32 && params.bias->dtype != params.q.dtype) {
+  if (params.score.bias) {
+    if (params.score.bias->dtype != DType::kFloat32 && params.score.bias->dtype != params.q.dtype) {
       throw DTypeError(std::string("bias must be float32 or q's dtype ") +
-                       dtype_name(params.q.dtype) + ", not " + dtype_name(params.bias->dtype) +
-                       (params.bias->dtype == DType::kBool ? "; pass booleans as mask" : ""));
+                       dtype_name(params.q.dtype) + ", not " +
+                       dtype_name(params.score.bias->dtype) +
+                       (params.score.bias->dtype == DType::kBool ? "; pass booleans as mask" : ""));
     }
-    params.bias = broadcast_scores(*params.bias, "bias", problem);
+    params.score.bias = broadcast_scores(*params.score.bias, "bias", problem);
   }
 }
 
 void check_scalars(const AttentionParams& params) {
-  if (params.scale && !std::isfinite(*params.scale)) {
-    refuse("scale must be finite, not ", std::to_string(*params.scale));
+  if (params.score.scale && !std::isfinite(*params.score.scale)) {
+    refuse("scale must be finite, not ", std::to_string(*params.score.scale));
   }
-  if (params.softcap && !(*params.softcap > 0.0 && std::isfinite(*params.softcap))) {
-    refuse("softcap must be positive and finite, not ", std::to_string(*params.softcap));
+  if (params.score.softcap &&
+      !(*params.score.softcap > 0.0 && std::isfinite(*params.score.softcap))) {
+    refuse("softcap must be positive and finite, not ", std::to_string(*params.score.softcap));
   }
-  for (const std::int64_t side : {params.window_left, params.window_right}) {
+  for (const std::int64_t side :
+       {params.score.spans.window_left, params.score.spans.window_right}) {
     if (side < -1) {
-      refuse("window sides must be -1 (unbounded) or at least 0, not (", number(params.window_left),
-             ", ", number(params.window_right), ")");
+      refuse("window sides must be -1 (unbounded) or at least 0, not (",
+             number(params.score.spans.window_left), ", ", number(params.score.spans.window_right),
+             ")");
     }
   }
   check_num_threads(params.num_threads);
 }
 
 void check_per_batch(const AttentionProblem& problem) {
-  const IntArray& offset = problem.params.q_offset;
+  const IntArray& offset = problem.params.score.q_offset;
   if (offset.size > 1 && offset.size != problem.batch) {
     refuse("q_offset must be one number or have one per batch entry (", number(problem.batch),
            "), not ", number(offset.size));
   }
-  if (!problem.params.kv_lens) return;
-  const IntArray& lengths = *problem.params.kv_lens;
+  if (!problem.params.score.kv_lens) return;
+  const IntArray& lengths = *problem.params.score.kv_lens;
   if (lengths.size != problem.batch) {
     refuse("kv_lens must have one length per batch entry (", number(problem.batch), "), not ",
            number(lengths.size));
@@ -123,7 +127,7 @@ void check_per_batch(const AttentionProblem& problem) {
 }
 
 void check_per_head(const AttentionProblem& problem) {
-  if (const auto& slopes = problem.params.alibi_slopes) {
+  if (const auto& slopes = problem.params.score.alibi_slopes) {
     const bool flat = slopes->rank == 1 && slopes->shape[0] == problem.query_heads;
     const bool batched = slopes->rank == 2 && slopes->shape[0] == problem.batch &&
                          slopes->shape[1] == problem.query_heads;
@@ -135,7 +139,7 @@ void check_per_head(const AttentionProblem& problem) {
              number(problem.query_heads), "), not ", got);
     }
   }
-  if (const auto& sinks = problem.params.sinks) {
+  if (const auto& sinks = problem.params.score.sinks) {
     if (sinks->rank != 1 || sinks->shape[0] != problem.query_heads) {
       refuse("sinks must have one logit per query head (", number(problem.query_heads), "), not ",
              number(sinks->rank == 1 ? sinks->shape[0] : sinks->shape[0] * sinks->shape[1]));
@@ -219,7 +223,7 @@ AttentionProblem check_attention(const AttentionParams& params) {
   check_relative(problem);
   check_score_operands(problem);
   const double scale =
-      params.scale.value_or(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
+      params.score.scale.value_or(1.0 / std::sqrt(static_cast<double>(problem.head_dim)));
   problem.scale = static_cast<float>(scale);
   problem.rank = params.q.rank;
   std::int64_t bytes = canonical.q.item_size();

@@ -35,7 +35,7 @@ void check_table(const PagedParams& params) {
     refuse("block_table must have one row per batch entry (", number(batch), "), not ",
            number(params.table_rows));
   }
-  const IntArray& lengths = *shared.kv_lens;
+  const IntArray& lengths = *shared.score.kv_lens;
   if (lengths.size != batch) {
     refuse("kv_lens must have one length per batch entry (", number(batch), "), not ",
            number(lengths.size));
@@ -62,11 +62,11 @@ void check_table(const PagedParams& params) {
 // Per-entry arguments must fit the whole call, before they are cut.
 void check_per_entry(const AttentionParams& shared) {
   const std::int64_t batch = shared.q.shape[0];
-  if (shared.q_offset.size > 1 && shared.q_offset.size != batch) {
+  if (shared.score.q_offset.size > 1 && shared.score.q_offset.size != batch) {
     refuse("q_offset must be one number or have one per batch entry (", number(batch), "), not ",
-           number(shared.q_offset.size));
+           number(shared.score.q_offset.size));
   }
-  const auto& slopes = shared.alibi_slopes;
+  const auto& slopes = shared.score.alibi_slopes;
   if (slopes && slopes->rank == 2 && slopes->shape[0] != batch) {
     refuse("alibi_slopes must have shape (Hq,) or (B, Hq) with B = ", number(batch), ", not (",
            number(slopes->shape[0]), ", ", number(slopes->shape[1]), ")");
@@ -123,7 +123,7 @@ View scores_of(const View& view, const char* name, const PagedParams& params, st
 
 AttentionProblem problem_of(const PagedParams& params, std::int64_t batch) {
   const AttentionParams& shared = params.shared;
-  const std::int64_t length = shared.kv_lens->data[batch];
+  const std::int64_t length = shared.score.kv_lens->data[batch];
   AttentionParams own = shared;
   own.q = entry_of(shared.q, batch);
   own.k = tokens_of(shared.k, length, shared.layout);
@@ -140,16 +140,18 @@ AttentionProblem problem_of(const PagedParams& params, std::int64_t batch) {
     own.pages.key_scale_stride = shared.k_scale->strides[0];
     own.pages.value_scale_stride = shared.v_scale->strides[0];
   }
-  own.kv_lens.reset();
-  if (shared.q_offset.size > 1) own.q_offset = {shared.q_offset.data + batch, 1};
-  if (own.alibi_slopes && own.alibi_slopes->rank == 2) {
-    const std::int64_t heads = own.alibi_slopes->shape[1];
-    own.alibi_slopes->data += batch * heads;
-    own.alibi_slopes->rank = 1;
-    own.alibi_slopes->shape = {heads, 0};
+  own.score.kv_lens.reset();
+  if (shared.score.q_offset.size > 1) own.score.q_offset = {shared.score.q_offset.data + batch, 1};
+  if (own.score.alibi_slopes && own.score.alibi_slopes->rank == 2) {
+    const std::int64_t heads = own.score.alibi_slopes->shape[1];
+    own.score.alibi_slopes->data += batch * heads;
+    own.score.alibi_slopes->rank = 1;
+    own.score.alibi_slopes->shape = {heads, 0};
   }
-  if (shared.mask) own.mask = scores_of(*shared.mask, "mask", params, batch, length);
-  if (shared.bias) own.bias = scores_of(*shared.bias, "bias", params, batch, length);
+  if (shared.score.mask)
+    own.score.mask = scores_of(*shared.score.mask, "mask", params, batch, length);
+  if (shared.score.bias)
+    own.score.bias = scores_of(*shared.score.bias, "bias", params, batch, length);
   return check_attention(own);
 }
 

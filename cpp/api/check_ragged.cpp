@@ -55,9 +55,9 @@ std::vector<AttentionProblem> check_ragged(const RaggedParams& params) {
            number(queries.size - 1), " and ", number(keys.size - 1));
   }
   const std::int64_t sequences = queries.size - 1;
-  if (shared.q_offset.size > 1 && shared.q_offset.size != sequences) {
+  if (shared.score.q_offset.size > 1 && shared.score.q_offset.size != sequences) {
     refuse("q_offset must be one number or have one per sequence (", number(sequences), "), not ",
-           number(shared.q_offset.size));
+           number(shared.score.q_offset.size));
   }
   std::vector<AttentionProblem> problems;
   problems.reserve(static_cast<std::size_t>(sequences));
@@ -66,7 +66,7 @@ std::vector<AttentionProblem> check_ragged(const RaggedParams& params) {
     own.q = rows_of(shared.q, queries.data[i], queries.data[i + 1]);
     own.k = rows_of(shared.k, keys.data[i], keys.data[i + 1]);
     own.v = rows_of(shared.v, keys.data[i], keys.data[i + 1]);
-    if (shared.q_offset.size > 1) own.q_offset = {shared.q_offset.data + i, 1};
+    if (shared.score.q_offset.size > 1) own.score.q_offset = {shared.score.q_offset.data + i, 1};
     problems.push_back(check_attention(own));
   }
   return problems;

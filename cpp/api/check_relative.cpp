@@ -54,8 +54,8 @@ void check_rows(const RelativeTerms& terms) {
 }  // namespace
 
 void check_relative(const AttentionProblem& problem) {
-  if (!problem.params.relative) return;
-  const RelativeTerms& terms = *problem.params.relative;
+  if (!problem.params.score.relative) return;
+  const RelativeTerms& terms = *problem.params.score.relative;
   const char* table = "(Hq or 1, T, D)";
   check_array(terms.query_table, "query_table", 3, table, problem.head_dim, problem);
   check_array(terms.key_table, "key_table", 3, table, problem.head_dim, problem);

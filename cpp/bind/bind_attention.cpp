@@ -3,53 +3,19 @@
 #include <pybind11/stl.h>
 
 #include "numpy_view.h"
+#include "score.h"
 
 namespace numattn::bind {
 namespace {
 
-// numattn._arguments.RelativeArguments or None: tables, biases, rows by distance.
-std::optional<RelativeTerms> relative_terms(const py::object& object) {
-  if (object.is_none()) return std::nullopt;
-  const auto parts = object.cast<py::tuple>();
-  RelativeTerms terms;
-  terms.query_table = float_array(parts[0]).value_or(FloatArray{});
-  terms.key_table = float_array(parts[1]).value_or(FloatArray{});
-  terms.value_table = float_array(parts[2]).value_or(FloatArray{});
-  terms.content_bias = float_array(parts[3]).value_or(FloatArray{});
-  terms.position_bias = float_array(parts[4]).value_or(FloatArray{});
-  terms.distance_rows = int_array(parts[5]).value_or(IntArray{});
-  terms.first_distance = parts[6].cast<std::int64_t>();
-  return terms;
+// What a call's computation is told beside its arrays.
+void set_options(AttentionParams& params, const ScoreArguments& score, const std::string& layout,
+                 const std::string& precision, int num_threads) {
+  params.score = score.params;
+  params.layout = parse_layout(layout);
+  params.precision = parse_precision(precision);
+  params.num_threads = num_threads;
 }
-
-// numattn._arguments.Score: the score arguments in its order, coerced there.
-class ScoreArguments {
- public:
-  explicit ScoreArguments(const py::tuple& score) : score_(score) {}
-
-  // The views look at arrays that `score` and this object keep alive.
-  void apply_to(AttentionParams& params) {
-    params.mask = optional_view(score_[0], "mask", mask_owner_);
-    params.bias = optional_view(score_[1], "bias", bias_owner_);
-    params.is_causal = score_[2].cast<bool>();
-    params.q_offset = int_array(score_[3]).value_or(IntArray{});
-    params.window_left = score_[4].cast<std::int64_t>();
-    params.window_right = score_[5].cast<std::int64_t>();
-    params.scale = score_[6].cast<std::optional<double>>();
-    params.softcap = score_[7].cast<std::optional<double>>();
-    params.kv_lens = int_array(score_[8]);
-    params.alibi_slopes = float_array(score_[9]);
-    params.sinks = float_array(score_[10]);
-    params.layout = parse_layout(score_[11].cast<std::string>());
-    params.num_threads = score_[12].cast<int>();
-    params.precision = parse_precision(score_[13].cast<std::string>());
-    params.relative = relative_terms(score_[14]);
-  }
-
- private:
-  py::tuple score_;
-  py::array mask_owner_, bias_owner_;
-};
 
 std::vector<py::ssize_t> output_shape(const AttentionProblem& problem) {
   return {problem.output_shape.begin(), problem.output_shape.begin() + problem.rank};
@@ -96,11 +62,13 @@ py::object run_parts(const std::vector<AttentionPart>& parts, int num_threads,
 
 py::object attention(const py::object& q, const py::object& k, const py::object& v,
                      const py::object& k_scale, const py::object& v_scale,
-                     const py::tuple& score_tuple, const py::object& out, bool return_lse) {
+                     const py::tuple& score_tuple, const std::string& layout,
+                     const std::string& precision, int num_threads, const py::object& out,
+                     bool return_lse) {
   Operands operands(q, k, v, k_scale, v_scale, false);
   AttentionParams& params = operands.params;
-  ScoreArguments score(score_tuple);
-  score.apply_to(params);
+  const ScoreArguments score(score_tuple);
+  set_options(params, score, layout, precision, num_threads);
   const AttentionProblem problem = check_attention(params);
   const py::array output = output_or_new(out, operands.q(), output_shape(problem));
   const View result = output_view(output, "out");
@@ -121,10 +89,11 @@ py::object attention(const py::object& q, const py::object& k, const py::object&
 // q, k, v (total, H, D) in rows; the starts of the sequences in them.
 py::object attention_varlen(const py::object& q, const py::object& k, const py::object& v,
                             const py::object& query_starts, const py::object& key_starts,
-                            const py::tuple& score_tuple, const py::object& out, bool return_lse) {
+                            const py::tuple& score_tuple, const std::string& precision,
+                            int num_threads, const py::object& out, bool return_lse) {
   Operands operands(q, k, v, py::none(), py::none(), false);
-  ScoreArguments score(score_tuple);
-  score.apply_to(operands.params);
+  const ScoreArguments score(score_tuple);
+  set_options(operands.params, score, "bshd", precision, num_threads);
   RaggedParams params;
   params.shared = operands.params;
   params.query_starts = *int_array(query_starts);
@@ -154,11 +123,12 @@ py::object attention_varlen(const py::object& q, const py::object& k, const py::
 py::object attention_paged(const py::object& q, const py::object& k, const py::object& v,
                            const py::object& k_scale, const py::object& v_scale,
                            const py::array& table, const py::tuple& score_tuple,
+                           const std::string& layout, const std::string& precision, int num_threads,
                            const py::object& out, bool return_lse) {
   Operands operands(q, k, v, k_scale, v_scale, true);
   PagedParams params;
-  ScoreArguments score(score_tuple);
-  score.apply_to(operands.params);
+  const ScoreArguments score(score_tuple);
+  set_options(operands.params, score, layout, precision, num_threads);
   params.shared = operands.params;
   params.block_table = *int_array(table);
   params.table_rows = table.shape(0);
@@ -189,15 +159,17 @@ py::object attention_paged(const py::object& q, const py::object& k, const py::o
 }
 
 py::array attention_weights(const py::object& q_object, const py::object& k_object,
-                            const py::object& rows_object, const py::tuple& score_tuple) {
+                            const py::object& rows_object, const py::tuple& score_tuple,
+                            const std::string& layout, int num_threads) {
   const py::array q = as_array(q_object);
   const py::array k = as_array(k_object);
   AttentionParams params;
   params.q = view_of(q, "q");
   params.k = view_of(k, "k");
   params.v = params.k;  // no values are read; the keys' shape always fits
-  ScoreArguments score(score_tuple);
-  score.apply_to(params);
+  const ScoreArguments score(score_tuple);
+  set_options(params, score, layout, "highest", num_threads);
+  if (params.score.relative) params.score.relative->value_table = {};
   const AttentionProblem problem = check_attention(params);
   const std::optional<IntArray> rows = int_array(rows_object);
   const auto lengths = weights_shape(problem, rows ? rows->size : problem.queries);
@@ -210,14 +182,15 @@ py::array attention_weights(const py::object& q_object, const py::object& k_obje
 
 py::dict plan(const std::vector<std::int64_t>& q_shape, const std::vector<std::int64_t>& k_shape,
               const std::vector<std::int64_t>& v_shape, const py::array& dtype_model,
-              const py::tuple& score_tuple) {
+              const py::tuple& score_tuple, const std::string& layout, const std::string& precision,
+              int num_threads) {
   const DType dtype = dtype_of(dtype_model, "dtype");
   AttentionParams params;
   params.q = contiguous_view(q_shape, dtype, "q");
   params.k = contiguous_view(k_shape, dtype, "k");
   params.v = contiguous_view(v_shape, dtype, "v");
-  ScoreArguments score(score_tuple);
-  score.apply_to(params);
+  const ScoreArguments score(score_tuple);
+  set_options(params, score, layout, precision, num_threads);
   const AttentionReport report = report_attention(check_attention(params));
   py::dict result;
   result["kernel"] = report.kernel;
@@ -241,6 +214,7 @@ void bind_attention(py::module_& module) {
   module.def("attention_varlen", &attention_varlen);
   module.def("attention_weights", &attention_weights);
   module.def("plan", &plan);
+  module.attr("score_fields") = score_fields();
 }
 
 }  // namespace numattn::bind

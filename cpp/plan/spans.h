@@ -7,13 +7,9 @@
 
 #include <cstdint>
 
-namespace numattn {
+#include "numattn/score.h"
 
-struct SpanRules {
-  bool causal = false;
-  std::int64_t window_left = -1;
-  std::int64_t window_right = -1;
-};
+namespace numattn {
 
 struct KeySpan {
   std::int64_t begin;

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numattn._names import Array, Window
+from numattn._names import Array
 
 INT64 = np.dtype(np.int64)
 MOST_THREADS = 2**31 - 1
@@ -68,20 +68,6 @@ def float_array(name: str, value: ArrayLike, most_axes: int) -> NDArray[np.float
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def window_sides(window: Window) -> tuple[int, int]:
-    """(left, right) with −1 for an unbounded side."""
-    if window is None:
-        return (-1, -1)
-    try:
-        left, right = window
-    except (TypeError, ValueError):
-        raise ValueError(f"window must be a pair (left, right) or None, not {window!r}") from None
-    return (
-        -1 if left is None else bounded_integer("window", left),
-        -1 if right is None else bounded_integer("window", right),
-    )
-
-
 def bounded_integer(name: str, value: Any) -> int:
     """An integer of at most 64 signed bits."""
     try:
@@ -115,85 +101,30 @@ def optional_real(name: str, value: float | None) -> float | None:
         raise TypeError(f"{name} must be a real number, not {value!r}") from None
 
 
-def _offsets(q_offset: ArrayLike) -> NDArray[np.int64] | None:
-    if isinstance(q_offset, int) and q_offset == 0:
-        return None
-    if isinstance(q_offset, int):
-        bounded_integer("q_offset", q_offset)
-    return integer_array("q_offset", q_offset, scalar=True).reshape(-1)
+def flag(name: str, value: Any) -> bool:
+    """A truth value: True, False, or the integers 1 and 0; no string is one."""
+    if value is True or value is False:  # told quickly
+        return bool(value)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if number not in (0, 1):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return bool(number)
 
 
-class RelativeArguments(NamedTuple):
-    """Terms by distance in the order in which the core takes them; the core ignores the scale."""
-
-    query_table: NDArray[np.float32] | None
-    key_table: NDArray[np.float32] | None
-    value_table: NDArray[np.float32] | None
-    content_bias: NDArray[np.float32] | None
-    position_bias: NDArray[np.float32] | None
-    distance_rows: NDArray[np.int64]
-    first_distance: int
-    scale: float | None
-
-
-class Score(NamedTuple):
-    """The score arguments in the order in which the core takes them."""
-
-    mask: Any
-    bias: Any
-    is_causal: bool
-    q_offset: NDArray[np.int64] | None
-    window_left: int
-    window_right: int
-    scale: float | None
-    softcap: float | None
-    kv_lens: NDArray[np.int64] | None
-    alibi_slopes: NDArray[np.float32] | None
-    sinks: NDArray[np.float32] | None
-    layout: str
-    num_threads: int
-    precision: str
-    relative: RelativeArguments | None
-
-
-def score_arguments(
-    mask: ArrayLike | None,
-    bias: ArrayLike | None,
-    is_causal: bool,
-    q_offset: ArrayLike,
-    window: Window,
-    scale: float | None,
-    softcap: float | None,
-    kv_lens: ArrayLike | None,
-    alibi_slopes: ArrayLike | None,
-    sinks: ArrayLike | None,
-    layout: str,
-    num_threads: int | None,
-    precision: str = "highest",
-    relative: RelativeArguments | None = None,
-) -> Score:
-    """Coerce the score arguments of every function of the family."""
-    if scale is None and relative is not None:
-        scale = relative.scale
-    left, right = (-1, -1) if window is None else window_sides(window)
+def layout_name(layout: object) -> str:
+    """A layout's name; whether there is one of that name, the core says."""
     if not isinstance(layout, str):
         raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+    return layout
+
+
+def precision_name(precision: object) -> str:
+    """A precision's name; whether there is one of that name, the core says."""
     if not isinstance(precision, str):
         raise ValueError(f"precision must be 'highest' or 'high', not {precision!r}")
-    return Score(
-        optional_array("mask", mask),
-        optional_array("bias", bias),
-        bool(is_causal),
-        _offsets(q_offset),
-        left,
-        right,
-        optional_real("scale", scale),
-        optional_real("softcap", softcap),
-        None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
-        None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
-        None if sinks is None else float_array("sinks", sinks, 1),
-        layout,
-        thread_count(num_threads),
-        precision,
-        relative,
-    )
+    return precision

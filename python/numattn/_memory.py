@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from numattn._names import Array
 def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[str] = ()) -> None:
     """Refuse an ``out`` that shares memory with an input, or that is no array.
 
-    ``inputs`` is all that a call has, by name. Tuples with named fields, such as `Score`, count by
-    their fields, and what is no array shares no memory: so callers choose nothing. Inputs named in
-    ``may_be`` may be ``out`` itself, each element its own result's, but not overlap it otherwise.
+    ``inputs`` is all that a call has, by name. What has named fields, as `Score` and `Relative`
+    do, counts by these, and what is no array shares no memory: so callers choose nothing. Inputs
+    named in ``may_be`` may be ``out`` itself, element by element, but not overlap it otherwise.
     """
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
@@ -29,12 +30,14 @@ def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[
 
 
 def _arrays(inputs: Mapping[str, object]) -> Iterator[tuple[str, Array]]:
-    """The arrays of a call by name, those of its named tuples by the names of their fields."""
+    """The arrays of a call by name, those within others by the names of their fields."""
     for name, value in inputs.items():
         if isinstance(value, np.ndarray):
             yield name, value
         elif isinstance(value, tuple) and hasattr(value, "_asdict"):
             yield from _arrays(value._asdict())
+        elif is_dataclass(value):
+            yield from _arrays(vars(value))
 
 
 def _overlap(a: Array, b: Array) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import as_array, integers, thread_count
+from numattn._arguments import as_array, flag, integers, layout_name, thread_count
 from numattn._memory import require_apart
 from numattn._names import Array, Layout
 
@@ -79,8 +79,6 @@ def apply_rope(
            [-1.325,  0.493]], dtype=float32)
     """
     heads, cosines, sines = as_array("x", x), as_array("cos", cos), as_array("sin", sin)
-    if not isinstance(layout, str):
-        raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
     rows = None
     if positions is not None:
         rows = integers("positions", positions)
@@ -90,6 +88,13 @@ def apply_rope(
         inputs = {"x": heads, "cos": cosines, "sin": sines, "positions": rows}
         require_apart(out, inputs, may_be=("x",))
     result: Array = _core.apply_rope(
-        heads, cosines, sines, rows, bool(interleaved), layout, out, thread_count(num_threads)
+        heads,
+        cosines,
+        sines,
+        rows,
+        flag("interleaved", interleaved),
+        layout_name(layout),
+        out,
+        thread_count(num_threads),
     )
     return result

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "numattn/score.h"
+#include "numattn/small_array.h"
 #include "numattn/view.h"
 
 namespace numattn {
@@ -23,33 +25,6 @@ enum class Layout { kBhsd, kBshd };
 // split into two bfloat16, and the product of the two low parts is left out.
 enum class Precision { kHighest, kHigh };
 
-struct IntArray {
-  const std::int64_t* data = nullptr;
-  std::int64_t size = 0;
-};
-
-struct FloatArray {
-  const float* data = nullptr;
-  int rank = 0;
-  std::array<std::int64_t, 3> shape{};
-};
-
-// Terms by the distance of a query's position from a key, δ = position − key. With
-// row(δ) = distance_rows[clip(δ − first_distance, 0, distance_rows.size − 1)]:
-//
-//   score(i, j) = scale · ((q_i + content_bias) · k_j + (q_i + position_bias) · query_table[row(δ)]
-//                          + k_j · key_table[row(δ)])
-//   output(i)   = Σ_j weight(i, j) · (v_j + value_table[row(δ)])
-//
-// Tables (1 or query_heads, rows, head_dim; value_dim for value_table) and biases (1 or
-// query_heads, head_dim); those without data are left out.
-struct RelativeTerms {
-  FloatArray query_table, key_table, value_table;
-  FloatArray content_bias, position_bias;
-  IntArray distance_rows;
-  std::int64_t first_distance = 0;
-};
-
 // Which pages of a pool hold the tokens of one batch entry. The views of keys, values and scales
 // are then those of page 0, and their pages lie so many bytes apart.
 struct PageTable {
@@ -58,23 +33,12 @@ struct PageTable {
   std::int64_t key_stride = 0, value_stride = 0, key_scale_stride = 0, value_scale_stride = 0;
 };
 
-// Arguments as the caller gave them; data == nullptr or size == 0 is "not given". Softmax
-// arguments are those of the Python function of the same name.
+// Arguments as the caller gave them; data == nullptr or size == 0 is "not given".
 struct AttentionParams {
   View q, k, v;
   std::optional<View> k_scale, v_scale;  // of int8 keys and values: without their last axis
   PageTable pages;
-  std::optional<View> mask, bias;
-  bool is_causal = false;
-  IntArray q_offset;  // 1 or B values; none is 0
-  std::int64_t window_left = -1;
-  std::int64_t window_right = -1;
-  std::optional<double> scale;
-  std::optional<double> softcap;
-  std::optional<IntArray> kv_lens;
-  std::optional<FloatArray> alibi_slopes;
-  std::optional<FloatArray> sinks;
-  std::optional<RelativeTerms> relative;
+  ScoreParams score;
   Layout layout = Layout::kBhsd;
   Precision precision = Precision::kHighest;
   int num_threads = 0;  // 0 is no limit
@@ -90,7 +54,7 @@ struct AttentionProblem {
 
   // Heads whose rows are computed together: key heads, of which all query heads read the keys; or
   // query heads, so that neighbouring rows are neighbours in position.
-  std::int64_t row_heads() const { return params.relative ? query_heads : kv_heads; }
+  std::int64_t row_heads() const { return params.score.relative ? query_heads : kv_heads; }
 };
 
 // What a call does and takes; na.plan.
@@ -110,7 +74,7 @@ struct AttentionReport {
 // "bhsd" or "bshd"; std::invalid_argument for any other name.
 Layout parse_layout(const std::string& name);
 
-// "highest" or "high"; likewise.
+// "highest" or "high"; std::invalid_argument for any other name.
 Precision parse_precision(const std::string& name);
 
 // A C-contiguous array of that shape without memory: enough for a report.

@@ -7,19 +7,23 @@ lengths[b] tokens, at positions 0 … lengths[b] − 1; the next one gets positi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import as_array, bounded_integer, integer_array, window_sides
+from numattn._arguments import as_array, bounded_integer, integer_array
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
 from numattn._names import Array, Int64Array, Layout, Window
-from numattn.position.relative import Relative
+from numattn._score import CachedScore, require_known, spelled_out, window_sides
 
-from .layer import CacheLayer
 from .storage import Tokens
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Cache(ABC):
@@ -37,6 +41,9 @@ class Cache(ABC):
     max_length : int or None
         The most tokens that a row may have.
     """
+
+    _attention: ClassVar[Callable[..., Any]]
+    """Attention of q to what `append` returns, whose fields are arguments of it."""
 
     def __init__(
         self,
@@ -129,6 +136,7 @@ class Cache(ABC):
             There is no room; nothing is stored.
         """
 
+    @spelled_out(CachedScore)
     def attend(
         self,
         layer: int,
@@ -138,14 +146,9 @@ class Cache(ABC):
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
-        window: Window = None,
-        scale: float | None = None,
-        softcap: float | None = None,
-        alibi_slopes: ArrayLike | None = None,
-        sinks: ArrayLike | None = None,
-        relative: Relative | None = None,
         out: Array | None = None,
         num_threads: int | None = None,
+        **score: Unpack[CachedScore],
     ) -> Array:
         """Append new tokens, and let their queries attend causally to all tokens of their row.
 
@@ -156,7 +159,7 @@ class Cache(ABC):
         q : array of shape (B, Hq, S, D), the cache's dtype
             Queries of the new tokens. Those of tokens beyond counts[b] give numbers without
             meaning.
-        window, scale, softcap, alibi_slopes, sinks, relative, out, num_threads
+        out, num_threads, **score
             As for :func:`numattn.attention`. The window is the layer's own by default.
 
         Returns
@@ -168,20 +171,18 @@ class Cache(ABC):
         TypeError, ValueError, MemoryError
             As for `append` and :func:`numattn.attention`; the layer is as it was.
         """
+        require_known(f"{type(self).__name__}.attend", score, CachedScore)
         index = self._layer(layer)
-        window = self._window(index, window)
+        score["window"] = self._window(index, score.get("window"))
         q = self._queries(q, k, layout)
         if out is not None:
-            terms = {} if relative is None else vars(relative)
-            inputs = {"q": q, "k": k, "v": v, "counts": counts, "alibi_slopes": alibi_slopes}
-            require_apart(out, {**inputs, "sinks": sinks, **terms})
+            require_apart(out, {"q": q, "k": k, "v": v, "counts": counts, **score})
         before = self._lengths[index].copy()
         cached = self.append(index, k, v, counts=counts, layout=layout)
         try:
             o: Array = self._attention(
-                q, is_causal=True, window=window, scale=scale, softcap=softcap,
-                alibi_slopes=alibi_slopes, sinks=sinks, relative=relative, layout=layout, out=out,
-                num_threads=num_threads, **cached._asdict(),
+                q, is_causal=True, layout=layout, out=out, num_threads=num_threads,
+                **cached._asdict(), **score,
             )  # fmt: skip
             return o
         except BaseException:
@@ -212,10 +213,6 @@ class Cache(ABC):
         MemoryError
             There is no room for the copies; nothing is changed.
         """
-
-    @abstractmethod
-    def _attention(self, q: Array, **arguments: Any) -> Any:
-        """Return attention of q to what `append` returned, whose fields are among the arguments."""
 
     def _window(self, layer: int, window: Window) -> Window:
         """Return the window that attention is to use where one, or none, was given."""
@@ -333,3 +330,42 @@ def left_of(window: Window) -> int | None:
     """Return how many keys before its own position a query sees; None for all."""
     left = window_sides(window)[0]
     return None if left < 0 else left
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """A layer of a `KVCache` or `PagedKVCache`, made by its method `layer`.
+
+    It holds no tokens of its own: what is attended to through it, the cache has.
+    """
+
+    cache: Cache
+    index: int
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Return how many tokens each row of the layer has, (B,)."""
+        return self.cache.layer_lengths(self.index)
+
+    @spelled_out(CachedScore)
+    def attend(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+        out: Array | None = None,
+        num_threads: int | None = None,
+        **score: Unpack[CachedScore],
+    ) -> Array:
+        """Return `Cache.attend` of this layer."""
+        return self.cache.attend(
+            self.index, q, k, v, counts=counts, layout=layout, out=out, num_threads=num_threads,
+            **score,
+        )  # fmt: skip
+
+    def forget(self, lengths: Int64Array) -> None:
+        """Take back the tokens that were appended since the layer had so many in each row, (B,)."""
+        self.cache._forget(self.index, lengths)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -95,6 +95,8 @@ class KVCache(Cache):
     array([6, 4])
     """
 
+    _attention = staticmethod(attention)
+
     def __init__(
         self,
         layers: int,
@@ -168,9 +170,6 @@ class KVCache(Cache):
         else:
             held = store.tokens.map(lambda array: array[:, :, :end])
         return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale)
-
-    def _attention(self, q: Array, **arguments: Any) -> Any:
-        return attention(q, **arguments)
 
     def truncate(self, lengths: ArrayLike) -> None:
         """Forget the tokens of each row from position lengths[b] on; int or int array (B,).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -98,6 +98,8 @@ class PagedKVCache(Cache):
            [0, 1]], dtype=int32)
     """
 
+    _attention = staticmethod(attention_paged)
+
     def __init__(
         self,
         layers: int,
@@ -182,9 +184,6 @@ class PagedKVCache(Cache):
         self._write(pools, stored(k, v, self.storage), table, q_offset, new)
         self._lengths[index] = kv_lens
         return CachedPages(pools.k, pools.v, table, q_offset, kv_lens, pools.k_scale, pools.v_scale)
-
-    def _attention(self, q: Array, **arguments: Any) -> Any:
-        return attention_paged(q, **arguments)
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         super()._forget(layer, lengths)

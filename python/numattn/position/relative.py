@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numattn._arguments import (
-    RelativeArguments,
-    as_array,
-    bounded_integer,
-    integer_array,
-    optional_real,
-)
+from numattn._arguments import as_array, bounded_integer, integer_array, optional_real
 
 Table = NDArray[np.float32]
 
@@ -125,24 +119,3 @@ def by_head(name: str, value: ArrayLike | None, axes: str, dimensions: int) -> T
     if array.ndim != dimensions:
         raise ValueError(f"{name} must have shape {axes}, not {np.shape(value)}")
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def relative_arguments(relative: object, *, values: bool = True) -> RelativeArguments | None:
-    """The terms as the core takes them; without ``values``, only those of the scores."""
-    if relative is None:
-        return None
-    if not isinstance(relative, Relative):
-        raise TypeError(
-            "relative must be a numattn.position.Relative, as shaw, transformer_xl and "
-            f"disentangled make it, not {type(relative).__name__}"
-        )
-    return RelativeArguments(
-        relative.query_table,
-        relative.key_table,
-        relative.value_table if values else None,
-        relative.content_bias,
-        relative.position_bias,
-        relative.distance_rows,
-        relative.first_distance,
-        relative.scale,
-    )

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .attention import attention, attention_weights
 from .linear import Linear
 from .rope import Rope, apply_rope
+from .score import check_keywords
 
 
 class MultiHeadAttention:
@@ -147,19 +148,9 @@ class MultiHeadAttention:
         context: ArrayLike | None = None,
         *,
         cache: None = None,
-        mask: ArrayLike | None = None,
-        bias: ArrayLike | None = None,
-        is_causal: bool = False,
-        q_offset: ArrayLike = 0,
-        window: tuple[int | None, int | None] | None = None,
-        scale: float | None = None,
-        softcap: float | None = None,
-        kv_lens: ArrayLike | None = None,
-        alibi_slopes: ArrayLike | None = None,
-        sinks: ArrayLike | None = None,
-        relative: Any = None,
         num_threads: int | None = None,
         return_weights: bool = False,
+        **score: Any,
     ) -> Any:
         """Return y, or (y, weights).
 
@@ -170,12 +161,12 @@ class MultiHeadAttention:
             What keys and values are made of: x by default.
         cache : None
             A cache is not part of the reference.
-        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-            As in `attention`, like `relative`.
         num_threads : int, optional
             Accepted so that calls can be compared; the reference ignores it.
         return_weights : bool
             Also return the probabilities of every head.
+        **score
+            As in `attention`.
 
         Returns
         -------
@@ -187,6 +178,7 @@ class MultiHeadAttention:
         ValueError
             If the shapes do not fit one another, cache is given, or context with rope.
         """
+        check_keywords("MultiHeadAttention.__call__", score)
         if cache is not None:
             raise ValueError("the reference knows no cache")
         if self.rope is not None and context is not None:
@@ -197,27 +189,13 @@ class MultiHeadAttention:
         v = split_heads(self.value(source), self.num_kv_heads)
         if self.rope is not None:
             keys = np.arange(k.shape[-3])
-            queries = np.asarray(q_offset)[..., np.newaxis] + keys
+            queries = np.asarray(score.get("q_offset", 0))[..., np.newaxis] + keys
             length = max(queries.max(initial=0), keys.max(initial=0)) + 1
             q = self.turned(q, queries, length)
             k = self.turned(k, keys, length)
-        score: dict[str, Any] = {
-            "mask": mask,
-            "bias": bias,
-            "is_causal": is_causal,
-            "q_offset": q_offset,
-            "window": window,
-            "scale": scale,
-            "softcap": softcap,
-            "kv_lens": kv_lens,
-            "alibi_slopes": alibi_slopes,
-            "sinks": sinks,
-            "relative": relative,
-            "layout": "bshd",
-        }
-        o = attention(q, k, v, **score)
+        o = attention(q, k, v, layout="bshd", **score)
         y = self.output(o.reshape(*o.shape[:-2], -1))
-        return (y, attention_weights(q, k, **score)) if return_weights else y
+        return (y, attention_weights(q, k, layout="bshd", **score)) if return_weights else y
 
     def turned(self, x: NDArray[Any], positions: NDArray[Any], length: int) -> NDArray[Any]:
         """Return heads (..., S, H, D) turned by positions (S,) or (B, S)."""

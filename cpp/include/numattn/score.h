@@ -1,0 +1,66 @@
+// What a score goes through on its way to a weight, as a caller says it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "numattn/small_array.h"
+#include "numattn/view.h"
+
+namespace numattn {
+
+// The fields of numattn._score.Score, by which these arguments come from Python, in its order.
+#define NUMATTN_SCORE_FIELDS(X) \
+  X(mask)                       \
+  X(bias)                       \
+  X(is_causal)                  \
+  X(q_offset)                   \
+  X(window)                     \
+  X(scale)                      \
+  X(softcap)                    \
+  X(kv_lens)                    \
+  X(alibi_slopes)               \
+  X(sinks)                      \
+  X(relative)
+
+#define NUMATTN_SCORE_FIELD(name) name,
+enum class ScoreField : int { NUMATTN_SCORE_FIELDS(NUMATTN_SCORE_FIELD) };
+#undef NUMATTN_SCORE_FIELD
+
+// What leaves a query row one interval of keys; key_span() of plan/spans.h is what each means.
+struct SpanRules {
+  bool causal = false;
+  std::int64_t window_left = -1;  // -1: unbounded
+  std::int64_t window_right = -1;
+};
+
+// Terms by the distance of a query's position from a key, δ = position − key. With
+// row(δ) = distance_rows[clip(δ − first_distance, 0, distance_rows.size − 1)]:
+//
+//   score(i, j) = scale · ((q_i + content_bias) · k_j + (q_i + position_bias) · query_table[row(δ)]
+//                          + k_j · key_table[row(δ)])
+//   output(i)   = Σ_j weight(i, j) · (v_j + value_table[row(δ)])
+//
+// Tables (1 or query_heads, rows, head_dim; value_dim for value_table) and biases (1 or
+// query_heads, head_dim); those without data are left out.
+struct RelativeTerms {
+  FloatArray query_table, key_table, value_table;
+  FloatArray content_bias, position_bias;
+  IntArray distance_rows;
+  std::int64_t first_distance = 0;
+};
+
+// Softmax arguments are those of the Python function of the same name.
+struct ScoreParams {
+  std::optional<View> mask, bias;
+  SpanRules spans;
+  IntArray q_offset;  // 1 or B values; none is 0
+  std::optional<double> scale;
+  std::optional<double> softcap;
+  std::optional<IntArray> kv_lens;
+  std::optional<FloatArray> alibi_slopes;
+  std::optional<FloatArray> sinks;
+  std::optional<RelativeTerms> relative;
+};
+
+}  // namespace numattn
