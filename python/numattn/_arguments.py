@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -12,6 +13,8 @@ from numattn._names import Array
 
 INT64 = np.dtype(np.int64)
 MOST_THREADS = 2**31 - 1
+SMALLEST_NORMAL = 2.0**-126
+LARGEST_SCORE = 2.3e38  # in units of log 2, in which scores are kept, just below float32's largest
 
 
 def as_array(name: str, value: ArrayLike) -> Array:
@@ -58,14 +61,31 @@ def integer_array(name: str, value: ArrayLike, *, scalar: bool) -> NDArray[np.in
     return array
 
 
-def float_array(name: str, value: ArrayLike, most_axes: int) -> NDArray[np.float32]:
-    """A contiguous float32 array of small per-head numbers."""
+def float_array(
+    name: str, value: ArrayLike, most_axes: int, *, limit: bool = False
+) -> NDArray[np.float32]:
+    """A contiguous float32 array of small per-head numbers.
+
+    Scores are kept within ±`LARGEST_SCORE`: finite numbers beyond are refused, or count as that
+    with ``limit``.
+    """
     array = as_array(name, value)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must hold real numbers, not {array.dtype}")
     if not 1 <= array.ndim <= most_axes:
         raise ValueError(f"{name} must have 1 to {most_axes} dimensions, not shape {array.shape}")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, dtype=np.float32)
+    beyond = np.abs(narrow) > LARGEST_SCORE
+    if not beyond.any():
+        return narrow
+    beyond &= np.isfinite(array)
+    if beyond.any() and not limit:
+        raise ValueError(
+            f"{name} must be of magnitudes up to {LARGEST_SCORE:.2g}, not {array[beyond][0]}"
+        )
+    largest = np.float32(LARGEST_SCORE)
+    return np.where(beyond, np.copysign(largest, narrow), narrow)
 
 
 def bounded_integer(name: str, value: Any) -> int:
@@ -99,6 +119,22 @@ def optional_real(name: str, value: float | None) -> float | None:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a real number, not {value!r}") from None
+
+
+def single(name: str, value: float) -> float:
+    """A real number that float32 holds in full: others would come out as 0, infinity or nearly so.
+
+    Whether infinities, NaN and negative numbers are allowed is the core's to say.
+    """
+    number = optional_real(name, value)
+    if number is None:
+        raise TypeError(f"{name} must be a real number, not None")
+    if number and math.isfinite(number) and not SMALLEST_NORMAL <= abs(number) <= LARGEST_SCORE:
+        raise ValueError(
+            f"{name} must be 0 or of a magnitude from {SMALLEST_NORMAL:.2g} to "
+            f"{LARGEST_SCORE:.2g}, not {number}"
+        )
+    return number
 
 
 def flag(name: str, value: Any) -> bool:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterable
 from textwrap import indent
@@ -25,19 +26,18 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 from numpy.typing import ArrayLike
 
 from numattn._arguments import (
+    LARGEST_SCORE,
+    SMALLEST_NORMAL,
     bounded_integer,
     flag,
     float_array,
     integer_array,
     optional_array,
     optional_real,
+    single,
 )
 from numattn._names import Array, Float32Array, Int64Array, Window
 from numattn.position.relative import Relative
-
-SMALLEST_CAP = 2.0**-126
-LARGEST_SCORE = 2.3e38
-SMALLEST_SCALE = 2.0**-126
 
 
 class HeadScore(TypedDict, total=False):
@@ -53,7 +53,8 @@ class HeadScore(TypedDict, total=False):
     alibi_slopes : array of shape (Hq,) or (B, Hq), optional
         Adds ``-slope · |pos - j|``.
     sinks : array of shape (Hq,), optional
-        One extra logit per head that takes probability and gives no value.
+        One extra logit per head that takes probability and gives no value; a finite one beyond
+        ±2.3e38 counts as ±2.3e38.
     """
 
     window: Window
@@ -155,11 +156,11 @@ class Score(NamedTuple):
             flag("is_causal", is_causal),
             _offsets(q_offset),
             (-1, -1) if window is None else window_sides(window),
-            None if scale is None else _scale(scale),
+            None if scale is None else single("scale", scale),
             None if softcap is None else _cap(softcap),
             None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
             None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
-            None if sinks is None else float_array("sinks", sinks, 1),
+            None if sinks is None else float_array("sinks", sinks, 1, limit=True),
             relative,
         )
 
@@ -186,23 +187,12 @@ def _offsets(q_offset: ArrayLike) -> Int64Array | None:
     return integer_array("q_offset", q_offset, scalar=True).reshape(-1)
 
 
-def _scale(scale: float) -> float | None:
-    """A scale that float32 holds; what it does not hold would come out as 0 or infinity."""
-    number = optional_real("scale", scale)
-    if number and not SMALLEST_SCALE <= abs(number) <= LARGEST_SCORE:
-        raise ValueError(
-            f"scale must be 0 or of a magnitude from {SMALLEST_SCALE:.2g} to {LARGEST_SCORE:.2g}, "
-            f"not {number}"
-        )
-    return number
-
-
 def _cap(softcap: float) -> float | None:
-    """A cap within what float32 holds: scores lie there too, and 2^-126 is as good as any less."""
+    """A cap that float32 holds: scores lie there too, and its least is as good as any less."""
     number = optional_real("softcap", softcap)
-    if number is None or not 0 < number < float("inf"):
+    if number is None or not 0 < number < math.inf:
         return number  # refused by the core
-    return min(max(number, SMALLEST_CAP), LARGEST_SCORE)
+    return min(max(number, SMALLEST_NORMAL), LARGEST_SCORE)
 
 
 # --- signatures and docstrings --------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import as_array, thread_count
+from numattn._arguments import as_array, single, thread_count
 from numattn._memory import require_apart
 from numattn._names import Array
 from numattn.linear import as_float_vector, as_matrix, as_output_matrix
@@ -33,7 +33,7 @@ def layer_norm(
         float32, float16 or bfloat16.
     weight, bias : arrays of shape (n,)
     eps : float
-        Added to the variance.
+        Added to the variance: 0, or a number that float32 holds.
     out : array of x's shape and dtype, optional
         May be x itself.
     num_threads : int, optional
@@ -85,7 +85,7 @@ def rms_norm(
     weight : array of shape (n,)
         Gemma's files hold it less 1.
     eps : float
-        Added to the mean of the squares.
+        Added to the mean of the squares: 0, or a number that float32 holds.
     out : array of x's shape and dtype, optional
         May be x itself.
     num_threads : int, optional
@@ -137,7 +137,7 @@ def _normalised(
     result = kernel(
         as_matrix(rows),
         *vectors.values(),
-        float(eps),
+        single("eps", eps),
         None if out is None else as_output_matrix(out),
         thread_count(num_threads),
     )

@@ -118,4 +118,8 @@ def by_head(name: str, value: ArrayLike | None, axes: str, dimensions: int) -> T
         array = array[np.newaxis]
     if array.ndim != dimensions:
         raise ValueError(f"{name} must have shape {axes}, not {np.shape(value)}")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype.itemsize > 4 and (np.isinf(narrow) & np.isfinite(array)).any():
+        raise ValueError(f"{name} must hold numbers that float32 holds, not {np.abs(array).max()}")
+    return narrow
