@@ -11,9 +11,10 @@ from numpy.typing import ArrayLike, DTypeLike
 from numattn._arguments import bounded_integer
 from numattn._names import Array, Int64Array, Layout, Window
 from numattn.attention import attention
+from numattn.quantize import Storage
 
 from .base import Cache, left_of
-from .storage import Storage, no_tokens, stored
+from .storage import no_tokens, stored
 from .store import Store, take_together
 
 
@@ -49,7 +50,7 @@ class KVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage : {None, "int8"}
+    storage : str, optional
         "int8" stores 8-bit integers instead, with a scale for each token and head: a quarter of
         the memory of float32, and of what a step reads. Elements err by up to 1/254 of their
         token's largest (:func:`numattn.quantize`).
@@ -65,7 +66,7 @@ class KVCache(Cache):
     ----------
     windows : tuple of int or None
         The window of each layer.
-    storage : {None, "int8"}
+    storage : str or None
 
     Raises
     ------

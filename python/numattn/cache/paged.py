@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._names import Array, Int64Array, Layout
 from numattn.paged import attention_paged
+from numattn.quantize import Storage
 
 from .base import Cache, positive
 from .pages import PageAllocator
-from .storage import Storage, Tokens, no_tokens, stored
+from .storage import Tokens, no_tokens, stored
 
 
 class CachedPages(NamedTuple):
@@ -53,7 +54,7 @@ class PagedKVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage : {None, "int8"}
+    storage : str, optional
         As for :class:`numattn.KVCache`.
     max_length : int, optional
         The most tokens that a row may have.
@@ -61,7 +62,7 @@ class PagedKVCache(Cache):
     Attributes
     ----------
     page_size : int
-    storage : {None, "int8"}
+    storage : str or None
 
     Raises
     ------
