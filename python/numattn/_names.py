@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,4 +14,3 @@ Int64Array: TypeAlias = NDArray[np.int64]
 Layout: TypeAlias = Literal["bhsd", "bshd"]
 Precision: TypeAlias = Literal["highest", "high"]
 Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
-Window: TypeAlias = Sequence[int | None] | None

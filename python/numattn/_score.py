@@ -19,9 +19,9 @@ import difflib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from textwrap import indent
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -36,8 +36,10 @@ from numattn._arguments import (
     optional_real,
     single,
 )
-from numattn._names import Array, Float32Array, Int64Array, Window
+from numattn._names import Array, Float32Array, Int64Array
 from numattn.position.relative import Relative
+
+Window: TypeAlias = Sequence[int | None] | None
 
 
 class HeadScore(TypedDict, total=False):
@@ -91,7 +93,8 @@ class PackedScore(HeadScore, total=False):
 class PagedScore(CachedScore, PackedScore, total=False):
     """
     mask : bool array, optional
-        True = may attend. Broadcasts to (B, Hq, Sq, Sk), never expanded in memory. A key hidden
+        True = may attend. Broadcasts to (B, Hq, Sq, Sk), never expanded in memory: two axes are
+        (Sq, Sk), and a padding of shape (B, Sk) is given as ``[:, None, None]`` of it. A key hidden
         here has weight exactly 0 whatever its score; but its value row may still be multiplied by
         0, so a NaN or infinity there may show. Hide padding with ``kv_lens`` to have it never read.
     bias : float32 array (or q's dtype), optional

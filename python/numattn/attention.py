@@ -73,8 +73,8 @@ def attention(
     """Scaled softmax attention: ``softmax(scale · q kᵀ + …) v``, never holding an S × S matrix.
 
     The order is: scores ``s = scale · q · kᵀ``, softcap, bias and ALiBi added, mask and structure
-    (causal, window, lengths) applied, softmax with the sink, product with v. Accumulation and
-    softmax are in float32 whatever the dtype.
+    (what leaves each query an interval of keys) applied, softmax with the sink, product with v.
+    Accumulation and softmax are in float32 whatever the dtype.
 
     Parameters
     ----------

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import as_array, integer_array
-from numattn._names import Precision, Window
+from numattn._names import Precision
+from numattn._score import Window
 from numattn.attention import attention, attention_weights
 from numattn.cache import Cache, CacheLayer
 from numattn.heads import Heads, ProjectedContext, applied

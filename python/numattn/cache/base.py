@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from numattn._arguments import as_array, bounded_integer, integer_array
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
-from numattn._names import Array, Int64Array, Layout, Window
-from numattn._score import CachedScore, require_known, spelled_out, window_sides
+from numattn._names import Array, Int64Array, Layout
+from numattn._score import CachedScore, Window, require_known, spelled_out, window_sides
 
 from .storage import Tokens
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn._arguments import bounded_integer
-from numattn._names import Array, Int64Array, Layout, Window
+from numattn._names import Array, Int64Array, Layout
+from numattn._score import Window
 from numattn.attention import attention
 from numattn.quantize import Storage
 

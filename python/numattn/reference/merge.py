@@ -37,4 +37,6 @@ def merge_states(
         weights = np.exp(sums - shift)
         total = weights.sum(axis=0)
         share = np.where(total > 0, weights / total, 0.0)
-        return (share[..., None] * results).sum(axis=0), shift + np.log(total)
+        # A part without keys is left out, not multiplied by 0: 0·NaN is NaN.
+        terms = np.where(np.isneginf(sums)[..., None], 0.0, share[..., None] * results)
+        return terms.sum(axis=0), shift + np.log(total)
