@@ -36,6 +36,10 @@ FAMILY: dict[str, tuple[Callable[..., Any], set[str], Callable[..., Any]]] = {
         lambda **k: na.attention_paged(ONE, ONE, ONE, [[0]], [0], **k),
     ),
     "plan": (na.plan, EVERY, lambda **k: na.plan((1, 8, 8), (1, 8, 8), **k)),
+    "MultiHeadAttention.__call__": (
+        na.MultiHeadAttention.__call__, EVERY,
+        lambda **k: na.MultiHeadAttention(2, ONE, ONE, ONE, ONE)(ONE, **k),
+    ),
     "KVCache.attend": (
         na.KVCache.attend, HEADS | {"relative"},
         lambda **k: na.KVCache(1, 1, 1, 8).attend(0, ONE, ONE, ONE, **k),
@@ -49,6 +53,9 @@ REFERENCE = {
     "attention": lambda **k: reference.attention(ONE, ONE, ONE, **k),
     "attention_weights": lambda **k: reference.attention_weights(ONE, ONE, **k),
     "attention_scores": lambda **k: reference.attention_scores(ONE, ONE, **k),
+    "MultiHeadAttention.__call__": lambda **k: reference.MultiHeadAttention(2, ONE, ONE, ONE, ONE)(
+        ONE, **k
+    ),
 }
 
 
@@ -146,6 +153,9 @@ cache = na.KVCache(1, 1, 1, 4)
 cache.attend(0, x, x, x, window=(3, 0), sinks=[1.0])
 cache.attend(0, x, x, x, is_causal=True)  # wrong
 cache.layer(0).attend(x, x, x, kv_lens=[1])  # wrong
+mha = na.MultiHeadAttention(1, x, x, x, x)
+mha(x, window=(3, 0), is_causal=True, kv_lens=[1])
+mha(x, softcap="much")  # wrong
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numattn._names import Array
+from numattn._pickled import reduced
 from numattn.quantize import FORMATS, Storage
 
 
@@ -34,6 +35,9 @@ class Tokens(NamedTuple):
     def nbytes(self) -> int:
         """Return the memory of all."""
         return sum(array.nbytes for array in self.arrays)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
 
 def stored(k: Array, v: Array, storage: Storage) -> Tokens:
