@@ -25,6 +25,9 @@ DTYPES: dict[str, Any] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 
+# Forms in which a cache stores tokens, beside as they come.
+STORAGES = ("int8",)
+
 # One below, at and above 1, 2, 3, 4 and 8 vectors of 16 floats, and the query blocks made of them.
 LENGTHS = (1, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 129)
 

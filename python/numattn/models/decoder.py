@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn.cache import Cache, KVCache, PagedKVCache
-from numattn.cache.storage import Storage
+from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from .bert_layer import Float32Array, Int64Array
 from .generate import check_kind, generate
