@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 import naive_bert
 from child import output_of
 from numattn.models import Bert, installed_folder
-from numattn.models.bert_config import BertConfig
-from numattn.models.bert_layer import Workspace
+from numattn.models.encoder.bert_config import BertConfig
+from numattn.models.encoder.bert_layer import Workspace
 from tiny_bert import CONFIG, SENTENCES, tensors_of, write_folder
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

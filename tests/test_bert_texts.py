@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from numattn.models import Bert
-from numattn.models.batches import BATCH_COST_TOKENS, batches_by_length
+from numattn.models.encoder.batches import BATCH_COST_TOKENS, batches_by_length
 from tiny_bert import SENTENCES, write_folder
 
 # What the project promises for embeddings.

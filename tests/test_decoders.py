@@ -1,4 +1,4 @@
-"""numattn.models.gpt and llama by themselves: caches, batches, chunks, storage and generation."""
+"""numattn.models.decoders by themselves: caches, batches, chunks, storage and generation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""numattn.models.seq2seq on a tiny random model, against its formulas in float64."""
+"""numattn.models.translator on a tiny random model, against its formulas in float64."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from numattn.models import Seq2Seq
-from numattn.models.shortlist import Shortlist
+from numattn.models.translator.shortlist import Shortlist
 from tiny_marian import (
     SETTINGS,
     VOCABULARY,

@@ -13,7 +13,8 @@ import pytest
 from command_line import command, refused
 from everyday import ENGLISH, EVERYDAY
 from numattn.cli import main
-from numattn.models import Seq2Seq, installed, installed_translator
+from numattn.models import Seq2Seq, installed_translator
+from numattn.models.files import installed
 from tiny_marian import write_folder
 
 TRANSLATIONS = Path(__file__).parent / "data" / "translations.json"

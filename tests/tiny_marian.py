@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from numattn.models.shortlist import MAGIC
+from numattn.models.translator.shortlist import MAGIC
 
 VOCABULARY, WIDTH, HEADS, INNER, ENCODERS, DECODERS = 40, 16, 2, 24, 2, 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .bert_layer import Int64Array
+from .arrays import Int64Array
 
 
 def check_lengths(values: ArrayLike, shape: tuple[int, ...]) -> Int64Array | None:

@@ -17,8 +17,8 @@ from numpy.typing import DTypeLike
 
 from numattn import Linear
 
-from .bert_layer import Float32Array, Int64Array
-from .checkpoint import Checkpoint
+from ..arrays import Float32Array, Int64Array
+from ..files.checkpoint import Checkpoint
 from .decoder import Decoder, embed
 from .llama_config import LlamaConfig
 from .llama_layer import LlamaLayer, Norm

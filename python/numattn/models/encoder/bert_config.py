@@ -5,22 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from .checkpoint import read_json_object
-
-Activation: TypeAlias = Literal["relu", "gelu", "gelu_tanh", "silu"]
-
-# Hugging Face's name of an activation → ours.
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
+from ..files.activations import ACTIVATIONS, Activation
+from ..files.checkpoint import read_json_object
 
 # Families of the same layers and tensor names. Position i has row 0 + i of the table in the first
 # group; in the second, row pad_token_id + 1 + i (Liu et al., RoBERTa, 2019, as published).

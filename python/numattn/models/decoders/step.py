@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from numattn import attention
 from numattn.cache import Cache
 
-from .bert_layer import Float32Array, Int64Array
+from ..arrays import Float32Array, Int64Array
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from numattn.position import Rope
 
-from .bert_config import ACTIVATIONS, Activation
-from .settings import Settings
+from ..files.activations import ACTIVATIONS, Activation
+from ..files.settings import Settings
 
 LLAMA_TYPES = ("llama", "mistral", "qwen2", "gemma2", "phi3")
 

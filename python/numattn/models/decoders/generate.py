@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from numattn._arguments import bounded_integer
 from numattn.cache import Cache, KVCache
 
-from .bert_layer import Float32Array, Int64Array
+from ..arrays import Float32Array, Int64Array
 from .sampling import Sampler, greedy
 
 

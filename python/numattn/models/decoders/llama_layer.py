@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from numattn import Linear, apply_rope, rms_norm
 
-from .bert_layer import Float32Array
-from .checkpoint import Checkpoint
+from ..arrays import Float32Array
+from ..files.checkpoint import Checkpoint
 from .llama_config import LlamaConfig
 from .step import Step
 

@@ -20,14 +20,15 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import attention_weights
 
+from ..arrays import Float32Array, Int64Array
+from ..files.checkpoint import Checkpoint
+from ..files.storage import storage_dtype
+from ..files.tokens import check_text, read_tokenizer
+from ..lengths import check_lengths, lengths_of_mask
 from .batches import batches_by_length
 from .bert_config import BertConfig
-from .bert_layer import Float32Array, Int64Array, Layer, Norm, Workspace
-from .checkpoint import Checkpoint
-from .lengths import check_lengths, lengths_of_mask
+from .bert_layer import Layer, Norm, Workspace
 from .pooling import Pooling, read_pooling
-from .storage import storage_dtype
-from .tokens import check_text, read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

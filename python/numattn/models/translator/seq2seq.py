@@ -22,14 +22,14 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import Linear
 
-from .bert_layer import Float32Array, Int64Array
-from .lengths import check_lengths
+from ..arrays import Float32Array, Int64Array
+from ..files.storage import storage_dtype
+from ..files.tokens import check_text, load_tokenizer
+from ..lengths import check_lengths
 from .marian_file import MarianFile
 from .seq2seq_config import Seq2SeqConfig
 from .seq2seq_layer import DecoderLayer, EncoderLayer, Source
 from .shortlist import Shortlist
-from .storage import storage_dtype
-from .tokens import check_text, load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -11,18 +11,15 @@ the second reads it where the first left it.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from numattn import Linear, attention, layer_norm
 
+from ..arrays import Float32Array, Int64Array
+from ..files.checkpoint import Checkpoint
 from .bert_config import BertConfig
-from .checkpoint import Checkpoint
-
-Float32Array: TypeAlias = NDArray[np.float32]
-Int64Array: TypeAlias = NDArray[np.int64]
 
 
 class Workspace:

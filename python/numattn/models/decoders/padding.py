@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .bert_layer import Int64Array
-from .lengths import check_lengths
+from ..arrays import Int64Array
+from ..lengths import check_lengths
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from numpy.typing import DTypeLike
 
 from numattn import Linear, layer_norm
 
-from .bert_config import ACTIVATIONS, Activation
-from .bert_layer import Float32Array, Int64Array
-from .checkpoint import Checkpoint
+from ..arrays import Float32Array, Int64Array
+from ..files.activations import ACTIVATIONS, Activation
+from ..files.checkpoint import Checkpoint
+from ..files.settings import Settings
 from .decoder import Decoder, embed
-from .settings import Settings
 from .step import Step
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from numattn import Linear, MultiHeadAttention, attention, layer_norm
 
-from .bert_layer import Float32Array, Int64Array
+from ..arrays import Float32Array, Int64Array
 from .marian_file import MarianFile
 from .seq2seq_config import Seq2SeqConfig
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .checkpoint import read_json, read_json_object
+from ..files.checkpoint import read_json, read_json_object
 
 Float32Array: TypeAlias = NDArray[np.float32]
 Pooling: TypeAlias = Callable[[Float32Array], Float32Array]

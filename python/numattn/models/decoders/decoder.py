@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from numattn.cache import Cache, KVCache, PagedKVCache
 from numattn.cache.storage import Storage
 
-from .bert_layer import Float32Array, Int64Array
+from ..arrays import Float32Array, Int64Array
+from ..files.storage import storage_dtype
 from .generate import check_kind, generate
 from .padding import Padding
 from .sampling import Sampler
 from .step import Step
-from .storage import storage_dtype
 
 
 class DecoderConfig(Protocol):
