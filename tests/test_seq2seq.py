@@ -134,7 +134,7 @@ def test_weights_in_bfloat16(folder: Path, model: Seq2Seq, rng: np.random.Genera
     [
         ([[0, 40]], [2], ValueError, "token_ids must be in 0 … 39, not 0 … 40"),
         ([[-1, 0]], [2], ValueError, "token_ids must be in 0 … 39, not -1 … 0"),
-        ([1, 2], [2], ValueError, r"token_ids must be \(B, S\) with S of 1 or more, not \(2,\)"),
+        ([1, 2], [2], ValueError, r"token_ids must be \(B, S\), not \(2,\)"),
         ([[1.0]], [1], TypeError, "token_ids must be integers, not float64"),
         ([[1, 2]], [3], ValueError, r"lengths must be in 0 … 2, not \[3\]"),
         ([[1, 2]], [1, 1], ValueError, r"lengths must be \(1,\), not \(2,\)"),
@@ -234,7 +234,7 @@ def test_a_model_with_any_one_byte_of_its_headers_changed(
         ({"dim-emb": "many"}, "dim-emb must be a positive whole number, not 'many'"),
         ({"enc-depth": "0"}, "enc-depth must be a positive whole number, not '0'"),
         ({"transformer-heads": "3"}, "dim-emb 16 does not divide into 3 heads"),
-        ({"enc-depth": "3"}, "has no tensor encoder_l3_self_Wq"),
+        ({"enc-depth": "3"}, r"has 2 layers encoder_l…, .* calls for 3 \(enc-depth\)"),
         ({"dim-vocabs": "30"}, "tokenizer.json has 40 words, and the model 30"),
     ],
 )

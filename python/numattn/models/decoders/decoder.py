@@ -14,6 +14,7 @@ from numattn.cache.storage import Storage
 
 from ..arrays import Float32Array, Int64Array
 from ..files.storage import storage_dtype
+from ..ids import check_ids
 from .generate import check_kind, generate
 from .padding import Padding
 from .sampling import Sampler
@@ -145,7 +146,7 @@ class Decoder(ABC):
         MemoryError
             If there is no memory, or no page of the cache; what the cache held, it holds.
         """
-        ids = self._check_ids(token_ids)
+        ids = check_ids("token_ids", token_ids, self._sizes.vocab_size)
         padding = Padding.of(ids.shape, lengths, attention_mask)
         held = self._check_cache(cache, ids.shape[0], padding.counts)
         if ids.size == 0:
@@ -187,18 +188,6 @@ class Decoder(ABC):
             self, prompts, max_new_tokens,
             sampler=sampler, stop=stop, cache=cache, chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
-
-    def _check_ids(self, token_ids: ArrayLike) -> Int64Array:
-        """Return ids as int64 (B, S), or raise."""
-        ids = np.asarray(token_ids)
-        if ids.ndim != 2:
-            raise ValueError(f"token_ids must be (B, S), not {ids.shape}")
-        if ids.dtype.kind not in "iu":
-            raise TypeError(f"token_ids must be integers, not {ids.dtype}")
-        limit = self._sizes.vocab_size
-        if ids.size and not (0 <= ids.min() and ids.max() < limit):
-            raise ValueError(f"token_ids must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
-        return ids.astype(np.int64, copy=False)
 
     def _check_cache(self, cache: Cache | None, batch: int, counts: Int64Array) -> Int64Array:
         """Return how many tokens each row has before the new ones, or raise.

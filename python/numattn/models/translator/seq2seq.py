@@ -12,20 +12,23 @@ Keys and values that the decoder reads of the source are computed once, before i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import Linear
 
 from ..arrays import Float32Array, Int64Array
+from ..files.folder import model_folder
 from ..files.storage import storage_dtype
-from ..files.tokens import check_text, load_tokenizer
+from ..files.tokens import load_tokenizer
+from ..ids import check_ids
 from ..lengths import check_lengths
+from ..texts import each_text
 from .marian_file import MarianFile
 from .seq2seq_config import Seq2SeqConfig
 from .seq2seq_layer import DecoderLayer, EncoderLayer, Source
@@ -82,6 +85,8 @@ class Seq2Seq:
     ) -> None:
         stored = storage_dtype(dtype)
         self.config, self.tokenizer, self.shortlist = config, tokenizer, shortlist
+        file.check_layers("encoder_l", config.encoder_layers, "enc-depth")
+        file.check_layers("decoder_l", config.decoder_layers, "dec-depth")
         self._embedding = file.take("Wemb", (config.vocab_size, config.hidden_size))
         self._bias = file.take("decoder_ff_logit_out_b", (1, config.vocab_size))[0]
         self._encoder = [
@@ -107,12 +112,10 @@ class Seq2Seq:
         ImportError
             If tokenizers is not installed.
         ValueError
-            If a file is damaged or cut short, a tensor is missing or of another shape, or the model
-            asks for something that is not supported. The message names it.
+            If a file is damaged or cut short, a tensor is missing, unused or of another shape, or
+            the model asks for something that is not supported. The message names it.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}")
+        folder = model_folder(folder)
         path = only_file(folder, "*.intgemm.alphas.bin")
         if path is None:
             raise FileNotFoundError(f"no *.intgemm.alphas.bin in {folder}")
@@ -121,7 +124,9 @@ class Seq2Seq:
         tokenizer = read_marian_tokenizer(folder, config.vocab_size)
         lists = only_file(folder, "lex.*.bin")
         shortlist = None if lists is None else Shortlist(lists, config.vocab_size)
-        return cls(config, file, tokenizer, shortlist, dtype)
+        model = cls(config, file, tokenizer, shortlist, dtype)
+        file.finish()
+        return model
 
     def encode(
         self, token_ids: ArrayLike, lengths: ArrayLike, *, num_threads: int | None = None
@@ -135,10 +140,9 @@ class Seq2Seq:
         ValueError
             If shapes do not fit, or an id or a length is out of range.
         """
-        ids = np.asarray(token_ids)
-        if ids.ndim != 2 or ids.shape[1] == 0:
+        ids = check_ids("token_ids", token_ids, self.config.vocab_size)
+        if ids.shape[1] == 0:
             raise ValueError(f"token_ids must be (B, S) with S of 1 or more, not {ids.shape}")
-        self._check_ids("token_ids", ids)
         counts = check_lengths(lengths, ids.shape)
         if counts is None:
             counts = np.full(ids.shape[0], ids.shape[1], dtype=np.int64)
@@ -171,7 +175,7 @@ class Seq2Seq:
             words = np.asarray(previous)
             if words.shape != (batch,):
                 raise ValueError(f"previous must be ({batch},), not {words.shape}")
-            self._check_ids("previous", words)
+            words = check_ids("previous", words, self.config.vocab_size, ndim=1)
             x[:, 0] = self._embedding[words]
         x = self._embed(x, state.position)
         state.position += 1
@@ -192,10 +196,8 @@ class Seq2Seq:
             return texts
         ids = np.full((lengths.size, int(lengths.max())), END, dtype=np.int64)
         for row, sentence in enumerate(sentences):
-            given = np.asarray(sentence)
-            if given.size:  # nothing has no type
-                self._check_ids(f"sentence {row}", given)
-            ids[row, : len(sentence)] = given
+            given = check_ids(f"sentence {row}", sentence, self.config.vocab_size, ndim=1)
+            ids[row, : given.size] = given
         state = self.encode(ids, lengths, num_threads=num_threads)
         words = np.arange(self.config.vocab_size)
         if self.shortlist is not None:
@@ -211,34 +213,23 @@ class Seq2Seq:
                 active[row] = previous[row] != END and len(texts[row]) < limits[row]
         return texts
 
-    def translate(self, texts: Sequence[str], *, num_threads: int | None = None) -> list[str]:
+    def translate(self, texts: Iterable[str], *, num_threads: int | None = None) -> list[str]:
         """Return the translation of each text, a sentence or a few.
 
         Raises
         ------
         TypeError
-            If texts is a string, or holds something else than strings.
+            If texts is a string or has no order, or holds something else than strings.
         ValueError
             If a text holds a lone surrogate.
         """
-        if isinstance(texts, str):
-            raise TypeError("texts must be a sequence of strings; put a single one into a list")
-        for text in texts:
-            check_text(text)
         results = []
-        for text in texts:
+        for text in list(each_text(texts)):
             ids = [*self.tokenizer.encode(text).ids, END]
             # One at a time: a sentence is translated with the words of its own shortlist.
             words = self.translate_tokens([ids], num_threads=num_threads)[0]
             results.append(str(self.tokenizer.decode([word for word in words if word != END])))
         return results
-
-    def _check_ids(self, name: str, ids: NDArray[Any]) -> None:
-        if ids.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be integers, not {ids.dtype}")
-        limit = self.config.vocab_size
-        if ids.size and not (0 <= ids.min() and ids.max() < limit):
-            raise ValueError(f"{name} must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
 
     def _embed(self, x: Float32Array, position: int) -> Float32Array:
         """Return word vectors (B, S, E) as the layers take them; the first is at `position`."""
