@@ -16,6 +16,7 @@ from numattn._core import __version__
 from numattn.attention import attention, attention_weights
 from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
+from numattn.heads import ProjectedContext
 from numattn.linear import Linear
 from numattn.merge import merge_states
 from numattn.mha import MultiHeadAttention
@@ -33,6 +34,7 @@ __all__ = [
     "MultiHeadAttention",
     "PagedKVCache",
     "Plan",
+    "ProjectedContext",
     "__version__",
     "apply_rope",
     "attention",

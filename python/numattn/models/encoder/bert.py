@@ -11,12 +11,12 @@ of the attention: there is no mask, and nothing of the size S × S.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import attention_weights
 
@@ -26,7 +26,9 @@ from ..files.folder import model_folder
 from ..files.storage import storage_dtype
 from ..ids import check_ids
 from ..lengths import check_lengths, lengths_of_mask, refuse_both
-from ..texts import each_text, in_order
+from ..texts import each_text
+from ..token_lists import TokenLists
+from ..token_lists import token_lists as token_lists_of
 from .batches import batches_by_length
 from .bert_config import BertConfig
 from .bert_layer import Layer, Workspace, read_norm
@@ -361,7 +363,7 @@ class Bert:
 
     def encode_tokens(
         self,
-        token_lists: Iterable[Sequence[int] | NDArray[np.integer[Any]]],
+        token_lists: TokenLists,
         *,
         batch_tokens: int = 4096,
         normalize: bool = True,
@@ -371,12 +373,7 @@ class Bert:
         """Return one vector per list of token ids, as `encode` does for texts."""
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, not {batch_tokens}")
-        if isinstance(token_lists, np.ndarray):  # of lists of one length
-            token_lists = list(token_lists)
-        lists = [
-            check_ids(f"list {number} of token ids", tokens, self.config.vocab_size, ndim=1)
-            for number, tokens in enumerate(in_order("token_lists", token_lists, "lists of ids"))
-        ]
+        lists = token_lists_of("token_lists", token_lists, self.config.vocab_size)
         lengths = np.array([tokens.size for tokens in lists], dtype=np.int64)
         vectors = np.zeros((lengths.size, self.config.hidden_size), dtype=np.float32)
         for batch in batches_by_length(lengths, batch_tokens):

@@ -8,11 +8,15 @@
 
 Keys and values that the decoder reads of the source are computed once, before its first step.
 (Vaswani et al., 2017; Bogoychev et al., 2020, for models of this size.)
+
+Such a model has learned from single sentences: of several at once, or of a very long one, it leaves
+some out. So a text is translated sentence by sentence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn import Linear
+from numattn import ProjectedContext
 
 from ..arrays import Float32Array, Int64Array
 from ..files.folder import model_folder
@@ -29,9 +33,12 @@ from ..files.tokens import load_tokenizer
 from ..ids import check_ids
 from ..lengths import check_lengths
 from ..texts import each_text
+from ..token_lists import TokenLists, padded, token_lists
+from .chooser import Chooser
 from .marian_file import MarianFile
+from .sentences import Sentences, language_of
 from .seq2seq_config import Seq2SeqConfig
-from .seq2seq_layer import DecoderLayer, EncoderLayer, Source
+from .seq2seq_layer import DecoderLayer, EncoderLayer
 from .shortlist import Shortlist
 
 if TYPE_CHECKING:
@@ -40,14 +47,19 @@ if TYPE_CHECKING:
 END = 0  # </s> in Marian's vocabularies: it ends every sentence
 # A translation has at most this many times the words of its source, its end included.
 MOST_WORDS_PER_WORD = 2.5
+# A sentence of more words than these is likely to lose some: from English to Portuguese, those of
+# up to 95 words came back whole, and those of 102, 112 and more did not.
+MOST_WORDS = 100
 
 
 @dataclass
 class DecoderState:
     """What goes from one step of the decoder to the next, for B sentences."""
 
-    sources: list[Source]
-    """For each layer."""
+    sources: list[ProjectedContext]
+    """Keys and values of the source for each layer: computed once, read at each step."""
+    lengths: Int64Array
+    """(B,): the words of each source."""
     cells: list[Float32Array]
     """(B, 1, E) of each layer's recurrent unit."""
     position: int
@@ -66,6 +78,8 @@ class Seq2Seq:
         Text → words, which are pieces of written words.
     shortlist : Shortlist or None
         The words that a translation may consist of; without one, all of the vocabulary.
+    language : str
+        What is translated from, as an ISO 639 code: by its rules a text is split into sentences.
 
     Examples
     --------
@@ -82,9 +96,11 @@ class Seq2Seq:
         tokenizer: Tokenizer,
         shortlist: Shortlist | None = None,
         dtype: DTypeLike | None = None,
+        language: str = "en",
     ) -> None:
         stored = storage_dtype(dtype)
         self.config, self.tokenizer, self.shortlist = config, tokenizer, shortlist
+        self.language = language
         file.check_layers("encoder_l", config.encoder_layers, "enc-depth")
         file.check_layers("decoder_l", config.decoder_layers, "dec-depth")
         self._embedding = file.take("Wemb", (config.vocab_size, config.hidden_size))
@@ -99,11 +115,14 @@ class Seq2Seq:
         ]
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Seq2Seq:
+    def from_folder(
+        cls, folder: str | Path, *, dtype: DTypeLike | None = None, language: str | None = None
+    ) -> Seq2Seq:
         """Load a folder of a model (*.intgemm.alphas.bin), its tokenizer.json and its lex.*.bin.
 
         Weights in 8 bits become float32, or bfloat16 if `dtype` says so. Without a lex.*.bin, every
-        word of the vocabulary is possible in a translation.
+        word of the vocabulary is possible in a translation. `language` is that of the attribute; by
+        default the first of two in the model's name (model.enpt.intgemm.alphas.bin), or English.
 
         Raises
         ------
@@ -124,7 +143,7 @@ class Seq2Seq:
         tokenizer = read_marian_tokenizer(folder, config.vocab_size)
         lists = only_file(folder, "lex.*.bin")
         shortlist = None if lists is None else Shortlist(lists, config.vocab_size)
-        model = cls(config, file, tokenizer, shortlist, dtype)
+        model = cls(config, file, tokenizer, shortlist, dtype, language or language_of(path.name))
         file.finish()
         return model
 
@@ -150,7 +169,8 @@ class Seq2Seq:
         for layer in self._encoder:
             x = layer(x, counts, num_threads)
         return DecoderState(
-            [layer.cross.source(x, counts, num_threads) for layer in self._decoder],
+            [layer.cross.source(x, num_threads) for layer in self._decoder],
+            counts,
             [np.zeros((ids.shape[0], 1, x.shape[2]), np.float32) for _ in self._decoder],
             0,
         )
@@ -180,56 +200,117 @@ class Seq2Seq:
         x = self._embed(x, state.position)
         state.position += 1
         for layer, cell, source in zip(self._decoder, state.cells, state.sources, strict=True):
-            x = layer(x, cell, source, num_threads)
+            x = layer(x, cell, source, state.lengths, num_threads)
         return x[:, 0]
 
     def translate_tokens(
-        self, sentences: Sequence[Sequence[int]], *, num_threads: int | None = None
+        self, sentences: TokenLists, *, num_threads: int | None = None
     ) -> list[list[int]]:
         """Return the likeliest word after word for each sentence; both end with `</s>`, 0.
 
-        A translation that has grown to 2.5 times the length of its source ends without it.
+        A translation that has grown to 2.5 times the length of its source ends without it. That of
+        nothing is nothing. What stands beside a sentence does not change its words.
+
+        Parameters
+        ----------
+        sentences : iterable of iterables of int
+            The words of each sentence.
+        num_threads : int, optional
+            Upper limit for this call.
+
+        Raises
+        ------
+        TypeError
+            If sentences are something else, or words are not integers.
+        ValueError
+            If a word is out of range.
         """
-        lengths = np.array([len(sentence) for sentence in sentences], dtype=np.int64)
-        texts: list[list[int]] = [[] for _ in sentences]
-        if not texts:
+        given = token_lists("sentences", sentences, self.config.vocab_size)
+        texts: list[list[int]] = [[] for _ in given]
+        rows = [row for row, sentence in enumerate(given) if sentence.size]
+        if not rows:
             return texts
-        ids = np.full((lengths.size, int(lengths.max())), END, dtype=np.int64)
-        for row, sentence in enumerate(sentences):
-            given = check_ids(f"sentence {row}", sentence, self.config.vocab_size, ndim=1)
-            ids[row, : given.size] = given
+        ids, lengths = padded([given[row] for row in rows], END)
         state = self.encode(ids, lengths, num_threads=num_threads)
-        words = np.arange(self.config.vocab_size)
-        if self.shortlist is not None:
-            words = self.shortlist.words_for(np.concatenate(sentences).astype(np.int64))
-        output = Linear(self._embedding[words], self._bias[words])
+        choose = self._choosers([given[row] for row in rows])
         limits = np.ceil(MOST_WORDS_PER_WORD * lengths)
         active, previous = np.ones(lengths.size, dtype=bool), None
         while active.any():
             hidden = self.step(previous, state, num_threads=num_threads)
-            previous = words[output(hidden, num_threads=num_threads).argmax(axis=1)]
-            for row in np.flatnonzero(active).tolist():
-                texts[row].append(int(previous[row]))
-                active[row] = previous[row] != END and len(texts[row]) < limits[row]
+            previous = np.array(
+                [
+                    each(hidden[index], num_threads) if active[index] else END
+                    for index, each in enumerate(choose)
+                ]
+            )
+            for index in np.flatnonzero(active).tolist():
+                text = texts[rows[index]]
+                text.append(int(previous[index]))
+                active[index] = text[-1] != END and len(text) < limits[index]
         return texts
 
     def translate(self, texts: Iterable[str], *, num_threads: int | None = None) -> list[str]:
-        """Return the translation of each text, a sentence or a few.
+        """Return the translation of each text, of any number of sentences and lines.
+
+        A text is split into sentences, at the ends of lines and by the rules of its `language`
+        (with the library sentencex), and each of them is translated by itself. The white space
+        between them, line ends included, and around them is kept as it is.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            The texts; a generator, too, which is gone through once before the first is translated.
+        num_threads : int, optional
+            Upper limit for this call.
+
+        Warns
+        -----
+        UserWarning
+            If a translation may lack something: its sentence has more than 100 words (pieces of
+            the tokenizer's), or it has grown to its limit and was cut there.
 
         Raises
         ------
+        ImportError
+            If sentencex is not installed.
         TypeError
             If texts is a string or has no order, or holds something else than strings.
         ValueError
             If a text holds a lone surrogate.
         """
+        given = list(each_text(texts))
         results = []
-        for text in list(each_text(texts)):
-            ids = [*self.tokenizer.encode(text).ids, END]
-            # One at a time: a sentence is translated with the words of its own shortlist.
-            words = self.translate_tokens([ids], num_threads=num_threads)[0]
-            results.append(str(self.tokenizer.decode([word for word in words if word != END])))
+        for split in [Sentences.of(text, self.language) for text in given]:
+            translations = []
+            for sentence in split.sentences:
+                translation, lack = self._translated(sentence, num_threads)
+                translations.append(translation)
+                if lack is not None:
+                    start = sentence if len(sentence) <= 40 else sentence[:39] + "…"
+                    warnings.warn(f"{lack}: parts of {start!r} may be missing", stacklevel=2)
+            results.append(split.replaced(translations))
         return results
+
+    def _translated(self, sentence: str, num_threads: int | None) -> tuple[str, str | None]:
+        """Return the translation of a sentence, and why it may lack something, or None."""
+        ids = [*self.tokenizer.encode(sentence).ids, END]
+        words = self.translate_tokens([ids], num_threads=num_threads)[0]
+        lack = None
+        if len(ids) > MOST_WORDS:
+            lack = f"a sentence has {len(ids)} words, and the model knows those of {MOST_WORDS}"
+        elif words[-1] != END:
+            lack = f"a translation was cut after {len(words)} words without an end"
+        return str(self.tokenizer.decode([word for word in words if word != END])), lack
+
+    def _choosers(self, sentences: list[Int64Array]) -> list[Chooser]:
+        """Return what chooses the words of each sentence, from its own shortlist."""
+        if self.shortlist is None:
+            every = np.arange(self.config.vocab_size)
+            return [Chooser(self._embedding, self._bias, every)] * len(sentences)
+        return [
+            Chooser(self._embedding, self._bias, self.shortlist.words_for(sentence))
+            for sentence in sentences
+        ]
 
     def _embed(self, x: Float32Array, position: int) -> Float32Array:
         """Return word vectors (B, S, E) as the layers take them; the first is at `position`."""

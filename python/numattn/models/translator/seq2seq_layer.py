@@ -13,12 +13,11 @@ and Back: Ludicrously Fast Neural Machine Translation", 2019.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from numattn import Linear, MultiHeadAttention, attention
+from numattn import Linear, MultiHeadAttention, ProjectedContext
 
 from ..arrays import Float32Array, Int64Array
 from ..norms import LayerNorm
@@ -89,48 +88,30 @@ class EncoderLayer:
         return self.feed_forward(self.norm(x, num_threads, out=x), num_threads)
 
 
-@dataclass(frozen=True)
-class Source:
-    """Keys and values of the source for one decoder layer: computed once, read at each step."""
-
-    k: Float32Array
-    """(B, S, H, D)"""
-    v: Float32Array
-    lengths: Int64Array
-    """(B,)"""
-
-
 class CrossAttention:
-    """x = norm(x + attention(x·Wq, source keys, source values)·Wo)."""
+    """x = norm(x + attention(x, source)), for a source that is projected once."""
 
     def __init__(
         self, file: MarianFile, name: str, config: Seq2SeqConfig, dtype: np.dtype[Any]
     ) -> None:
-        given = projections(file, name, config)
-        self.query = Linear(given["wq"], given["bq"], dtype=dtype)
-        self.key = Linear(given["wk"], given["bk"], dtype=dtype)
-        self.value = Linear(given["wv"], given["bv"], dtype=dtype)
-        self.output = Linear(given["wo"], given["bo"], dtype=dtype)
-        self.norm = read_norm(file, f"{name}_Wo", config)
-        self.heads = (config.num_heads, config.head_size)
-
-    def source(self, encoded: Float32Array, lengths: Int64Array, num_threads: int | None) -> Source:
-        """Return what of the encoded source (B, S, E) this attention reads."""
-        shape = (*encoded.shape[:2], *self.heads)
-        return Source(
-            self.key(encoded, num_threads=num_threads).reshape(shape),
-            self.value(encoded, num_threads=num_threads).reshape(shape),
-            lengths,
+        self.attention = MultiHeadAttention(
+            config.num_heads, **projections(file, name, config), dtype=dtype
         )
+        self.norm = read_norm(file, f"{name}_Wo", config)
 
-    def __call__(self, x: Float32Array, source: Source, num_threads: int | None) -> Float32Array:
-        """Return the result for x (B, 1, E), in its memory."""
-        query = self.query(x, num_threads=num_threads).reshape(*x.shape[:2], *self.heads)
-        joined = attention(
-            query, source.k, source.v, kv_lens=source.lengths, layout="bshd",
-            num_threads=num_threads,
-        )  # fmt: skip
-        self.output(joined.reshape(x.shape), residual=x, out=x, num_threads=num_threads)
+    def source(self, encoded: Float32Array, num_threads: int | None) -> ProjectedContext:
+        """Return what of the encoded source (B, S, E) this attention reads at each step."""
+        return self.attention.project_context(encoded, num_threads=num_threads)
+
+    def __call__(
+        self,
+        x: Float32Array,
+        source: ProjectedContext,
+        lengths: Int64Array,
+        num_threads: int | None,
+    ) -> Float32Array:
+        """Return the result for x (B, 1, E), in its memory; lengths[b] words of a row are real."""
+        x += self.attention(x, source, kv_lens=lengths, num_threads=num_threads)
         return self.norm(x, num_threads, out=x)
 
 
@@ -152,14 +133,19 @@ class DecoderLayer:
         self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
 
     def __call__(
-        self, x: Float32Array, cell: Float32Array, source: Source, num_threads: int | None
+        self,
+        x: Float32Array,
+        cell: Float32Array,
+        source: ProjectedContext,
+        lengths: Int64Array,
+        num_threads: int | None,
     ) -> Float32Array:
         """Return the result for x (B, 1, E), in its memory; cell (B, 1, E) goes one step on."""
         keep = sigmoid(self.forget(x, num_threads=num_threads))
         cell *= keep
         cell += (1 - keep) * self.fresh(x, num_threads=num_threads)
         x += np.maximum(cell, 0)
-        x = self.cross(self.norm(x, num_threads, out=x), source, num_threads)
+        x = self.cross(self.norm(x, num_threads, out=x), source, lengths, num_threads)
         return self.feed_forward(x, num_threads)
 
 
