@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +13,9 @@ from numattn.cache.storage import Storage
 
 from ..arrays import Float32Array, Int64Array
 from ..files.storage import storage_dtype
-from .generate import check_kind, generate
+from ..ids import check_ids
+from ..token_lists import TokenLists
+from .generate import Stop, check_kind, generate
 from .padding import Padding
 from .sampling import Sampler
 from .step import Step
@@ -125,7 +126,8 @@ class Decoder(ABC):
         cache : KVCache or PagedKVCache, optional
             Keys and values of the tokens before these; those of the new ones are added.
         only_last : bool
-            Compute the logits after the last real token of each row only.
+            Compute the logits after the last real token of each row only. A row without one has
+            numbers without meaning; if no row has a place for one, that is an error.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -145,10 +147,15 @@ class Decoder(ABC):
         MemoryError
             If there is no memory, or no page of the cache; what the cache held, it holds.
         """
-        ids = self._check_ids(token_ids)
+        ids = check_ids("token_ids", token_ids, self._sizes.vocab_size)
         padding = Padding.of(ids.shape, lengths, attention_mask)
         held = self._check_cache(cache, ids.shape[0], padding.counts)
         if ids.size == 0:
+            if only_last and ids.shape[0] > 0:
+                raise ValueError(
+                    f"only_last asks for the last token of each row, and token_ids {ids.shape} "
+                    "have none"
+                )
             shape = ids.shape[:1] if only_last else ids.shape
             return np.empty((*shape, self._sizes.vocab_size), dtype=np.float32)
         step = Step(
@@ -173,11 +180,11 @@ class Decoder(ABC):
 
     def generate(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: TokenLists,
         max_new_tokens: int,
         *,
         sampler: Sampler | None = None,
-        stop: int | Sequence[int] = (),
+        stop: Stop = None,
         cache: Cache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
@@ -187,18 +194,6 @@ class Decoder(ABC):
             self, prompts, max_new_tokens,
             sampler=sampler, stop=stop, cache=cache, chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
-
-    def _check_ids(self, token_ids: ArrayLike) -> Int64Array:
-        """Return ids as int64 (B, S), or raise."""
-        ids = np.asarray(token_ids)
-        if ids.ndim != 2:
-            raise ValueError(f"token_ids must be (B, S), not {ids.shape}")
-        if ids.dtype.kind not in "iu":
-            raise TypeError(f"token_ids must be integers, not {ids.dtype}")
-        limit = self._sizes.vocab_size
-        if ids.size and not (0 <= ids.min() and ids.max() < limit):
-            raise ValueError(f"token_ids must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
-        return ids.astype(np.int64, copy=False)
 
     def _check_cache(self, cache: Cache | None, batch: int, counts: Int64Array) -> Int64Array:
         """Return how many tokens each row has before the new ones, or raise.
