@@ -59,7 +59,7 @@ def minilm() -> Compared:
     folder = installed_folder()
     texts = ["A cat sleeps.", "The recipe needs two eggs, and a little patience.", "Shares fell."]
     texts += ["How do I reset my password?", "I forgot my login, what now?"]
-    token_lists, _ = Bert.from_folder(folder).tokenize(texts)
+    token_lists = Bert.from_folder(folder).tokenize(texts).ids
     return Compared(folder, [np.array(tokens) for tokens in token_lists])
 
 

@@ -17,14 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from numattn import Linear, layer_norm
+from numattn import Linear
 
 from ..arrays import Float32Array, Int64Array
 from ..files.activations import ACTIVATIONS, Activation
 from ..files.checkpoint import Checkpoint
+from ..files.folder import model_folder
 from ..files.settings import Settings
+from ..norms import LayerNorm
 from .decoder import Decoder, embed
+from .head import read_embedding
 from .step import Step
+
+# Each layer's triangle of what may be seen, and the number that stood for what may not.
+IGNORED = r"(.*\.)?h\.\d+\.attn\.(bias|masked_bias)"
 
 
 @dataclass(frozen=True)
@@ -93,17 +99,11 @@ class GptConfig:
         )
 
 
-class Norm:
-    """Layer normalisation with the parameters that stand under `name` in the checkpoint."""
-
-    def __init__(self, checkpoint: Checkpoint, name: str, config: GptConfig) -> None:
-        self.weight = checkpoint.take(f"{name}.weight", (config.hidden_size,))
-        self.bias = checkpoint.take(f"{name}.bias", (config.hidden_size,))
-        self.eps = config.norm_eps
-
-    def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
-        """Return x normalised."""
-        return layer_norm(x, self.weight, self.bias, eps=self.eps, num_threads=num_threads)
+def read_norm(checkpoint: Checkpoint, name: str, config: GptConfig) -> LayerNorm:
+    """Return the normalisation whose parameters stand under `name` in the checkpoint."""
+    shape = (config.hidden_size,)
+    weight, bias = (checkpoint.take(f"{name}.{part}", shape) for part in ("weight", "bias"))
+    return LayerNorm(weight, bias, config.norm_eps)
 
 
 class GptLayer:
@@ -123,8 +123,8 @@ class GptLayer:
         self.output = linear("attn.c_proj", width, width)
         self.up = linear("mlp.c_fc", width, inner)
         self.down = linear("mlp.c_proj", inner, width)
-        self.attention_norm = Norm(checkpoint, f"{name}.ln_1", config)
-        self.ffn_norm = Norm(checkpoint, f"{name}.ln_2", config)
+        self.attention_norm = read_norm(checkpoint, f"{name}.ln_1", config)
+        self.ffn_norm = read_norm(checkpoint, f"{name}.ln_2", config)
         self.number, self.config = number, config
 
     def __call__(self, x: Float32Array, step: Step) -> Float32Array:
@@ -160,25 +160,25 @@ class Gpt(Decoder):
         super().__init__(config, dtype)
         self.config = config
         shape = (config.vocab_size, config.hidden_size)
-        table = checkpoint.take("wte.weight", shape)
-        self._embedding = table.astype(self.dtype, copy=False)
+        checkpoint.check_layers("h", config.num_layers, "n_layer")
+        self._embedding, self._head = read_embedding(
+            checkpoint, "wte.weight", shape, config.tied, self.dtype
+        )
         self._position = checkpoint.take("wpe.weight", (config.max_positions, config.hidden_size))
         self._layers = [
             GptLayer(checkpoint, number, config, self.dtype) for number in range(config.num_layers)
         ]
-        self._norm = Norm(checkpoint, "ln_f", config)
-        head = table if config.tied else checkpoint.take("lm_head.weight", shape, from_root=True)
-        self._head = Linear(head, dtype=self.dtype)
+        self._norm = read_norm(checkpoint, "ln_f", config)
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Gpt:
         """Load a Hugging Face folder; arguments and errors are those of `Llama.from_folder`."""
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}")
+        folder = model_folder(folder)
         config = GptConfig.from_file(folder / "config.json")
-        with Checkpoint(folder / "model.safetensors", "wte.weight") as checkpoint:
-            return cls(config, checkpoint, dtype)
+        checkpoint = Checkpoint(folder / "model.safetensors", "wte.weight")
+        model = cls(config, checkpoint, dtype)
+        checkpoint.finish(IGNORED)
+        return model
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

@@ -15,14 +15,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
-from numattn import Linear
-
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
+from ..files.folder import model_folder
 from .decoder import Decoder, embed
+from .head import read_embedding
 from .llama_config import LlamaConfig
-from .llama_layer import LlamaLayer, Norm
+from .llama_layer import LlamaLayer, read_norm
 from .step import Step
+
+# Rotary frequencies, which the configuration gives.
+IGNORED = r".*\.rotary_emb\.inv_freq"
 
 
 class Llama(Decoder):
@@ -54,15 +57,15 @@ class Llama(Decoder):
         super().__init__(config, dtype)
         self.config = config
         shape = (config.vocab_size, config.hidden_size)
-        table = checkpoint.take("embed_tokens.weight", shape)
-        self._embedding = table.astype(self.dtype, copy=False)
+        checkpoint.check_layers("layers", config.num_layers, "num_hidden_layers")
+        self._embedding, self._head = read_embedding(
+            checkpoint, "embed_tokens.weight", shape, config.tied, self.dtype
+        )
         self._layers = [
             LlamaLayer(checkpoint, number, config, self.dtype)
             for number in range(config.num_layers)
         ]
-        self._norm = Norm(checkpoint, "norm", config)
-        head = table if config.tied else checkpoint.take("lm_head.weight", shape, from_root=True)
-        self._head = Linear(head, dtype=self.dtype)
+        self._norm = read_norm(checkpoint, "norm", config)
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
@@ -83,16 +86,16 @@ class Llama(Decoder):
         ImportError
             If safetensors is not installed, or ml_dtypes for bfloat16.
         ValueError
-            If a file is damaged, a tensor is missing or of another shape than the configuration
-            says, or the configuration or `dtype` asks for something that is not supported. The
-            message names it.
+            If a file is damaged, a tensor is missing, unused or of another shape than the
+            configuration says, or the configuration or `dtype` asks for something that is not
+            supported. The message names it.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}")
+        folder = model_folder(folder)
         config = LlamaConfig.from_file(folder / "config.json")
-        with Checkpoint(folder / "model.safetensors", "embed_tokens.weight") as checkpoint:
-            return cls(config, checkpoint, dtype)
+        checkpoint = Checkpoint(folder / "model.safetensors", "embed_tokens.weight")
+        model = cls(config, checkpoint, dtype)
+        checkpoint.finish(IGNORED)
+        return model
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

@@ -14,28 +14,23 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import Linear, apply_rope, rms_norm
+from numattn import Linear, apply_rope
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
+from ..norms import RmsNorm
 from .llama_config import LlamaConfig
 from .step import Step
 
 Parameters: TypeAlias = tuple[Float32Array, Float32Array | None]
 
 
-class Norm:
-    """Normalisation with the weight that stands under `name` in the checkpoint."""
-
-    def __init__(self, checkpoint: Checkpoint, name: str, config: LlamaConfig) -> None:
-        self.weight = checkpoint.take(f"{name}.weight", (config.hidden_size,))
-        if config.gemma:
-            self.weight += 1
-        self.eps = config.norm_eps
-
-    def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
-        """Return x normalised."""
-        return rms_norm(x, self.weight, eps=self.eps, num_threads=num_threads)
+def read_norm(checkpoint: Checkpoint, name: str, config: LlamaConfig) -> RmsNorm:
+    """Return the normalisation whose weight stands under `name` in the checkpoint."""
+    weight = checkpoint.take(f"{name}.weight", (config.hidden_size,))
+    if config.gemma:
+        weight += 1
+    return RmsNorm(weight, config.norm_eps)
 
 
 class LlamaLayer:
@@ -50,16 +45,15 @@ class LlamaLayer:
 
         def read(parts: dict[str, int], columns: int, bias: bool) -> Parameters:
             """Return weight and bias of several parts that read the same; of each, its rows."""
-            weights = [
-                checkpoint.take(f"{name}.{part}.weight", (rows, columns))
-                for part, rows in parts.items()
-            ]
-            biases = [
-                checkpoint.take(f"{name}.{part}.bias", (rows,))
-                for part, rows in parts.items()
-                if bias
-            ]
-            return np.concatenate(weights), np.concatenate(biases) if bias else None
+            names = {f"{name}.{part}": rows for part, rows in parts.items()}
+            weight = checkpoint.take_joined(
+                {f"{part}.weight": (rows, columns) for part, rows in names.items()}
+            )
+            if not bias:
+                return weight, None
+            return weight, checkpoint.take_joined(
+                {f"{part}.bias": (rows,) for part, rows in names.items()}
+            )
 
         rows = {"q": heads * size, "k": kv_heads * size, "v": kv_heads * size}
         qkv = {f"self_attn.{part}_proj": count for part, count in rows.items()}
@@ -79,12 +73,12 @@ class LlamaLayer:
         )
         self.down = Linear(*read({"mlp.down_proj": width}, inner, config.ffn_bias), dtype=dtype)
         before_ffn = "pre_feedforward_layernorm" if config.gemma else "post_attention_layernorm"
-        self.attention_norm = Norm(checkpoint, f"{name}.input_layernorm", config)
-        self.ffn_norm = Norm(checkpoint, f"{name}.{before_ffn}", config)
+        self.attention_norm = read_norm(checkpoint, f"{name}.input_layernorm", config)
+        self.ffn_norm = read_norm(checkpoint, f"{name}.{before_ffn}", config)
         self.after_attention = self.after_ffn = None
         if config.gemma:
-            self.after_attention = Norm(checkpoint, f"{name}.post_attention_layernorm", config)
-            self.after_ffn = Norm(checkpoint, f"{name}.post_feedforward_layernorm", config)
+            self.after_attention = read_norm(checkpoint, f"{name}.post_attention_layernorm", config)
+            self.after_ffn = read_norm(checkpoint, f"{name}.post_feedforward_layernorm", config)
         self.number, self.config = number, config
 
     def __call__(
@@ -108,7 +102,7 @@ class LlamaLayer:
 
 
 def add(
-    x: Float32Array, linear: Linear, h: NDArray[Any], norm: Norm | None, threads: int | None
+    x: Float32Array, linear: Linear, h: NDArray[Any], norm: RmsNorm | None, threads: int | None
 ) -> Float32Array:
     """Add the projection of h, normalised if there is a norm, to x in place."""
     if norm is None:

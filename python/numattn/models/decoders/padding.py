@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import Int64Array
-from ..lengths import check_lengths
+from ..lengths import check_lengths, places_of_mask, refuse_both
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,13 @@ class Padding:
             its beginning nor at its end.
         """
         batch, size = shape
-        start = np.zeros(batch, dtype=np.int64)
-        if attention_mask is None:
-            counts = None if lengths is None else check_lengths(lengths, shape)
-            return cls(np.full(batch, size, dtype=np.int64) if counts is None else counts, start)
-        if lengths is not None:
-            raise ValueError("give lengths or attention_mask, not both")
-        real = np.asarray(attention_mask) != 0
-        if real.shape != shape:
-            raise ValueError(f"attention_mask {real.shape} must fit token_ids {shape}")
-        counts = np.asarray(real.sum(axis=1, dtype=np.int64))
-        column = np.arange(size)
-        on_the_right = real == (column < counts[:, np.newaxis])
-        on_the_left = real == (column >= size - counts[:, np.newaxis])
-        if not on_the_right.all():
-            if not (on_the_right.all(axis=1) | on_the_left.all(axis=1)).all():
-                raise ValueError("attention_mask must have all ones of a row together at one end")
-            start = np.where(on_the_right.all(axis=1), 0, size - counts)
-        return cls(counts, start)
+        refuse_both(lengths, attention_mask)
+        if attention_mask is not None:
+            return cls(*places_of_mask(attention_mask, shape))
+        counts = None if lengths is None else check_lengths(lengths, shape)
+        if counts is None:
+            counts = np.full(batch, size, dtype=np.int64)
+        return cls(counts, np.zeros(batch, dtype=np.int64))
 
     def to_front(self, x: NDArray[Any]) -> NDArray[Any]:
         """Return x (B, S, ...) with the tokens of each row first, and any others after them."""

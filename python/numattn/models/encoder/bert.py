@@ -11,7 +11,7 @@ of the attention: there is no mask, and nothing of the size S × S.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +22,31 @@ from numattn import attention_weights
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
+from ..files.folder import model_folder
 from ..files.storage import storage_dtype
-from ..files.tokens import check_text, read_tokenizer
-from ..lengths import check_lengths, lengths_of_mask
+from ..ids import check_ids
+from ..lengths import check_lengths, lengths_of_mask, refuse_both
+from ..texts import each_text
+from ..token_lists import TokenLists
+from ..token_lists import token_lists as token_lists_of
 from .batches import batches_by_length
 from .bert_config import BertConfig
-from .bert_layer import Layer, Norm, Workspace
-from .pooling import Pooling, read_pooling
+from .bert_layer import Layer, Workspace, read_norm
+from .pooling import POOLINGS, Pooling
+from .sentence_folder import SentenceFolder
+from .tokenized import Tokenized, tokenized
+from .tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+# Tensors that are no part of the encoder: indices that are counted anew, the layer over [CLS] that
+# no vector here passes through, and what a folder trained for a task has on top.
+IGNORED = (
+    r"(.*\.)?embeddings\.(position_ids|token_type_ids)"
+    r"|(.*\.)?pooler\.dense\.(weight|bias)"
+    r"|(cls|lm_head|classifier|qa_outputs)\..*"
+)
 
 
 class Bert:
@@ -47,6 +62,8 @@ class Bert:
         Texts → token ids. It cuts a text to `max_tokens` tokens.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32 or bfloat16.
+    prompt : str
+        What `encode` puts before every text: the folder's default prompt, "" in most.
 
     Examples
     --------
@@ -64,23 +81,25 @@ class Bert:
         tokenizer: Tokenizer,
         pooling: Pooling,
         dtype: DTypeLike | None = None,
+        prompt: str = "",
     ) -> None:
         width = config.hidden_size
         self.config = config
         self.dtype = storage_dtype(dtype)
         self.tokenizer = tokenizer
+        self.prompt = prompt
         self._pooling = pooling
+        checkpoint.check_layers("encoder.layer", config.num_layers, "num_hidden_layers")
         self._word = checkpoint.take(
             "embeddings.word_embeddings.weight", (config.vocab_size, width)
         )
-        position = checkpoint.take(
+        self._position = checkpoint.take(
             "embeddings.position_embeddings.weight", (config.position_rows, width)
         )
-        self._position = position[config.position_offset :]
         self._type = checkpoint.take(
             "embeddings.token_type_embeddings.weight", (config.type_vocab_size, width)
         )
-        self._norm = Norm(checkpoint, "embeddings.LayerNorm", config)
+        self._norm = read_norm(checkpoint, "embeddings.LayerNorm", config)
         self._layers = [
             Layer(checkpoint, f"encoder.layer.{number}", config, self.dtype)
             for number in range(config.num_layers)
@@ -90,9 +109,10 @@ class Bert:
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Bert:
         """Load a Hugging Face folder: config.json, model.safetensors and tokenizer.json.
 
-        Where they exist, 1_Pooling/config.json says how `encode` pools (mean or cls), and
-        sentence_bert_config.json how many tokens a text may have. Weights in float16 or float64
-        become float32.
+        What else transformers and sentence-transformers read of it is honoured, in the layouts of
+        now and of before: how `encode` pools (mean or cls), how many tokens a text may have and
+        which end is cut, lower case, and a default prompt. Weights in float16, bfloat16 or float64
+        become float32. Heads for other tasks (a pooler, a masked language model's) are left out.
 
         Parameters
         ----------
@@ -106,23 +126,26 @@ class Bert:
         Raises
         ------
         FileNotFoundError
-            If the folder or one of the three files is missing.
+            If the folder or a file is missing. Nothing is downloaded.
         ImportError
             If safetensors or tokenizers is not installed, or ml_dtypes for bfloat16.
         ValueError
-            If a file is damaged, a tensor is missing or of another shape than the configuration
-            says, or the configuration or `dtype` asks for something that is not supported. The
-            message names it.
+            If a file is damaged, a tensor is missing, unused or of another shape than the
+            configuration says, or the folder or `dtype` asks for something that is not supported.
+            The message names it.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}")
-        config = BertConfig.from_file(folder / "config.json")
-        tokenizer = read_tokenizer(folder, config.max_positions)
-        pooling = read_pooling(folder)
-        anchor = "embeddings.word_embeddings.weight"
-        with Checkpoint(folder / "model.safetensors", anchor) as checkpoint:
-            return cls(config, checkpoint, tokenizer, pooling, dtype)
+        sentences = SentenceFolder.read(model_folder(folder))
+        config = BertConfig.from_file(sentences.model / "config.json")
+        tokenizer = read_tokenizer(
+            sentences.model, config.max_positions, sentences.max_tokens, sentences.lower_case
+        )
+        checkpoint = Checkpoint(
+            sentences.model / "model.safetensors", "embeddings.word_embeddings.weight"
+        )
+        pooling = POOLINGS[sentences.pooling]
+        model = cls(config, checkpoint, tokenizer, pooling, dtype, sentences.prompt)
+        checkpoint.finish(IGNORED)
+        return model
 
     @property
     def max_tokens(self) -> int:
@@ -173,14 +196,13 @@ class Bert:
             types = self._check_ids(token_type_ids, "token_type_ids", self.config.type_vocab_size)
             if types.shape != ids.shape:
                 raise ValueError(f"token_type_ids {types.shape} must fit token_ids {ids.shape}")
+        refuse_both(lengths, attention_mask)
         if attention_mask is not None:
-            if lengths is not None:
-                raise ValueError("give lengths or attention_mask, not both")
             lengths = lengths_of_mask(attention_mask, ids.shape)
         limits = None if lengths is None else check_lengths(lengths, ids.shape)
         if ids.size == 0:
             return np.empty((*ids.shape, self.config.hidden_size), dtype=np.float32)
-        work = self._embed(ids, types, num_threads)
+        work = self._embed(ids, types, limits, num_threads)
         for layer in self._layers:
             layer.project(work, num_threads)
             layer.finish(work, limits, num_threads)
@@ -232,7 +254,7 @@ class Bert:
             raise ValueError(f"rows must be (R,) of 0 … {ids.size - 1}, not {chosen.tolist()}")
         heads = slice(None) if head is None else slice(head, head + 1)
 
-        work = self._embed(ids, None, num_threads)
+        work = self._embed(ids, None, None, num_threads)
         maps = []
         for number, part in enumerate(self._layers):
             part.project(work, num_threads)
@@ -249,27 +271,43 @@ class Bert:
         result = np.stack(maps) if layer is None else maps[0]
         return result if head is None else result[..., 0, :, :]
 
-    def tokenize(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Return the token ids of each text, and how many texts were cut to `max_tokens`.
+    def tokenize(self, texts: Iterable[str]) -> Tokenized:
+        """Return the token ids of each text, and which texts were cut to `max_tokens`.
+
+        Parameters
+        ----------
+        texts : iterable of str
+            The prompt comes before each.
+
+        Returns
+        -------
+        Tokenized
+            `ids`, a list of int32 arrays; `truncated`, (n,) of bool; `lengths`, (n,) of int64, what
+            is left of each text; `num_truncated`.
 
         Raises
         ------
         TypeError
-            If texts is a string, or holds something else than strings.
+            If texts is a string or has no order (a mapping, a set, a table of several columns), or
+            holds something else than strings.
         ValueError
             If a text holds a lone surrogate, and so is not Unicode.
+
+        Examples
+        --------
+        >>> from numattn.models import Bert, installed_folder
+        >>> tokens = Bert.from_folder(installed_folder()).tokenize(["A cat.", "cat " * 1000])
+        >>> tokens.lengths, tokens.truncated
+        (array([  5, 256]), array([False,  True]))
         """
-        if isinstance(texts, str):
-            raise TypeError("texts must be a sequence of strings; put a single one into a list")
-        for text in texts:
-            check_text(text)
-        encodings = self.tokenizer.encode_batch(list(texts))
-        cut = sum(1 for encoding in encodings if encoding.overflowing)
-        return [encoding.ids for encoding in encodings], cut
+        prompted = each_text(texts)
+        if self.prompt:
+            prompted = (self.prompt + text for text in prompted)
+        return tokenized(self.tokenizer, prompted)
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         batch_tokens: int = 4096,
         normalize: bool = True,
@@ -280,8 +318,10 @@ class Bert:
 
         Parameters
         ----------
-        texts : sequence of str
-            A text of more than `max_tokens` tokens is cut, with a UserWarning that counts them.
+        texts : iterable of str
+            A list, a one-dimensional array, a column of a table, an open file, a generator. A text
+            of more than `max_tokens` tokens is cut, with a UserWarning that counts them; `tokenize`
+            tells which.
         batch_tokens : int
             Tokens computed at once, padding included: bounds the memory. Texts of like length go
             together, whatever their order.
@@ -301,18 +341,20 @@ class Bert:
         Raises
         ------
         TypeError
-            If texts is a string, or holds something else than strings.
+            If texts is a string or has no order (a mapping, a set, a table of several columns), or
+            holds something else than strings.
         ValueError
             If batch_tokens is not positive, or a text holds a lone surrogate.
         """
-        token_lists, cut = self.tokenize(texts)
-        if cut:
+        tokens = self.tokenize(texts)
+        if tokens.num_truncated:
             warnings.warn(
-                f"{cut} of {len(texts)} texts have more than {self.max_tokens} tokens and were cut",
+                f"{tokens.num_truncated} of {len(tokens.ids)} texts have more than "
+                f"{self.max_tokens} tokens and were cut",
                 stacklevel=2,
             )
         return self.encode_tokens(
-            token_lists,
+            tokens.ids,
             batch_tokens=batch_tokens,
             normalize=normalize,
             progress=progress,
@@ -321,7 +363,7 @@ class Bert:
 
     def encode_tokens(
         self,
-        token_lists: Sequence[Sequence[int]],
+        token_lists: TokenLists,
         *,
         batch_tokens: int = 4096,
         normalize: bool = True,
@@ -331,13 +373,14 @@ class Bert:
         """Return one vector per list of token ids, as `encode` does for texts."""
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, not {batch_tokens}")
-        lengths = np.array([len(tokens) for tokens in token_lists], dtype=np.int64)
+        lists = token_lists_of("token_lists", token_lists, self.config.vocab_size)
+        lengths = np.array([tokens.size for tokens in lists], dtype=np.int64)
         vectors = np.zeros((lengths.size, self.config.hidden_size), dtype=np.float32)
         for batch in batches_by_length(lengths, batch_tokens):
             shape = (batch.size, lengths[batch].max())
             ids = np.full(shape, self.config.pad_token_id, dtype=np.int64)
             for row, index in enumerate(batch):
-                ids[row, : lengths[index]] = token_lists[index]
+                ids[row, : lengths[index]] = lists[index]
             hidden = self(ids, lengths[batch], num_threads=num_threads)
             for row, index in enumerate(batch):
                 vectors[index] = self._pooling(hidden[row, : lengths[index]])
@@ -349,7 +392,11 @@ class Bert:
         return vectors
 
     def _embed(
-        self, ids: Int64Array, types: Int64Array | None, num_threads: int | None
+        self,
+        ids: Int64Array,
+        types: Int64Array | None,
+        lengths: Int64Array | None,
+        num_threads: int | None,
     ) -> Workspace:
         """Return the activations of a call, with x holding the embedded tokens."""
         batch, length = ids.shape
@@ -357,25 +404,39 @@ class Bert:
         # The ids are in range, and "clip" spares take() a buffered copy of the result.
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         work.x += self._type[0] if types is None else self._type[types]
-        work.x += self._position[:length]
-        self._norm(work.x, num_threads)
+        rows = self._position_rows(ids, lengths)
+        if rows is None:
+            work.x += self._position[self.config.position_offset :][:length]
+        else:
+            work.x += self._position[rows]
+        self._norm(work.x, num_threads, out=work.x)
         return work
+
+    def _position_rows(self, ids: Int64Array, lengths: Int64Array | None) -> Int64Array | None:
+        """Return which rows of the positions' table tokens have (B, S), if not one after the other.
+
+        RoBERTa counts the tokens that are no padding token, wherever those stand, and a padding
+        token has the row of its id.
+        """
+        offset, pad = self.config.position_offset, self.config.pad_token_id
+        if offset == 0:
+            return None
+        pads = ids == pad
+        if lengths is not None:
+            pads &= np.arange(ids.shape[1]) < lengths[:, np.newaxis]
+        if not pads.any():
+            return None
+        return np.where(pads, pad, np.cumsum(~pads, axis=1) + pad)
 
     def _check_ids(self, values: ArrayLike, name: str, limit: int) -> Int64Array:
         """Return ids as int64 (B, S), or raise."""
-        ids = np.asarray(values)
-        if ids.ndim != 2:
-            raise ValueError(f"{name} must be (B, S), not {ids.shape}")
-        if ids.dtype.kind not in "iu":
-            raise TypeError(f"{name} must be integers, not {ids.dtype}")
+        ids = check_ids(name, values, limit)
         if ids.shape[1] > self.config.max_positions:
             raise ValueError(
                 f"{name} has {ids.shape[1]} tokens a row; the model has positions for "
                 f"{self.config.max_positions}"
             )
-        if ids.size and not (0 <= ids.min() and ids.max() < limit):
-            raise ValueError(f"{name} must be in 0 … {limit - 1}, not {ids.min()} … {ids.max()}")
-        return ids.astype(np.int64, copy=False)
+        return ids
 
 
 def check_index(name: str, value: int | None, count: int) -> None:

@@ -11,15 +11,19 @@ the second reads it where the first left it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from numattn import Linear, attention, layer_norm
+from numattn import Linear, attention
 
-from ..arrays import Float32Array, Int64Array
+from ..arrays import Int64Array
 from ..files.checkpoint import Checkpoint
+from ..norms import LayerNorm
 from .bert_config import BertConfig
+
+PROJECTIONS = ("query", "key", "value")
 
 
 class Workspace:
@@ -42,17 +46,11 @@ class Workspace:
         self.inner = wide[: tokens * config.ffn_size].reshape(batch, length, config.ffn_size)
 
 
-class Norm:
-    """Layer normalisation with the parameters that stand under `name` in the checkpoint."""
-
-    def __init__(self, checkpoint: Checkpoint, name: str, config: BertConfig) -> None:
-        self.weight = checkpoint.take(f"{name}.weight", (config.hidden_size,))
-        self.bias = checkpoint.take(f"{name}.bias", (config.hidden_size,))
-        self.eps = config.layer_norm_eps
-
-    def __call__(self, x: Float32Array, num_threads: int | None) -> None:
-        """Normalise x in place."""
-        layer_norm(x, self.weight, self.bias, eps=self.eps, out=x, num_threads=num_threads)
+def read_norm(checkpoint: Checkpoint, name: str, config: BertConfig) -> LayerNorm:
+    """Return the normalisation whose parameters stand under `name` in the checkpoint."""
+    shape = (config.hidden_size,)
+    weight, bias = (checkpoint.take(f"{name}.{part}", shape) for part in ("weight", "bias"))
+    return LayerNorm(weight, bias, config.layer_norm_eps)
 
 
 class Layer:
@@ -63,25 +61,19 @@ class Layer:
     ) -> None:
         width, ffn_size = config.hidden_size, config.ffn_size
 
-        def weights(part: str, rows: int, columns: int) -> tuple[Float32Array, Float32Array]:
-            return (
-                checkpoint.take(f"{name}.{part}.weight", (rows, columns)),
-                checkpoint.take(f"{name}.{part}.bias", (rows,)),
-            )
+        def linear(parts: Sequence[str], rows: int, columns: int) -> Linear:
+            """Return one projection for parts that read the same."""
+            names = [f"{name}.{part}" for part in parts]
+            weight = checkpoint.take_joined({f"{part}.weight": (rows, columns) for part in names})
+            bias = checkpoint.take_joined({f"{part}.bias": (rows,) for part in names})
+            return Linear(weight, bias, dtype=dtype)
 
-        parts = [
-            weights(f"attention.self.{part}", width, width) for part in ("query", "key", "value")
-        ]
-        self.qkv = Linear(
-            np.concatenate([weight for weight, _ in parts]),
-            np.concatenate([bias for _, bias in parts]),
-            dtype=dtype,
-        )
-        self.output = Linear(*weights("attention.output.dense", width, width), dtype=dtype)
-        self.output_norm = Norm(checkpoint, f"{name}.attention.output.LayerNorm", config)
-        self.up = Linear(*weights("intermediate.dense", ffn_size, width), dtype=dtype)
-        self.down = Linear(*weights("output.dense", width, ffn_size), dtype=dtype)
-        self.down_norm = Norm(checkpoint, f"{name}.output.LayerNorm", config)
+        self.qkv = linear([f"attention.self.{part}" for part in PROJECTIONS], width, width)
+        self.output = linear(["attention.output.dense"], width, width)
+        self.output_norm = read_norm(checkpoint, f"{name}.attention.output.LayerNorm", config)
+        self.up = linear(["intermediate.dense"], ffn_size, width)
+        self.down = linear(["output.dense"], width, ffn_size)
+        self.down_norm = read_norm(checkpoint, f"{name}.output.LayerNorm", config)
         self.activation = config.activation
 
     def project(self, work: Workspace, num_threads: int | None) -> None:
@@ -101,7 +93,7 @@ class Layer:
             num_threads=num_threads,
         )
         self.output(work.context, residual=x, out=x, num_threads=num_threads)
-        self.output_norm(x, num_threads)
+        self.output_norm(x, num_threads, out=x)
         self.up(x, activation=self.activation, out=inner, num_threads=num_threads)
         self.down(inner, residual=x, out=x, num_threads=num_threads)
-        self.down_norm(x, num_threads)
+        self.down_norm(x, num_threads, out=x)

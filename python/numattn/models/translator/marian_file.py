@@ -18,21 +18,26 @@ the int8 divided by m. (Junczys-Dowmunt et al., "Marian: Fast Neural Machine Tra
 from __future__ import annotations
 
 import math
+import mmap
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Float32Array: TypeAlias = NDArray[np.float32]
+from ..arrays import Float32Array
+from ..files.checkpoint import check_all_taken, check_count
+from ..files.folder import regular_file
 
 VERSION = 1
 INT8, FLOAT32, INTGEMM8 = 0x0101, 0x0404, 0x4101
 # A model has some 200 tensors. A damaged file may claim any number of them, and of their parts.
 MOST_ITEMS, MOST_NAME, MOST_DIMS = 1 << 16, 1 << 12, 8
+
+# What activations are multiplied by before they are rounded to 8 bits; here they are not.
+IGNORED = r".*_QuantMultA"
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,22 @@ class MarianFile:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"no {path.name} in {path.parent}")
-        self._path = path
-        self._data = path.read_bytes()
-        try:
-            self._items = read_items(self._data)
-        except (struct.error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no Marian model, or cut short: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{path} is no Marian model: {error}") from None
+        self.path = path
+        self._taken: set[str] = set()
+        with open(regular_file(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < 16:
+                raise ValueError(f"{path} is no Marian model: it has {size} bytes")
+            # The header alone is read: where it ends is known at its end.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                try:
+                    self._items = read_items(data)
+                except (struct.error, UnicodeDecodeError) as error:
+                    raise ValueError(f"{path} is no Marian model, or cut short: {error}") from None
+                except ValueError as error:
+                    raise ValueError(f"{path} is no Marian model: {error}") from None
         for name, item in self._items.items():
-            if item.start + item.size > len(self._data):
+            if item.start + item.size > size:
                 raise ValueError(f"{path} is cut short: it ends before tensor {name} does")
 
     def take(self, name: str, shape: Sequence[int]) -> Float32Array:
@@ -80,24 +89,28 @@ class MarianFile:
             If it is missing, of another shape or of a type that is not read.
         """
         if name not in self._items:
-            raise ValueError(f"{self._path} has no tensor {name}")
+            raise ValueError(f"{self.path} has no tensor {name}")
         item = self._items[name]
         if item.shape != tuple(shape):
             raise ValueError(
-                f"tensor {name} in {self._path} has shape {item.shape}, "
+                f"tensor {name} in {self.path} has shape {item.shape}, "
                 f"but the model calls for {tuple(shape)}"
             )
+        self._taken.add(name)
         count = math.prod(item.shape)
         if item.kind == FLOAT32 and item.size >= 4 * count:
             return self._numbers("<f4", count, item.start).reshape(shape)
         if item.kind == INTGEMM8 and item.size >= count + 4:
-            multiplier = self._numbers("<f4", 1, item.start + count)[0]
+            multiplier = float(self._numbers("<f4", 1, item.start + count)[0])
+            if not 0 < multiplier < float("inf"):
+                raise ValueError(
+                    f"tensor {name} in {self.path} has multiplier {multiplier}, "
+                    "which must be a positive number"
+                )
             numbers = self._numbers("i1", count, item.start)
-            numbers /= multiplier
+            numbers /= np.float32(multiplier)
             return numbers.reshape(shape)
-        raise ValueError(
-            f"tensor {name} in {self._path} has type {item.kind:#x}, {item.size} bytes"
-        )
+        raise ValueError(f"tensor {name} in {self.path} has type {item.kind:#x}, {item.size} bytes")
 
     def take_weight(self, name: str, columns: int, rows: int) -> Float32Array:
         """Return a matrix (in, out) = (columns, rows) that multiplies from the right, as (out, in).
@@ -110,15 +123,30 @@ class MarianFile:
         """Return what an item of bytes says, up to its first zero byte."""
         item = self._items.get(name)
         if item is None or item.kind != INT8:
-            raise ValueError(f"{self._path} has no text {name}")
-        data = self._data[item.start : item.start + item.size]
+            raise ValueError(f"{self.path} has no text {name}")
+        self._taken.add(name)
+        data = np.fromfile(self.path, np.uint8, item.size, offset=item.start).tobytes()
         return data.split(b"\0", 1)[0].decode("utf-8", errors="replace")
 
+    def check_layers(self, stem: str, count: int, setting: str) -> None:
+        """Raise ValueError unless there are `count` layers, whose names begin "<stem><number>_".
+
+        `setting` is what the model's own configuration calls their number.
+        """
+        check_count(self.path, self._items, stem, count, setting)
+
+    def finish(self) -> None:
+        """Raise ValueError if a tensor has not been taken, except for those IGNORED."""
+        check_all_taken(self.path, self._items, self._taken, IGNORED)
+
     def _numbers(self, dtype: str, count: int, start: int) -> Float32Array:
-        return np.frombuffer(self._data, dtype, count, start).astype(np.float32)
+        numbers = np.fromfile(self.path, dtype, count, offset=start)
+        if numbers.size != count:
+            raise ValueError(f"{self.path} has become shorter while it was read")
+        return numbers.astype(np.float32, copy=False)
 
 
-def read_items(data: bytes) -> dict[str, Item]:
+def read_items(data: bytes | mmap.mmap) -> dict[str, Item]:
     """Return where each tensor stands, or raise ValueError or struct.error."""
     version, count = struct.unpack_from("<2Q", data)
     if version != VERSION or count > MOST_ITEMS:

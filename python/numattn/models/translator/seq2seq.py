@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from numattn import ProjectedContext
 
 from ..arrays import Float32Array, Int64Array
+from ..files.folder import model_folder
 from ..files.storage import storage_dtype
 from ..files.tokens import load_tokenizer
 from ..ids import check_ids
@@ -100,6 +101,8 @@ class Seq2Seq:
         stored = storage_dtype(dtype)
         self.config, self.tokenizer, self.shortlist = config, tokenizer, shortlist
         self.language = language
+        file.check_layers("encoder_l", config.encoder_layers, "enc-depth")
+        file.check_layers("decoder_l", config.decoder_layers, "dec-depth")
         self._embedding = file.take("Wemb", (config.vocab_size, config.hidden_size))
         self._bias = file.take("decoder_ff_logit_out_b", (1, config.vocab_size))[0]
         self._encoder = [
@@ -128,12 +131,10 @@ class Seq2Seq:
         ImportError
             If tokenizers is not installed.
         ValueError
-            If a file is damaged or cut short, a tensor is missing or of another shape, or the model
-            asks for something that is not supported. The message names it.
+            If a file is damaged or cut short, a tensor is missing, unused or of another shape, or
+            the model asks for something that is not supported. The message names it.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}")
+        folder = model_folder(folder)
         path = only_file(folder, "*.intgemm.alphas.bin")
         if path is None:
             raise FileNotFoundError(f"no *.intgemm.alphas.bin in {folder}")
@@ -142,7 +143,9 @@ class Seq2Seq:
         tokenizer = read_marian_tokenizer(folder, config.vocab_size)
         lists = only_file(folder, "lex.*.bin")
         shortlist = None if lists is None else Shortlist(lists, config.vocab_size)
-        return cls(config, file, tokenizer, shortlist, dtype, language or language_of(path.name))
+        model = cls(config, file, tokenizer, shortlist, dtype, language or language_of(path.name))
+        file.finish()
+        return model
 
     def encode(
         self, token_ids: ArrayLike, lengths: ArrayLike, *, num_threads: int | None = None
@@ -271,7 +274,7 @@ class Seq2Seq:
         ImportError
             If sentencex is not installed.
         TypeError
-            If texts is a string, or holds something else than strings.
+            If texts is a string or has no order, or holds something else than strings.
         ValueError
             If a text holds a lone surrogate.
         """

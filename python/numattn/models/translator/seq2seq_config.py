@@ -90,6 +90,7 @@ def read_settings(text: str) -> dict[str, str]:
 def size(settings: Mapping[str, str], name: str, where: str) -> int:
     """Return a positive whole number of the settings."""
     value = settings.get(name, "")
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
+    # No size of a model has ten digits, and Python would not read thousands of them.
+    if not (value.isascii() and value.isdigit() and len(value) < 10 and int(value) > 0):
         raise ValueError(f"{where}: {name} must be a positive whole number, not {value!r}")
     return int(value)

@@ -17,25 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from numattn import Linear, MultiHeadAttention, ProjectedContext, layer_norm
+from numattn import Linear, MultiHeadAttention, ProjectedContext
 
 from ..arrays import Float32Array, Int64Array
+from ..norms import LayerNorm
 from .marian_file import MarianFile
 from .seq2seq_config import Seq2SeqConfig
 
 NORM_EPS = 1e-6
 
 
-class Norm:
-    """x = norm(x + y), with the parameters that stand under `name` in the file."""
-
-    def __init__(self, file: MarianFile, name: str, config: Seq2SeqConfig) -> None:
-        self.weight = file.take(f"{name}_ln_scale", (1, config.hidden_size))[0]
-        self.bias = file.take(f"{name}_ln_bias", (1, config.hidden_size))[0]
-
-    def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
-        """Return x normalised, in its memory."""
-        return layer_norm(x, self.weight, self.bias, eps=NORM_EPS, out=x, num_threads=num_threads)
+def read_norm(file: MarianFile, name: str, config: Seq2SeqConfig) -> LayerNorm:
+    """Return the normalisation whose parameters stand under `name` in the file."""
+    shape = (1, config.hidden_size)
+    weight, bias = (file.take(f"{name}_ln_{part}", shape)[0] for part in ("scale", "bias"))
+    return LayerNorm(weight, bias, NORM_EPS)
 
 
 class FeedForward:
@@ -55,13 +51,13 @@ class FeedForward:
             file.take(f"{name}_b2", (1, width))[0],
             dtype=dtype,
         )
-        self.norm = Norm(file, f"{name}_ffn", config)
+        self.norm = read_norm(file, f"{name}_ffn", config)
 
     def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
         """Return the result in the memory of x."""
         inner = self.up(x, activation="relu", num_threads=num_threads)
         self.down(inner, residual=x, out=x, num_threads=num_threads)
-        return self.norm(x, num_threads)
+        return self.norm(x, num_threads, out=x)
 
 
 def projections(file: MarianFile, name: str, config: Seq2SeqConfig) -> dict[str, Any]:
@@ -81,7 +77,7 @@ class EncoderLayer:
         name = f"encoder_l{number}"
         given: dict[str, Any] = projections(file, f"{name}_self", config)
         self.attention = MultiHeadAttention(config.num_heads, **given, dtype=dtype)
-        self.norm = Norm(file, f"{name}_self_Wo", config)
+        self.norm = read_norm(file, f"{name}_self_Wo", config)
         self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
 
     def __call__(
@@ -89,7 +85,7 @@ class EncoderLayer:
     ) -> Float32Array:
         """Return the layer's result for x (B, S, E), of whose rows lengths[b] words are real."""
         x += self.attention(x, kv_lens=lengths, num_threads=num_threads)
-        return self.feed_forward(self.norm(x, num_threads), num_threads)
+        return self.feed_forward(self.norm(x, num_threads, out=x), num_threads)
 
 
 class CrossAttention:
@@ -101,7 +97,7 @@ class CrossAttention:
         self.attention = MultiHeadAttention(
             config.num_heads, **projections(file, name, config), dtype=dtype
         )
-        self.norm = Norm(file, f"{name}_Wo", config)
+        self.norm = read_norm(file, f"{name}_Wo", config)
 
     def source(self, encoded: Float32Array, num_threads: int | None) -> ProjectedContext:
         """Return what of the encoded source (B, S, E) this attention reads at each step."""
@@ -116,7 +112,7 @@ class CrossAttention:
     ) -> Float32Array:
         """Return the result for x (B, 1, E), in its memory; lengths[b] words of a row are real."""
         x += self.attention(x, source, kv_lens=lengths, num_threads=num_threads)
-        return self.norm(x, num_threads)
+        return self.norm(x, num_threads, out=x)
 
 
 class DecoderLayer:
@@ -132,7 +128,7 @@ class DecoderLayer:
             dtype=dtype,
         )
         self.fresh = Linear(file.take_weight(f"{name}_rnn_W", width, width), dtype=dtype)
-        self.norm = Norm(file, f"{name}_rnn_ffn", config)
+        self.norm = read_norm(file, f"{name}_rnn_ffn", config)
         self.cross = CrossAttention(file, f"{name}_context", config, dtype)
         self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
 
@@ -149,7 +145,7 @@ class DecoderLayer:
         cell *= keep
         cell += (1 - keep) * self.fresh(x, num_threads=num_threads)
         x += np.maximum(cell, 0)
-        x = self.cross(self.norm(x, num_threads), source, lengths, num_threads)
+        x = self.cross(self.norm(x, num_threads, out=x), source, lengths, num_threads)
         return self.feed_forward(x, num_threads)
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files.folder import regular_file
+
 MAGIC = 0xF11A48D5013417F5
 # The number of words is rounded up to a multiple of this, with the next ones in order of number.
 GRANULE = 8
@@ -41,9 +43,7 @@ class Shortlist:
     """
 
     def __init__(self, path: Path, vocab_size: int) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"no {path.name} in {path.parent}")
-        data = path.read_bytes()
+        data = regular_file(path).read_bytes()
         if len(data) < 48:
             raise ValueError(f"{path} is no shortlist: it has {len(data)} bytes")
         header = np.frombuffer(data, "<u8", 6).tolist()
