@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import bounded_integer
+from numattn._pickled import reduced
 from numattn.attention import Precision
-from numattn.linear import Linear, storage_name
+from numattn.linear import Linear, as_float_vector, check_floating, part_of, storage_name
 from numattn.plan import _dtype
 
 Array = NDArray[Any]
@@ -26,17 +27,31 @@ class ProjectedContext(NamedTuple):
     v: Array
     """(B, Sk, Hkv, Dv) or (Sk, Hkv, Dv)"""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
+
+
+class Packed(NamedTuple):
+    """Some of the three projections, side by side in one layer."""
+
+    names: str
+    """A part of "qkv"."""
+    linear: Linear
+
 
 class Heads:
-    """The weights of queries, keys and values, checked, and packed when they are first needed.
+    """The projections into queries, keys and values: their weights, checked and packed once.
 
-    Most modules only ever serve one of the two kinds of call: self- or cross-attention.
+    Those that read inputs of one width are packed side by side. One pass serves all that read the
+    same input; where only some do, it runs over their part of the packed weights.
 
     Parameters
     ----------
     num_heads : int
     num_kv_heads : int or None
-    wq, wk, wv, bq, bk, bv, dtype, precision
+    weights, biases : dict
+        wq, wk, wv and bq, bk, bv as for :class:`numattn.MultiHeadAttention`, under "q", "k", "v".
+    dtype, precision
         As for :class:`numattn.MultiHeadAttention`.
     """
 
@@ -53,105 +68,121 @@ class Heads:
         self.num_kv_heads = bounded_integer(
             "num_kv_heads", self.num_heads if num_kv_heads is None else num_kv_heads
         )
-        self._weights = {name: _matrix(name, weight) for name, weight in weights.items()}
-        self._biases = biases
-        self._check()
         self.storage = storage_name(dtype)
         # What queries, keys and values are projected into; None for x's dtype.
         self._dtype = None if self.storage == "float32" else _dtype(self.storage)
-        self._precision: Precision = precision
-        self._joint: Linear | None = None
-        self._separate: tuple[Linear, Linear] | None = None
+        matrices = {name: as_weight(f"w{name}", weight) for name, weight in weights.items()}
+        self._check_heads(matrices)
+        vectors = {name: as_bias(f"b{name}", bias, matrices[name]) for name, bias in biases.items()}
+        self._shapes = {name: matrix.shape for name, matrix in matrices.items()}
+        self.head_dim = self._shapes["q"][0] // self.num_heads
+        self.value_dim = self._shapes["v"][0] // self.num_kv_heads
+        self._packed = [
+            Packed(names, side_by_side(names, matrices, vectors, self.storage, precision))
+            for names in self._runs_of_one_width()
+        ]
 
-    @property
-    def head_dim(self) -> int:
-        """D."""
-        return int(self._weights["wq"].shape[0]) // self.num_heads
-
-    @property
-    def value_dim(self) -> int:
-        """Dv."""
-        return int(self._weights["wv"].shape[0]) // self.num_kv_heads
-
-    def _check(self) -> None:
+    def _check_heads(self, weights: dict[str, Array]) -> None:
         if self.num_heads < 1 or self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads must be a positive multiple of num_kv_heads, "
                 f"not {self.num_heads} and {self.num_kv_heads}"
             )
-        heads = {"wq": self.num_heads, "wk": self.num_kv_heads, "wv": self.num_kv_heads}
-        widths = {}
-        for name, weight in self._weights.items():
-            widths[name], rest = divmod(weight.shape[0], heads[name])
-            if rest or not widths[name]:
+        heads = {"q": self.num_heads, "k": self.num_kv_heads, "v": self.num_kv_heads}
+        dims = {}
+        for name, weight in weights.items():
+            dims[name], rest = divmod(weight.shape[0], heads[name])
+            if rest or not dims[name]:
                 raise ValueError(
-                    f"{name} of shape {weight.shape} does not divide into {heads[name]} heads"
+                    f"w{name} of shape {weight.shape} does not divide into {heads[name]} heads"
                 )
-        for name, weight in self._weights.items():
-            given = self._biases[name]
-            if given is not None and np.shape(given) != weight.shape[:1]:
-                raise ValueError(
-                    f"{name.replace('w', 'b')} must have shape ({weight.shape[0]},) "
-                    f"like the rows of {name}, not {np.shape(given)}"
-                )
-        if widths["wq"] != widths["wk"]:
+        if dims["q"] != dims["k"]:
             raise ValueError(
-                f"wq and wk must give heads of one size, not {widths['wq']} and {widths['wk']}"
-            )
-        if self._weights["wk"].shape[1] != self._weights["wv"].shape[1]:
-            raise ValueError(
-                f"wk and wv must have the same number of columns, not shapes "
-                f"{self._weights['wk'].shape} and {self._weights['wv'].shape}"
+                f"wq and wk must give heads of one size, not {dims['q']} and {dims['k']}"
             )
 
-    def of_self(self, x: Array, num_threads: int | None) -> tuple[Array, Array]:
-        """Queries and then keys (..., S, Hq + Hkv, D), and values: views of one array."""
-        if self._joint is None:
-            self._joint = self._packed("wq", "wk", "wv")
-        joined = applied(self._joint, x, self._dtype, num_threads)
-        values = joined.shape[-1] - self._weights["wv"].shape[0]
-        return (
-            _heads(joined[..., :values], self.num_heads + self.num_kv_heads),
-            _heads(joined[..., values:], self.num_kv_heads),
-        )
+    def _runs_of_one_width(self) -> list[str]:
+        """The names in order, in pieces whose weights have as many columns each."""
+        runs = [""]
+        for name in "qkv":
+            if runs[-1] and self._shapes[name][1] != self._shapes[runs[-1][-1]][1]:
+                runs.append("")
+            runs[-1] += name
+        return runs
+
+    def of_self(
+        self, x: Array, values_from: Array | None, num_threads: int | None
+    ) -> tuple[Array, Array]:
+        """Queries and then keys (..., S, Hq + Hkv, D) of x, and values of it or of another."""
+        if values_from is None:
+            joined = self._pass("qkv", x, num_threads)
+            values = joined.shape[-1] - self._shapes["v"][0]
+            both, v = joined[..., :values], joined[..., values:]
+        else:
+            both = self._pass("qk", x, num_threads)
+            v = self._pass("v", values_from, num_threads)
+        return in_heads(both, self.num_heads + self.num_kv_heads), in_heads(v, self.num_kv_heads)
 
     def queries(self, x: Array, num_threads: int | None) -> Array:
         """q of shape (..., Sq, Hq, D) for cross-attention."""
-        return _heads(applied(self._cross()[0], x, self._dtype, num_threads), self.num_heads)
+        return in_heads(self._pass("q", x, num_threads), self.num_heads)
 
-    def context(self, context: Array, num_threads: int | None) -> ProjectedContext:
-        """Keys and values of a context: views of one array."""
-        joined = applied(self._cross()[1], context, self._dtype, num_threads)
-        keys = self._weights["wk"].shape[0]
-        return ProjectedContext(
-            _heads(joined[..., :keys], self.num_kv_heads),
-            _heads(joined[..., keys:], self.num_kv_heads),
+    def context(
+        self, context: Array, values_from: Array | None, num_threads: int | None
+    ) -> ProjectedContext:
+        """Keys of a context, and values of it or of another array."""
+        if values_from is None:
+            joined = self._pass("kv", context, num_threads)
+            keys = self._shapes["k"][0]
+            k, v = joined[..., :keys], joined[..., keys:]
+        else:
+            k = self._pass("k", context, num_threads)
+            v = self._pass("v", values_from, num_threads)
+        return ProjectedContext(in_heads(k, self.num_kv_heads), in_heads(v, self.num_kv_heads))
+
+    def _pass(self, names: str, x: Array, num_threads: int | None) -> Array:
+        """Project x by some of the weights at once: their results side by side."""
+        for packed in self._packed:
+            if names == packed.names:
+                return applied(packed.linear, x, self._dtype, num_threads)
+            if names in packed.names:
+                begin = self._features(packed.names[: packed.names.index(names)])
+                part, before = part_of(packed.linear, begin, begin + self._features(names))
+                return applied(part, x, self._dtype, num_threads)[..., before:]
+        raise self._no_one_input(names)
+
+    def _features(self, names: str) -> int:
+        return sum(self._shapes[name][0] for name in names)
+
+    def _no_one_input(self, names: str) -> ValueError:
+        """What to say where weights are to read the same input, and have different widths."""
+        if self._shapes["k"][1] != self._shapes["v"][1] and "v" in names:
+            needed, pair = "values_from must be given", "kv"
+        else:
+            needed, pair = "x cannot serve as context", "qk"
+        shapes = " and ".join(str(self._shapes[name]) for name in pair)
+        return ValueError(f"{needed}: w{pair[0]} and w{pair[1]} have shapes {shapes}")
+
+
+def side_by_side(
+    names: str,
+    weights: dict[str, Array],
+    biases: dict[str, Array | None],
+    storage: str,
+    precision: Precision,
+) -> Linear:
+    """One projection for several weights that read the same rows."""
+    chosen = [weights[name] for name in names]
+    if len({weight.dtype for weight in chosen}) > 1:
+        chosen = [weight.astype(np.float32) for weight in chosen]
+    bias = None
+    if any(biases[name] is not None for name in names):
+        parts = [(biases[name], len(weights[name])) for name in names]
+        bias = np.concatenate(
+            [np.zeros(size, np.float32) if given is None else given for given, size in parts]
         )
-
-    def _cross(self) -> tuple[Linear, Linear]:
-        if self._separate is None:
-            self._separate = (self._packed("wq"), self._packed("wk", "wv"))
-        return self._separate
-
-    def _packed(self, *names: str) -> Linear:
-        """One projection for several weights that read the same rows."""
-        weights = [self._weights[name] for name in names]
-        columns = {weight.shape[1] for weight in weights}
-        if len(columns) > 1:
-            raise ValueError(
-                f"x cannot serve as context: wq and wk have shapes "
-                f"{self._weights['wq'].shape} and {self._weights['wk'].shape}"
-            )
-        biases = [self._biases[name] for name in names]
-        bias = None
-        if any(given is not None for given in biases):
-            bias = np.concatenate(
-                [
-                    np.zeros(len(weight), np.float32) if given is None else np.asarray(given)
-                    for weight, given in zip(weights, biases, strict=True)
-                ]
-            )
-        return Linear(np.concatenate(weights), bias, dtype=self.storage, precision=self._precision)
+    weight = chosen[0] if len(chosen) == 1 else np.concatenate(chosen)
+    return Linear(weight, bias, dtype=storage, precision=precision)
 
 
 def applied(
@@ -164,13 +195,28 @@ def applied(
     return projection(x, out=out, num_threads=num_threads)
 
 
-def _matrix(name: str, weight: ArrayLike) -> Array:
+def as_weight(name: str, weight: ArrayLike) -> Array:
+    """A matrix of a dtype that can be packed."""
     array = np.asarray(weight)
+    check_floating(name, array)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix (out_features, in_features), not {array.shape}")
     return array
 
 
-def _heads(x: Array, heads: int) -> Array:
+def as_bias(name: str, bias: ArrayLike | None, weight: Array) -> NDArray[np.float32] | None:
+    """A float32 vector of one number for each row of its weight, or None."""
+    if bias is None:
+        return None
+    vector = as_float_vector(name, bias)
+    if vector.shape != weight.shape[:1]:
+        raise ValueError(
+            f"{name} must have shape ({weight.shape[0]},) like the rows of w{name[1:]}, "
+            f"not {vector.shape}"
+        )
+    return vector
+
+
+def in_heads(x: Array, heads: int) -> Array:
     """(..., S, H·D) as (..., S, H, D); the last axis is contiguous, so this is a view."""
     return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn._arguments import Window, integer_array
+from numattn._arguments import Window
 from numattn.attention import Precision, attention, attention_weights
 from numattn.cache import Cache, CacheLayer
-from numattn.heads import Heads, ProjectedContext, applied
+from numattn.heads import Heads, ProjectedContext, applied, as_bias, as_weight
 from numattn.linear import Linear
+from numattn.mha_cache import continued, refuse_with_cache
+from numattn.mha_rope import checked_rope, turn_from
 from numattn.position import Relative, Rope
-from numattn.rope import apply_rope
 from numattn.torch_state import weights_of_torch
 
 Array = NDArray[Any]
@@ -101,20 +102,23 @@ class MultiHeadAttention:
         precision: Precision = "highest",
     ) -> None:
         self._heads = Heads(
-            num_heads, num_kv_heads, {"wq": wq, "wk": wk, "wv": wv},
-            {"wq": bq, "wk": bk, "wv": bv}, dtype, precision,
+            num_heads, num_kv_heads, {"q": wq, "k": wk, "v": wv},
+            {"q": bq, "k": bk, "v": bv}, dtype, precision,
         )  # fmt: skip
         self.num_heads: int = self._heads.num_heads
         self.num_kv_heads: int = self._heads.num_kv_heads
-        self.rope = _checked_rope(rope, self._heads.head_dim)
+        self.rope = checked_rope(rope, self._heads.head_dim)
         self._precision: Precision = precision
-        self._output = Linear(wo, bo, dtype=self._heads.storage, precision=precision)
+        output = as_weight("wo", wo)
         joined = self._heads.value_dim * self.num_heads
-        if self._output.in_features != joined:
+        if output.shape[1] != joined:
             raise ValueError(
                 f"wo must have {joined} columns, one per value element of all heads, "
-                f"not {self._output.in_features}"
+                f"not {output.shape[1]}"
             )
+        self._output = Linear(
+            output, as_bias("bo", bo, output), dtype=self._heads.storage, precision=precision
+        )
 
     @classmethod
     def from_torch(
@@ -190,7 +194,7 @@ class MultiHeadAttention:
         >>> mha(x, source).shape
         (1, 3, 8)
         """
-        return self._heads.context(_rows("context", context), num_threads)
+        return self._heads.context(_rows("context", context), None, num_threads)
 
     def __call__(
         self,
@@ -255,8 +259,11 @@ class MultiHeadAttention:
             "sinks": sinks, "relative": relative, "num_threads": num_threads, "layout": "bshd",
         }  # fmt: skip
         if cache is not None:
-            _refuse_with_cache(context, mask, bias, q_offset, kv_lens, return_weights)
-            return self._continue(cache, rows, score)
+            refuse_with_cache(context, mask, bias, q_offset, kv_lens, return_weights)
+            return continued(
+                cache, self._heads, self.rope, rows, None, score,
+                lambda o: self._join(o, rows, num_threads),
+            )  # fmt: skip
         q, k, v = self._project(rows, context, q_offset, num_threads)
         score |= {
             "mask": mask, "bias": bias, "is_causal": is_causal, "q_offset": q_offset,
@@ -274,122 +281,20 @@ class MultiHeadAttention:
     ) -> tuple[Array, Array, Array]:
         """q, k, v of shape (..., S, H, D): views of the projections' results, turned."""
         if context is None:
-            both, v = self._heads.of_self(x, num_threads)
+            both, v = self._heads.of_self(x, None, num_threads)
             if self.rope is not None:
-                self._turn(both, q_offset, num_threads)
+                turn_from(self.rope, both, self.num_heads, q_offset, num_threads)
             return both[..., : self.num_heads, :], both[..., self.num_heads :, :], v
         if self.rope is not None:
             raise ValueError("context must be None: rope turns by positions in one sequence")
         if not isinstance(context, ProjectedContext):
-            context = self._heads.context(_rows("context", context), num_threads)
+            context = self._heads.context(_rows("context", context), None, num_threads)
         return self._heads.queries(x, num_threads), context.k, context.v
-
-    def _turn(self, both: Array, q_offset: ArrayLike, num_threads: int | None) -> None:
-        """Turn query i by q_offset + i and key j by j, in place."""
-        assert self.rope is not None
-        keys = np.arange(both.shape[-3])
-        first = integer_array("q_offset", q_offset, scalar=True)
-        if first.size == 1:
-            first = first.reshape(())
-        elif first.shape != both.shape[:-3]:
-            raise ValueError(
-                f"q_offset must be one number, or one for each row, not of shape {first.shape}"
-            )
-        queries = first[..., np.newaxis] + keys
-        length = max(int(queries.max(initial=0)) + 1, len(keys), 1)
-        if not first.any():
-            _turn_heads(self.rope, both, keys, length, num_threads)
-            return
-        _turn_heads(self.rope, both[..., : self.num_heads, :], queries, length, num_threads)
-        _turn_heads(self.rope, both[..., self.num_heads :, :], keys, length, num_threads)
-
-    def _continue(self, cache: Cache | CacheLayer, x: Array, score: dict[str, Any]) -> Array:
-        """Append x to a layer of a cache and attend causally to all that it has."""
-        num_threads = score["num_threads"]
-        rows = x if x.ndim == 3 else x[np.newaxis]
-        layer = self._fitting(cache, len(rows))
-        both, v = self._heads.of_self(rows, num_threads)
-        if v.dtype != layer.cache.dtype:
-            raise TypeError(
-                f"keys and values of this call are {v.dtype}, but the cache holds "
-                f"{layer.cache.dtype}: make the cache with dtype={v.dtype.name!r}"
-            )
-        before = layer.lengths
-        if self.rope is not None:
-            positions = before[:, np.newaxis] + np.arange(rows.shape[1])
-            lengths = np.maximum(before + rows.shape[1], 1)
-            _turn_heads(self.rope, both, positions, lengths, num_threads)
-        q, k = both[..., : self.num_heads, :], both[..., self.num_heads :, :]
-        o = layer.attend(q, k, v, **score)
-        try:
-            return self._join(o, x, num_threads)
-        except BaseException:
-            layer.forget(before)
-            raise
-
-    def _fitting(self, cache: Cache | CacheLayer, batch: int) -> CacheLayer:
-        """The layer meant, or an error if it is not made for these heads and rows."""
-        if isinstance(cache, Cache):
-            if cache.layers != 1:
-                raise ValueError(f"cache has {cache.layers} layers: give one, cache.layer(i)")
-            cache = cache.layer(0)
-        if not isinstance(cache, CacheLayer):
-            raise TypeError(
-                f"cache must be a layer of a KVCache or PagedKVCache, not {type(cache).__name__}"
-            )
-        wanted = {
-            "batch": batch, "kv_heads": self.num_kv_heads, "head_dim": self._heads.head_dim,
-            "value_dim": self._heads.value_dim,
-        }  # fmt: skip
-        for name, size in wanted.items():
-            if getattr(cache.cache, name) != size:
-                raise ValueError(
-                    f"cache has {name} {getattr(cache.cache, name)}, and this call {size}"
-                )
-        return cache
 
     def _join(self, o: Array, x: Array, num_threads: int | None) -> Array:
         """The output projection of heads (..., S, Hq, Dv), in the shape and dtype of x."""
         heads = o.reshape(*x.shape[:-1], self._output.in_features)
         return applied(self._output, heads, x.dtype, num_threads)
-
-
-def _checked_rope(rope: Rope | None, head_dim: int) -> Rope | None:
-    if rope is None:
-        return None
-    if not isinstance(rope, Rope):
-        raise TypeError(f"rope must be a numattn.position.Rope, not {type(rope).__name__}")
-    if rope.dim > head_dim:
-        raise ValueError(f"rope turns {rope.dim} elements, but heads have {head_dim}")
-    return rope
-
-
-def _turn_heads(
-    rope: Rope, heads: Array, positions: Array, length: ArrayLike, num_threads: int | None
-) -> None:
-    """Turn heads (..., S, H, D) by positions (S,) or (B, S), in place."""
-    cos, sin = rope.tables(positions, length=length)
-    apply_rope(
-        heads, cos, sin, interleaved=rope.interleaved, layout="bshd", out=heads,
-        num_threads=num_threads,
-    )  # fmt: skip
-
-
-def _refuse_with_cache(
-    context: object, mask: object, bias: object, q_offset: ArrayLike, kv_lens: object, weights: bool
-) -> None:
-    """Raise ValueError for what attention over a cache does not take."""
-    given = {
-        "context": context is not None, "mask": mask is not None, "bias": bias is not None,
-        "q_offset": not (isinstance(q_offset, int) and q_offset == 0),
-        "kv_lens": kv_lens is not None, "return_weights": weights,
-    }  # fmt: skip
-    refused = [name for name, is_given in given.items() if is_given]
-    if refused:
-        raise ValueError(
-            f"{refused[0]} cannot be given with a cache: x continues what the cache holds, "
-            "causally, and each query sees all keys up to its own"
-        )
 
 
 def _rows(name: str, x: ArrayLike) -> Array:
