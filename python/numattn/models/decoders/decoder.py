@@ -52,9 +52,20 @@ class Decoder(ABC):
         What weights are stored in, and by default keys and values: float32 or bfloat16.
     """
 
+    _embedding: NDArray[Any]
+
     def __init__(self, config: DecoderConfig, dtype: DTypeLike | None) -> None:
         self._sizes = config
         self.dtype: np.dtype[Any] = storage_dtype(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle carries; of bfloat16 it makes no buffers, of integers it does."""
+        table = self._embedding
+        return {**vars(self), "_embedding": table.view(f"u{table.itemsize}")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._embedding = self._embedding.view(self.dtype)
 
     @property
     def vocab_size(self) -> int:
