@@ -34,6 +34,8 @@ def token_lists(name: str, given: TokenLists, vocab_size: int) -> list[Int64Arra
     ValueError
         If an id is out of range.
     """
+    if isinstance(given, Iterable) and getattr(given, "ndim", 1) == 2:  # rows of an array
+        given = [*given]
     lists = []
     each: Any
     for number, each in enumerate(in_order(name, given, "sequences of token ids")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +14,8 @@ from numattn.cache.storage import Storage
 from ..arrays import Float32Array, Int64Array
 from ..files.storage import storage_dtype
 from ..ids import check_ids
-from .generate import check_kind, generate
+from ..token_lists import TokenLists
+from .generate import Stop, check_kind, generate
 from .padding import Padding
 from .sampling import Sampler
 from .step import Step
@@ -52,9 +52,20 @@ class Decoder(ABC):
         What weights are stored in, and by default keys and values: float32 or bfloat16.
     """
 
+    _embedding: NDArray[Any]
+
     def __init__(self, config: DecoderConfig, dtype: DTypeLike | None) -> None:
         self._sizes = config
         self.dtype: np.dtype[Any] = storage_dtype(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle carries; of bfloat16 it makes no buffers, of integers it does."""
+        table = self._embedding
+        return {**vars(self), "_embedding": table.view(f"u{table.itemsize}")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._embedding = self._embedding.view(self.dtype)
 
     @property
     def vocab_size(self) -> int:
@@ -126,7 +137,8 @@ class Decoder(ABC):
         cache : KVCache or PagedKVCache, optional
             Keys and values of the tokens before these; those of the new ones are added.
         only_last : bool
-            Compute the logits after the last real token of each row only.
+            Compute the logits after the last real token of each row only. A row without one has
+            numbers without meaning; if no row has a place for one, that is an error.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -150,6 +162,11 @@ class Decoder(ABC):
         padding = Padding.of(ids.shape, lengths, attention_mask)
         held = self._check_cache(cache, ids.shape[0], padding.counts)
         if ids.size == 0:
+            if only_last and ids.shape[0] > 0:
+                raise ValueError(
+                    f"only_last asks for the last token of each row, and token_ids {ids.shape} "
+                    "have none"
+                )
             shape = ids.shape[:1] if only_last else ids.shape
             return np.empty((*shape, self._sizes.vocab_size), dtype=np.float32)
         step = Step(
@@ -174,11 +191,11 @@ class Decoder(ABC):
 
     def generate(
         self,
-        prompts: Sequence[Sequence[int]],
+        prompts: TokenLists,
         max_new_tokens: int,
         *,
         sampler: Sampler | None = None,
-        stop: int | Sequence[int] = (),
+        stop: Stop = None,
         cache: Cache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,

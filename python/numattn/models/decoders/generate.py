@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,7 +12,14 @@ from numattn._arguments import bounded_integer
 from numattn.cache import Cache, KVCache
 
 from ..arrays import Float32Array, Int64Array
+from ..token_lists import TokenLists, padded, token_list, token_lists
 from .sampling import Sampler, greedy
+
+Stop: TypeAlias = "int | Iterable[int] | ArrayLike | None"
+
+# For how many new tokens of each text a cache has room from the start. It grows when it is full,
+# and most texts end long before their limit.
+ROOM = 1024
 
 
 class LanguageModel(Protocol):
@@ -36,11 +43,11 @@ class LanguageModel(Protocol):
 
 def generate(
     model: LanguageModel,
-    prompts: Sequence[Sequence[int]],
+    prompts: TokenLists,
     max_new_tokens: int,
     *,
     sampler: Sampler | None = None,
-    stop: int | Sequence[int] = (),
+    stop: Stop = None,
     cache: Cache | None = None,
     chunk: int | None = None,
     num_threads: int | None = None,
@@ -51,13 +58,13 @@ def generate(
     ----------
     model : Decoder
         The model.
-    prompts : sequence of sequences of int
+    prompts : iterable of iterables of int
         Token ids, of any lengths, each of one token or more.
     max_new_tokens : int
         Upper limit for each text.
     sampler : Sampler, optional
         How tokens are chosen; greedily by default.
-    stop : int or sequence of int
+    stop : int or iterable of int, optional
         A text ends with the first of these tokens, which stays in it.
     cache : KVCache or PagedKVCache, optional
         The tokens in it come before the prompts, and afterwards it holds all but the last token of
@@ -85,35 +92,39 @@ def generate(
     >>> model = Llama.from_folder(folder)  # doctest: +SKIP
     >>> model.generate([[1, 5, 7]], 20, sampler=Sampler(top_p=0.9, seed=0))  # doctest: +SKIP
     """
-    if bounded_integer("max_new_tokens", max_new_tokens) < 0:
-        raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
+    most = bounded_integer("max_new_tokens", max_new_tokens)
+    if most < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more, not {most}")
     if chunk is not None and bounded_integer("chunk", chunk) < 1:
         raise ValueError(f"chunk must be 1 or more, not {chunk}")
-    ids, lengths = padded(prompts, model.vocab_size)
-    texts: list[list[int]] = [[] for _ in prompts]
-    if not texts or max_new_tokens == 0:
+    ends = stop_tokens(stop, model.vocab_size)
+    given = token_lists("prompts", prompts, model.vocab_size)
+    for number, prompt in enumerate(given):
+        if prompt.size == 0:
+            raise ValueError(f"prompt {number} is empty")
+    ids, lengths = padded(given, 0)
+    texts: list[list[int]] = [[] for _ in given]
+    if not texts or most == 0:
         return texts
     if cache is None:
-        cache = model.new_cache(len(texts), capacity=ids.shape[1] + max_new_tokens - 1)
+        cache = model.new_cache(len(texts), capacity=ids.shape[1] + min(most - 1, ROOM))
     else:
         check_kind(cache)
         if cache.batch != len(texts):
             raise ValueError(
                 f"the cache has {cache.batch} rows, and there are {len(texts)} prompts"
             )
-    # The last token of a text is not read.
-    check_length(cache, lengths + max_new_tokens - 1)
+    check_length(cache, lengths, most)
     choose = greedy() if sampler is None else sampler
-    ends = {stop} if isinstance(stop, int) else set(stop)
 
     logits = read_prompts(model, ids, lengths, cache, chunk or ids.shape[1], num_threads)
     active = np.ones(len(texts), dtype=np.int64)
-    for count in range(1, max_new_tokens + 1):
+    for count in range(1, most + 1):
         tokens = choose(logits)
         for row in np.flatnonzero(active):
             texts[row].append(int(tokens[row]))
             active[row] = int(tokens[row]) not in ends
-        if count == max_new_tokens or not active.any():
+        if count == most or not active.any():
             return texts
         # A row that has ended takes part with no token.
         logits = model(
@@ -128,34 +139,35 @@ def check_kind(cache: object) -> None:
         raise TypeError(f"cache must be a KVCache or PagedKVCache, not {type(cache).__name__}")
 
 
-def check_length(cache: Cache, new: Int64Array) -> None:
-    """Raise ValueError if the rows of a cache cannot have that many new tokens (B,)."""
-    ends = cache.lengths + new
-    if cache.max_length is not None and ends.max() > cache.max_length:
-        row = int(ends.argmax())
+def check_length(cache: Cache, prompts: Int64Array, most: int) -> None:
+    """Raise ValueError if a cache cannot hold the prompts' tokens, (B,), and `most` new ones.
+
+    The last token of a text is not read.
+    """
+    if cache.max_length is None:
+        return
+    held = cache.lengths + prompts
+    row = int(held.argmax())
+    longest = int(held[row]) + most - 1
+    if longest > cache.max_length:
         raise ValueError(
-            f"text {row} could have {ends[row]} tokens to be read, prompt and new ones, and the "
+            f"text {row} could have {longest} tokens to be read, prompt and new ones, and the "
             f"cache holds {cache.max_length} (max_length)"
         )
 
 
-def padded(prompts: Sequence[Sequence[int]], vocab_size: int) -> tuple[Int64Array, Int64Array]:
-    """Return prompts as ids (B, S), filled up with 0 on the right, and their lengths (B,)."""
-    lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
-    if lengths.size and lengths.min() == 0:
-        raise ValueError(f"prompt {int(lengths.argmin())} is empty")
-    ids = np.zeros((lengths.size, int(lengths.max(initial=0))), dtype=np.int64)
-    for row, prompt in enumerate(prompts):
-        tokens = np.asarray(prompt)
-        if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
-            raise TypeError(f"prompt {row} must be a sequence of integers, not {prompt!r}")
-        if not (0 <= tokens.min() and tokens.max() < vocab_size):
-            raise ValueError(
-                f"the tokens of prompt {row} must be in 0 … {vocab_size - 1}, not {tokens.min()} "
-                f"… {tokens.max()}"
-            )
-        ids[row, : tokens.size] = tokens
-    return ids, lengths
+def stop_tokens(stop: Stop, vocab_size: int) -> set[int]:
+    """Return the tokens at which a text ends, or raise."""
+    if stop is None:
+        return set()
+    if isinstance(stop, str):
+        raise TypeError(f"stop must be token ids, not the text {stop!r}: give its tokens' ids")
+    tokens: Any
+    if hasattr(stop, "__array__"):  # an array, a tensor, or a number of one
+        tokens = np.atleast_1d(np.asarray(stop))
+    else:
+        tokens = [*stop] if isinstance(stop, Iterable) else [stop]
+    return set(token_list("stop", tokens, vocab_size).tolist())
 
 
 def read_prompts(
