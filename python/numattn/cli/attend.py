@@ -62,7 +62,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Choose the head, print and draw."""
-    from numattn.models.tokens import check_text
+    from numattn.models.texts import check_text
 
     from .picture import AttentionMap, check_format
 

@@ -76,9 +76,9 @@ def embed_texts(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     model = load_model(arguments)
-    token_lists, cut = model.tokenize(arguments.texts)
-    note_cut(model, cut)
-    vectors = model.encode_tokens(token_lists, batch_tokens=arguments.batch_tokens)
+    tokens = model.tokenize(arguments.texts)
+    note_cut(model, tokens.num_truncated)
+    vectors = model.encode_tokens(tokens.ids, batch_tokens=arguments.batch_tokens)
     if arguments.out is not None:
         with whole_file(arguments.out) as file:
             np.save(file, vectors)
@@ -115,8 +115,9 @@ def embed_piece(
     model: Bert, lines: list[str], batch_tokens: int, advance: Callable[[int], object]
 ) -> tuple[NDArray[np.float32], int]:
     """Return the vectors of some lines, and how many of the lines were cut."""
-    token_lists, cut = model.tokenize(lines)
-    return model.encode_tokens(token_lists, batch_tokens=batch_tokens, progress=advance), cut
+    tokens = model.tokenize(lines)
+    vectors = model.encode_tokens(tokens.ids, batch_tokens=batch_tokens, progress=advance)
+    return vectors, tokens.num_truncated
 
 
 def note_cut(model: Bert, cut: int) -> None:
