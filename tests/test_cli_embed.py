@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -18,19 +20,8 @@ from numattn.cli import main
 from numattn.cli.lines import Lines
 from numattn.cli.table import columns, fit, similarity_table
 from numattn.models import Bert, installed
-from tiny_bert import write_folder
 
 LINES = ["the cat sat", "", "a dog ran , and ran", "it was unbelievable", "", "mat"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Bert:
-    return Bert.from_folder(folder)
 
 
 def test_embed_compares_texts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,28 +36,30 @@ def test_embed_compares_texts(capsys: pytest.CaptureFixture[str]) -> None:
     assert table[0, 1] > 0.5 > 0.2 > table[0, 2]
 
 
-def test_embed_of_one_text(capsys: pytest.CaptureFixture[str], folder: Path, model: Bert) -> None:
-    assert main(["embed", "a cat", "--model", str(folder)]) == 0
-    first = [f"{value:.4f}" for value in model.encode(["a cat"])[0, :8]]
+def test_embed_of_one_text(
+    capsys: pytest.CaptureFixture[str], bert_folder: Path, bert: Bert
+) -> None:
+    assert main(["embed", "a cat", "--model", str(bert_folder)]) == 0
+    first = [f"{value:.4f}" for value in bert.encode(["a cat"])[0, :8]]
     assert capsys.readouterr().out.split() == ["32", "numbers:", *first, "…"]
 
 
-def test_embed_texts_into_a_file(tmp_path: Path, folder: Path, model: Bert) -> None:
+def test_embed_texts_into_a_file(tmp_path: Path, bert_folder: Path, bert: Bert) -> None:
     out = tmp_path / "vectors.npy"
-    assert main(["embed", "a cat", "dog", "--out", str(out), "--model", str(folder)]) == 0
-    np.testing.assert_array_equal(np.load(out), model.encode(["a cat", "dog"]))
+    assert main(["embed", "a cat", "dog", "--out", str(out), "--model", str(bert_folder)]) == 0
+    np.testing.assert_array_equal(np.load(out), bert.encode(["a cat", "dog"]))
 
 
-def test_embed_with_weights_in_bfloat16(tmp_path: Path, folder: Path, model: Bert) -> None:
+def test_embed_with_weights_in_bfloat16(tmp_path: Path, bert_folder: Path, bert: Bert) -> None:
     out = tmp_path / "vectors.npy"
-    arguments = ["embed", "a cat", "dog", "--out", str(out), "--model", str(folder)]
+    arguments = ["embed", "a cat", "dog", "--out", str(out), "--model", str(bert_folder)]
     assert main([*arguments, "--dtype", "bfloat16"]) == 0
-    vectors, stored = np.load(out), Bert.from_folder(folder, dtype="bfloat16")
+    vectors, stored = np.load(out), Bert.from_folder(bert_folder, dtype="bfloat16")
     np.testing.assert_array_equal(vectors, stored.encode(["a cat", "dog"]))
     assert vectors.dtype == np.float32
-    assert not np.array_equal(vectors, model.encode(["a cat", "dog"]))
+    assert not np.array_equal(vectors, bert.encode(["a cat", "dog"]))
     assert main([*arguments, "--dtype", "float32"]) == 0
-    np.testing.assert_array_equal(np.load(out), model.encode(["a cat", "dog"]))
+    np.testing.assert_array_equal(np.load(out), bert.encode(["a cat", "dog"]))
 
 
 def test_embed_with_weights_in_another_dtype(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,8 +73,8 @@ def test_embed_with_weights_in_another_dtype(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("piece", [2, 3, 4096])
 def test_embed_a_file(
     tmp_path: Path,
-    folder: Path,
-    model: Bert,
+    bert_folder: Path,
+    bert: Bert,
     monkeypatch: pytest.MonkeyPatch,
     end: str,
     last: bool,
@@ -92,10 +85,12 @@ def test_embed_a_file(
     monkeypatch.setattr(embed, "PIECE_LINES", piece)
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
     source.write_bytes(mark + (end.join(LINES) + end * last).encode())
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     vectors = np.load(out)
     assert vectors.dtype == np.float32 and vectors.flags.c_contiguous
-    np.testing.assert_allclose(vectors, model.encode(LINES), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(vectors, bert.encode(LINES), rtol=0, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "vectors.npy"]
 
 
@@ -108,7 +103,7 @@ def test_lines_are_read_as_they_stand() -> None:
 
 
 def test_embed_pieces_are_bounded_in_characters_too(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     whole = embed.embed_piece
@@ -122,21 +117,25 @@ def test_embed_pieces_are_bounded_in_characters_too(
     source = tmp_path / "lines.txt"
     source.write_text("a cat and a dog\na\na\na cat and\nmat", encoding="utf-8")
     out = tmp_path / "vectors.npy"
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     assert sizes == [1, 3, 1]
 
 
-def test_embed_an_empty_file(tmp_path: Path, folder: Path) -> None:
+def test_embed_an_empty_file(tmp_path: Path, bert_folder: Path) -> None:
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
     source.touch()
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     assert np.load(out).shape == (0, 32)
 
 
-def test_embed_standard_input(tmp_path: Path, folder: Path, model: Bert) -> None:
+def test_embed_standard_input(tmp_path: Path, bert_folder: Path, bert: Bert) -> None:
     out = tmp_path / "vectors.npy"
     process = subprocess.run(
-        command("embed", "--file", "-", "--out", out, "--model", folder, "--threads", 1),
+        command("embed", "--file", "-", "--out", out, "--model", bert_folder, "--threads", 1),
         input="\n".join(LINES),
         capture_output=True,
         text=True,
@@ -145,23 +144,126 @@ def test_embed_standard_input(tmp_path: Path, folder: Path, model: Bert) -> None
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
     assert f"{out}: 6 × 32 float32, in " in process.stdout
-    np.testing.assert_allclose(np.load(out), model.encode(LINES), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(np.load(out), bert.encode(LINES), rtol=0, atol=1e-5)
 
 
-def test_embed_says_that_texts_were_cut(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path
+def test_embed_says_which_lines_were_cut(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bert_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    source = tmp_path / "lines.txt"
-    source.write_text("cat " * 30 + "\ndog\n" + "dog " * 30, encoding="utf-8")
+    """A line may have 24 tokens, with [CLS] and [SEP]."""
+    monkeypatch.setattr(embed, "PIECE_LINES", 2)
+    source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]
+    for lengths, said in [
+        ([30, 1, 22, 23], "8 of line 1, 1 of line 4"),
+        ([1, 22], ""),
+        ([22, *[40] * 7], ", ".join(f"18 of line {n}" for n in range(2, 7)) + ", 36 of 2 others"),
+        ([70] * 6, ", ".join(f"48 of line {n}" for n in range(1, 6)) + ", 48 of 1 other"),
+    ]:
+        source.write_text("".join("cat " * count + "\n" for count in lengths))
+        assert main(arguments) == 0
+        start = "numattn embed: the model reads 24 tokens of a text; left out: "
+        assert capsys.readouterr().err == (f"{start}{said}\n" if said else "")
+
+
+def test_embed_says_which_texts_were_cut(
+    capsys: pytest.CaptureFixture[str], bert_folder: Path, bert: Bert
+) -> None:
+    texts = ["dog", "cat " * 30]
+    assert main(["embed", *texts, "--model", str(bert_folder)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.endswith("tokens of a text; left out: 8 of text 2\n")
+    whole = bert.encode(["dog", "cat " * 22])  # what is not left out
+    assert f"{whole[0] @ whole[1]:.3f}" in printed.out.splitlines()[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"], ["--file", "-"]])
+def test_embed_reads_lines_of_standard_input(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bert_folder: Path,
+    bert: Bert,
+    tmp_path: Path,
+    arguments: list[str],
+) -> None:
+    """Without --out, they are compared as texts of the command line are."""
+
+    def give(text: str) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+    for texts in (["a cat"], ["a cat", "", "dog"], ["a cat"] * 12):
+        give("".join(f"{text}\n" for text in texts))
+        assert main(["embed", *arguments, "--model", str(bert_folder)]) == 0
+        compared = capsys.readouterr().out
+        assert main(["embed", *texts, "--model", str(bert_folder)]) == 0
+        assert capsys.readouterr().out == compared
+    for text, message in [
+        ("a cat\n" * 13, "more than 12 texts need --out; standard input has 13 lines"),
+        ("", "standard input has no line"),
+    ]:
+        give(text)
+        given = refused(capsys, "embed", *arguments, "--model", bert_folder)
+        assert given == f"numattn embed: error: {message}\n"
+    give("a cat\ndog")
     out = tmp_path / "vectors.npy"
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
-    assert "2 texts have more than 24 tokens; the rest of each was left out" in (
-        capsys.readouterr().err
+    assert main(["embed", *arguments, "--model", str(bert_folder), "--out", str(out)]) == 0
+    np.testing.assert_array_equal(np.load(out), bert.encode(["a cat", "dog"]))
+
+
+def test_embed_at_the_end_of_a_pipe(capsys: pytest.CaptureFixture[str], bert_folder: Path) -> None:
+    process = subprocess.run(
+        command("embed", "--model", bert_folder),
+        input="a cat\ndog\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert process.returncode == 0, process.stderr
+    assert main(["embed", "a cat", "dog", "--model", str(bert_folder)]) == 0
+    assert capsys.readouterr().out == process.stdout
+
+
+def test_embed_does_not_wait_for_a_terminal(bert_folder: Path) -> None:
+    """Whoever typed no text is told so."""
+    ours, theirs = pty.openpty()
+    process = subprocess.run(
+        command("embed", "--model", bert_folder),
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 2
+    assert process.stderr == (
+        "numattn embed: error: give texts, or --file, or lines on standard input\n"
     )
 
 
+def test_a_minus_among_texts_is_a_text(
+    capsys: pytest.CaptureFixture[str], bert_folder: Path
+) -> None:
+    assert main(["embed", "-", "a cat", "--model", str(bert_folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("1  -")
+
+
+def test_embed_compares_the_lines_of_a_file(
+    capsys: pytest.CaptureFixture[str], bert_folder: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "lines.txt"
+    source.write_text("a cat\ndog\n")
+    assert main(["embed", "--file", str(source), "--model", str(bert_folder)]) == 0
+    compared = capsys.readouterr().out
+    assert main(["embed", "a cat", "dog", "--model", str(bert_folder)]) == 0
+    assert capsys.readouterr().out == compared
+
+
 def test_embed_shows_progress_on_a_terminal(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -172,7 +274,9 @@ def test_embed_shows_progress_on_a_terminal(
     source = tmp_path / "lines.txt"
     source.write_text("a cat\n" * 50, encoding="utf-8")
     out = tmp_path / "vectors.npy"
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     assert "/50 [" in terminal.getvalue()
 
 
@@ -182,7 +286,7 @@ def test_embed_shows_progress_on_a_terminal(
 def test_nothing_half_written_is_left(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    folder: Path,
+    bert_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     failure: BaseException,
     code: int,
@@ -202,19 +306,19 @@ def test_nothing_half_written_is_left(
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
     source.write_text("\n".join(LINES), encoding="utf-8")
     out.write_bytes(b"a former file")
-    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]
+    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]
     assert main(arguments) == code
     assert calls == [2, 2]
     assert out.read_bytes() == b"a former file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "vectors.npy"]
-    message = "numattn embed: no memory for 5 GB\n" if code == 2 else ""
+    message = "numattn embed: error: no memory for 5 GB\n" if code == 2 else ""
     assert capsys.readouterr().err == message
 
 
 def test_a_file_that_grows_while_it_is_read(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    folder: Path,
+    bert_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
@@ -227,22 +331,24 @@ def test_a_file_that_grows_while_it_is_read(
         return load(arguments)
 
     monkeypatch.setattr(embed, "load_model", slow_load)
-    message = refused(capsys, "embed", "--file", source, "--out", out, "--model", folder)
+    message = refused(capsys, "embed", "--file", source, "--out", out, "--model", bert_folder)
     assert "lines.txt changed while it was read" in message
     assert not out.exists()
 
 
-def test_embed_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path) -> None:
+def test_embed_refuses(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bert_folder: Path
+) -> None:
     latin = tmp_path / "latin.txt"
     latin.write_bytes(b"caf\n\xe9\n")
     out = tmp_path / "vectors.npy"
     for arguments, message in [
-        ([], "give texts, or --file, and not both"),
         (["a", "--file", latin, "--out", out], "give texts, or --file, and not both"),
-        (["--file", latin], "--file needs --out"),
-        (["a"] * 13, "more than 12 texts need --out"),
+        (["--file", latin], "latin.txt is not UTF-8: "),
+        (["--file", tmp_path, "--out", out], "Is a directory"),
+        (["a"] * 13, "more than 12 texts need --out, not 13"),
         (["--file", tmp_path / "none.txt", "--out", out], "none.txt"),
-        (["--file", latin, "--out", out, "--model", folder], "latin.txt is not UTF-8: "),
+        (["--file", latin, "--out", out, "--model", bert_folder], "latin.txt is not UTF-8: "),
         (["a", "--out", tmp_path], "is a folder"),
         (["a", "--out", tmp_path / "none" / "v.npy"], "no folder "),
         (["a", "--model", tmp_path / "none"], "no folder "),
@@ -290,10 +396,10 @@ def wait_until_asleep(pid: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to see it wait in")
-def test_ctrl_c_is_quiet(tmp_path: Path, folder: Path) -> None:
+def test_ctrl_c_is_quiet(tmp_path: Path, bert_folder: Path) -> None:
     """It waits for standard input, and is interrupted there."""
     process = subprocess.Popen(
-        command("embed", "--file", "-", "--out", tmp_path / "v.npy", "--model", folder),
+        command("embed", "--file", "-", "--out", tmp_path / "v.npy", "--model", bert_folder),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
