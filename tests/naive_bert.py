@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numattn import reference
-from numattn.models.bert_config import BertConfig
+from numattn.models.encoder.bert_config import BertConfig
 from numattn.reference.storage import round_to_bfloat16
 from tolerance import naive_attention
 

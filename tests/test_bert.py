@@ -1,4 +1,4 @@
-"""numattn.models.bert: agreement with torch and transformers, and what each promise holds."""
+"""numattn.models.encoder: agreement with torch and transformers, and what each promise holds."""
 
 from __future__ import annotations
 

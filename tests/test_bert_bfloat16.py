@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 import naive_bert
 from child import output_of
 from numattn.models import Bert, installed_folder
-from numattn.models.bert_config import BertConfig
-from numattn.models.bert_layer import Workspace
+from numattn.models.encoder.bert_config import BertConfig
+from numattn.models.encoder.bert_layer import Workspace
 from tiny_bert import CONFIG, SENTENCES, tensors_of, write_folder
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -59,7 +59,7 @@ def minilm() -> Compared:
     folder = installed_folder()
     texts = ["A cat sleeps.", "The recipe needs two eggs, and a little patience.", "Shares fell."]
     texts += ["How do I reset my password?", "I forgot my login, what now?"]
-    token_lists, _ = Bert.from_folder(folder).tokenize(texts)
+    token_lists = Bert.from_folder(folder).tokenize(texts).ids
     return Compared(folder, [np.array(tokens) for tokens in token_lists])
 
 

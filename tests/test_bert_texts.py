@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from numattn.models import Bert
-from numattn.models.batches import BATCH_COST_TOKENS, batches_by_length
+from numattn.models.encoder.batches import BATCH_COST_TOKENS, batches_by_length
 from tiny_bert import SENTENCES, write_folder
 
 # What the project promises for embeddings.
@@ -74,7 +74,7 @@ def test_max_seq_length_of_the_folder(tmp_path: Path) -> None:
         files = {"sentence_bert_config": {"max_seq_length": wanted}}
         model = Bert.from_folder(write_folder(tmp_path / str(number), **files))
         assert model.max_tokens == tokens
-        assert len(model.tokenize(["cat " * 50])[0][0]) == tokens
+        assert len(model.tokenize(["cat " * 50]).ids[0]) == tokens
 
 
 def test_lower_case_of_the_folder(tmp_path: Path) -> None:
@@ -85,7 +85,8 @@ def test_lower_case_of_the_folder(tmp_path: Path) -> None:
     assert lowercase in text
     (folder / "tokenizer.json").write_text(text.replace(lowercase, '"lowercase": false'))
     model = Bert.from_folder(folder)
-    assert model.tokenize(["A CAT"])[0] == model.tokenize(["a cat"])[0]
+    capital, small = model.tokenize(["A CAT", "a cat"]).ids
+    assert capital.tolist() == small.tolist()
 
 
 def test_a_text_without_tokens_is_zero(tiny: Bert) -> None:

@@ -13,7 +13,8 @@ import numattn as na
 from child import output_of
 from command_line import command, refused
 from numattn.cli import main
-from numattn.models import installed, installed_folder
+from numattn.models import installed_folder
+from numattn.models.files import installed
 from tiny_bert import write_folder
 
 

@@ -19,7 +19,8 @@ from command_line import command, refused
 from numattn.cli import main
 from numattn.cli.lines import Lines
 from numattn.cli.table import columns, fit, similarity_table
-from numattn.models import Bert, installed
+from numattn.models import Bert
+from numattn.models.files import installed
 
 LINES = ["the cat sat", "", "a dog ran , and ran", "it was unbelievable", "", "mat"]
 

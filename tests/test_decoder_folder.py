@@ -50,6 +50,7 @@ def test_weights_of_other_dtypes(tmp_path: Path, dtype: Any) -> None:
 def test_a_head_of_its_own_and_a_missing_prefix(tmp_path: Path, family: str) -> None:
     """GPT-2's first files have no "transformer."; and any family may have a head of its own."""
     tensors = tensors_of(config_of(family))
+    tensors.pop("lm_head.weight", None)
     table = "transformer.wte.weight" if family == "gpt2" else "model.embed_tokens.weight"
     tied = load(
         write_folder(tmp_path / "tied", family, {"tie_word_embeddings": True}, tensors), family
@@ -58,7 +59,12 @@ def test_a_head_of_its_own_and_a_missing_prefix(tmp_path: Path, family: str) -> 
     config = {"tie_word_embeddings": False}
     own = load(write_folder(tmp_path / "own", family, config, tensors), family)
     np.testing.assert_array_equal(own(IDS), 2 * tied(IDS))
+    # A projection that the file has is used, whatever the configuration says, as in transformers.
+    config = {"tie_word_embeddings": True}
+    trained = load(write_folder(tmp_path / "trained", family, config, tensors), family)
+    np.testing.assert_array_equal(trained(IDS), own(IDS))
     if family == "gpt2":
+        del tensors["lm_head.weight"]
         bare = {name.removeprefix("transformer."): x for name, x in tensors.items()}
         np.testing.assert_array_equal(
             load(write_folder(tmp_path / "bare", family, {}, bare), family)(IDS), tied(IDS)

@@ -1,4 +1,4 @@
-"""numattn.models.gpt and llama by themselves: caches, batches, chunks, storage and generation."""
+"""numattn.models.decoders by themselves: caches, batches, chunks and storage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import numattn as na
 from numattn.cache import Cache
-from numattn.models import Gpt, Llama, Sampler
+from numattn.models import Gpt, Llama
 from tiny_decoders import FAMILIES, VOCABULARY, load, random_ids, write_folder
 from tolerance import assert_same_bits
 
@@ -155,6 +155,16 @@ def test_beams_go_on_from_their_parents(model: Gpt | Llama, rng: np.random.Gener
         assert_same(model(tails, cache=cache), expected)
 
 
+def test_logits_of_nothing(model: Gpt | Llama) -> None:
+    """There are none, and no memory that nobody wrote."""
+    assert model(np.zeros((2, 0), int)).shape == (2, 0, VOCABULARY)
+    assert model(np.zeros((0, 3), int)).shape == (0, 3, VOCABULARY)
+    assert model(np.zeros((0, 0), int), only_last=True).shape == (0, VOCABULARY)
+    assert model(np.zeros((0, 3), int), only_last=True).shape == (0, VOCABULARY)
+    with pytest.raises(ValueError, match=r"token_ids \(2, 0\) have none"):
+        model(np.zeros((2, 0), int), only_last=True)
+
+
 # --- bfloat16 -------------------------------------------------------------------------------------
 
 
@@ -181,49 +191,6 @@ def test_weights_in_bfloat16(folder: Path, family: str, rng: np.random.Generator
     assert np.linalg.norm(single(ids, cache=mixed) - exact) < 0.1 * np.linalg.norm(exact)
 
 
-# --- generation -----------------------------------------------------------------------------------
-
-
-def test_generation_is_a_token_after_the_other(
-    model: Gpt | Llama, rng: np.random.Generator
-) -> None:
-    prompts = [random_ids(rng, size).tolist() for size in (7, 1, 4)]
-    expected = []
-    for prompt in prompts:
-        text = list(prompt)
-        for _ in range(12):
-            text.append(int(model([text])[0, -1].argmax()))
-        expected.append(text[len(prompt) :])
-    assert model.generate(prompts, 12) == expected
-    assert model.generate(prompts, 12, chunk=3) == expected
-    for cache in caches(model, 3):
-        assert model.generate(prompts, 12, cache=cache) == expected
-        assert cache.lengths.tolist() == [18, 12, 15]
-
-
-def test_generation_stops_row_by_row(model: Gpt | Llama, rng: np.random.Generator) -> None:
-    prompts = [random_ids(rng, 5).tolist() for _ in range(4)]
-    free = model.generate(prompts, 15)
-    stop = free[1][2]
-    expected = [text[: text.index(stop) + 1] if stop in text else text for text in free]
-    assert model.generate(prompts, 15, stop=stop) == expected
-    assert model.generate(prompts, 15, stop=[stop, VOCABULARY]) == expected
-
-
-def test_generation_with_a_seed(model: Gpt | Llama, rng: np.random.Generator) -> None:
-    prompts = [random_ids(rng, 5).tolist() for _ in range(2)]
-
-    def write(seed: int) -> list[list[int]]:
-        return model.generate(prompts, 20, sampler=Sampler(temperature=2, top_k=20, seed=seed))
-
-    assert write(1) == write(1) != write(2)
-
-
-def test_generation_of_nothing(model: Gpt | Llama) -> None:
-    assert model.generate([], 5) == []
-    assert model.generate([[1]], 0) == [[]]
-
-
 # --- bad input ------------------------------------------------------------------------------------
 
 
@@ -239,6 +206,12 @@ def test_generation_of_nothing(model: Gpt | Llama) -> None:
         (([[1, 2, 3]],), {"attention_mask": [[0, 1, 0]]}, ValueError, "together at one end"),
         (([[1, 2]],), {"attention_mask": [[1]]}, ValueError, r"attention_mask \(1, 1\) must fit"),
         (([[1, 2]], [1]), {"attention_mask": [[1, 0]]}, ValueError, "not both"),
+        (
+            (np.zeros((1, 0), int),),
+            {"only_last": True},
+            ValueError,
+            r"only_last asks for the last token of each row, and token_ids \(1, 0\) have none",
+        ),
         (([[1], [2]],), {}, ValueError, "the cache has 1 rows, and token_ids 2"),
     ],
 )
@@ -330,22 +303,6 @@ def test_positions_beyond_a_learned_table(tmp_path: Path, rng: np.random.Generat
     assert unlimited.lengths.tolist() == [0, 0]
 
 
-def test_texts_that_could_outgrow_the_cache(tmp_path: Path) -> None:
-    """Said before anything is read, and not when most of the text is written."""
-    model = load(write_folder(tmp_path, "gpt2", {"n_positions": 96}), "gpt2")
-    prompts = [[1, 2, 3], [1] * 90]
-    with pytest.raises(
-        ValueError, match="text 1 could have 97 tokens to be read, prompt and new o"
-    ):
-        model.generate(prompts, 8)
-    assert [len(text) for text in model.generate(prompts, 7)] == [7, 7]
-    cache = model.new_cache(2)
-    model([[5, 6]] * 2, cache=cache)
-    with pytest.raises(ValueError, match=r"97 tokens .* the cache holds 96 \(max_length\)"):
-        model.generate(prompts, 6, cache=cache)
-    assert cache.lengths.tolist() == [2, 2]
-
-
 def test_what_is_no_cache(model: Gpt | Llama) -> None:
     with pytest.raises(TypeError, match="cache must be a KVCache or PagedKVCache, not dict"):
         model([[1]], cache={})  # type: ignore[arg-type]
@@ -365,27 +322,3 @@ def test_a_cache_of_another_model(tmp_path: Path, cache: Cache, message: str) ->
     model = load(write_folder(tmp_path, "llama"), "llama")
     with pytest.raises(ValueError, match=message):
         model([[1]], cache=cache)
-
-
-@pytest.mark.parametrize(
-    ("prompts", "options", "error", "message"),
-    [
-        ([[1], []], {}, ValueError, "prompt 1 is empty"),
-        ([[1], [2, 61]], {}, ValueError, "the tokens of prompt 1 must be in 0 … 60, not 2 … 61"),
-        ([[1], ["a"]], {}, TypeError, "prompt 1 must be a sequence of integers"),
-        ([[1]], {"max_new_tokens": -1}, ValueError, "max_new_tokens must be 0 or more, not -1"),
-        ([[1]], {"chunk": 0}, ValueError, "chunk must be 1 or more, not 0"),
-        ([[1]], {"cache": na.KVCache(3, 2, 2, 8)}, ValueError, "has 2 rows, and there are 1 prom"),
-        ([[1]], {"cache": {}}, TypeError, "cache must be a KVCache or PagedKVCache, not dict"),
-    ],
-)
-def test_bad_prompts(
-    tmp_path: Path,
-    prompts: Any,
-    options: dict[str, Any],
-    error: type[Exception],
-    message: str,
-) -> None:
-    model = load(write_folder(tmp_path, "llama"), "llama")
-    with pytest.raises(error, match=message):
-        model.generate(prompts, **{"max_new_tokens": 3, **options})

@@ -1,4 +1,4 @@
-"""numattn.models.gpt and llama, logits by logits against transformers with the same weights.
+"""numattn.models.decoders, logits by logits against transformers with the same weights.
 
 transformers computes in float64 (its angles excepted, which are float32 there too), and once more
 in float32, which says how far from the former a float32 result may lie.

@@ -258,3 +258,37 @@ def test_models_and_compat_use_the_public_api() -> None:
         if part_of(path) in OPTIONAL:
             source = path.read_text(encoding="utf-8")
             assert "_core" not in source, path.name
+
+
+WINGS = ("encoder", "decoders", "translator")
+
+
+def rooms_used(path: Path) -> set[str]:
+    """Return the packages and modules directly under numattn.models that a file there imports."""
+    package = ["numattn", *path.relative_to(PYTHON).parts[:-1]]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            names = base + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                whole = [*names, alias.name]
+                if whole[:2] == ["numattn", "models"]:
+                    found.add(whole[2])
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("numattn.models") for alias in node.names), path
+    return found
+
+
+@pytest.mark.parametrize("wing", [*WINGS, "files"])
+def test_no_wing_of_the_models_knows_another(wing: str) -> None:
+    """Wings stand on files/ and on the modules beside it; files/ on none of these."""
+    models = PYTHON / "models"
+    modules = {path.stem for path in models.glob("*.py")} - {"__init__"}
+    allowed = {wing} | modules | ({"files"} if wing in WINGS else set())
+    files = sorted((models / wing).glob("*.py"))
+    assert len(files) > 2
+    for path in files:
+        assert rooms_used(path) <= allowed, path.name
+    for module in modules:
+        assert not rooms_used(models / f"{module}.py") & {*WINGS, "files"}, module

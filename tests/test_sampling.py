@@ -1,9 +1,10 @@
-"""numattn.models.sampling: who may be drawn, and how often."""
+"""numattn.models.decoders.sampling: who may be drawn, and how often."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -69,11 +70,77 @@ def test_a_token_of_no_probability_is_never_drawn() -> None:
         ({"top_k": 0}, "top_k must be 1 or more, not 0"),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
         ({"top_p": 1.5}, "top_p must be above 0 and at most 1, not 1.5"),
+        ({"top_p": float("nan")}, "top_p must be above 0 and at most 1, not nan"),
+        ({"temperature": float("inf")}, "temperature must be 0 or more, and finite, not inf"),
+        ({"temperature": 10**400}, "temperature must be finite, not 1000"),
+        ({"top_k": 2**63}, "top_k must fit 64 signed bits"),
+        ({"seed": -1}, "seed must be 0 or more, not -1"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampler(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": "1"}, "temperature must be a real number, not '1'"),
+        ({"temperature": None}, "temperature must be a real number, not None"),
+        ({"temperature": True}, "temperature must be a real number, not True"),
+        ({"temperature": np.ones(2)}, "temperature must be a real number, not array"),
+        ({"top_p": "0.5"}, "top_p must be a real number, not '0.5'"),
+        ({"top_k": 1.5}, "top_k must be an integer, not 1.5"),
+        ({"seed": "a"}, "seed must be a whole number or None, not 'a'"),
+    ],
+)
+def test_options_that_are_no_numbers(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Sampler(**options)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [1e-46, 5e-324, 1e-300])
+def test_the_smallest_temperatures_take_the_likeliest(temperature: float) -> None:
+    """As their limit does, and equal ones equally often; nothing overflows into NaN."""
+    for logits in ([0.0, 1.0, -np.inf, 0.5], np.array([-1e38, 3e38, -3e38, 0], np.float32)):
+        assert Sampler(temperature=temperature).probabilities(logits).tolist() == [0, 1, 0, 0]
+        assert Sampler(temperature=temperature, top_p=0.9)(np.array([logits])) == [1]
+    equal = Sampler(temperature=temperature).probabilities([2.0, 2.0, 1.0])
+    assert equal.tolist() == [0.5, 0.5, 0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_largest_temperature_makes_all_as_likely() -> None:
+    for logits in ([1.7e308, -1.7e308, 0.0], [5.0, 1.0, 3.0]):
+        probabilities = Sampler(temperature=1.7e308).probabilities(logits)
+        expected = np.exp(np.array(logits) / 1.7e308 - max(logits) / 1.7e308)
+        if max(logits) < 10:
+            np.testing.assert_allclose(probabilities, 1 / 3, rtol=1e-15)
+        else:  # of the smallest the distance to the largest overflows
+            assert probabilities[1] in (0, expected[1] / expected.sum())
+
+
+def test_logits_of_any_real_dtype() -> None:
+    for dtype in (np.float16, np.float64, ml_dtypes.bfloat16, np.int8, np.uint8):
+        logits = np.array([1, 3, 2], dtype)
+        for options in ({}, {"top_k": 2}, {"top_p": 0.9}):
+            expected = Sampler(**options).probabilities([1.0, 3.0, 2.0])
+            np.testing.assert_array_equal(Sampler(**options).probabilities(logits), expected)
+
+
+def test_bad_logits_of_one_row() -> None:
+    for temperature in (0, 1):
+        sampler = Sampler(temperature=temperature, top_k=1)
+        for logits in ([[1.0, 2.0]], [], 1.0):
+            with pytest.raises(ValueError, match=r"logits must be \(V,\) with V of 1 or more"):
+                sampler.probabilities(logits)
+        for logits in ([1.0, np.nan], [0.0, np.inf], [-np.inf, -np.inf]):
+            with pytest.raises(ValueError, match="logits must not be NaN"):
+                sampler.probabilities(logits)
+        for odd in (["a"], [True, False], [1j]):
+            with pytest.raises(TypeError, match="logits must be real numbers, not "):
+                sampler.probabilities(odd)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,20 @@
-"""numattn.models.seq2seq on a tiny random model, against its formulas in float64."""
+"""numattn.models.translator on a tiny random model, against its formulas in float64."""
 
 from __future__ import annotations
 
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies
 
+import numattn as na
 from numattn.models import Seq2Seq
-from numattn.models.shortlist import Shortlist
+from numattn.models.translator.sentences import Sentences, language_of
+from numattn.models.translator.shortlist import Shortlist
 from tiny_marian import (
     SETTINGS,
     VOCABULARY,
@@ -21,7 +25,7 @@ from tiny_marian import (
     write_folder,
 )
 
-MODEL = "model.tiny.intgemm.alphas.bin"
+MODEL = "tiny.intgemm.alphas.bin"
 # Of ‖outputs‖: float32 sums of 16 to 24 products in each of some 20 products and norms in a row.
 AGREEMENT = 1e-5
 
@@ -78,21 +82,26 @@ def test_translations_are_the_likeliest_words(
 def test_keys_and_values_of_the_source_are_computed_once(
     model: Seq2Seq, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """By `MultiHeadAttention.project_context`, whose result every step reads."""
     calls: list[tuple[int, ...]] = []
-    for layer in model._decoder:
-        for part in ("key", "value"):
-            whole = getattr(layer.cross, part)
+    project = na.MultiHeadAttention.project_context
 
-            def counting(x: Any, whole: Any = whole, **options: Any) -> Any:
-                calls.append(x.shape)
-                return whole(x, **options)
+    def counting(self: Any, context: Any, **options: Any) -> Any:
+        calls.append(context.shape)
+        return project(self, context, **options)
 
-            monkeypatch.setattr(layer.cross, part, counting)
+    monkeypatch.setattr(na.MultiHeadAttention, "project_context", counting)
     state = model.encode(sentences(rng, [8]), [9])
+    assert calls == [(1, 9, 16)] * 2
+    for source in state.sources:
+        assert source.k.shape == source.v.shape == (1, 9, 2, 8)
     for word in (None, 5, 7):
-        model.step(None if word is None else np.array([word]), state)
-    assert state.position == 3
-    assert calls == [(1, 9, 16)] * 4
+        before = model.step(None if word is None else np.array([word]), state)
+    assert state.position == 3 and len(calls) == 2
+    for source in state.sources:
+        source.v[:] = 0  # what is read there counts
+    state.position = 2
+    assert not np.array_equal(model.step(np.array([7]), state), before)
 
 
 def test_a_shortlist_leaves_its_words_only(
@@ -110,12 +119,110 @@ def test_a_shortlist_leaves_its_words_only(
         assert model.translate_tokens([source])[0] == oracle.translate(source, words)
 
 
+def test_a_sentence_s_words_do_not_depend_on_its_neighbours(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    lists = [[int(word)] for word in rng.integers(0, VOCABULARY, VOCABULARY)]
+    model = Seq2Seq.from_folder(write_folder(tmp_path, lists=lists, first=1))
+    given = sentences(rng, [4, 1, 7, 2, 0, 6, 8, 3, 5, 3])
+    alone = [model.translate_tokens([each])[0] for each in given]
+    assert model.translate_tokens(given) == alone
+    assert model.translate_tokens([given[0], given[2]]) == [alone[0], alone[2]]
+    # A shortlist for all would say something else: or else this shows nothing.
+    assert model.shortlist is not None
+    every = model.shortlist.words_for(np.concatenate(given))
+    joint = [Oracle(tensors()).translate(each, every) for each in given]
+    assert joint != alone
+
+
+def test_nothing_translates_to_nothing(model: Seq2Seq, rng: np.random.Generator) -> None:
+    (other,) = sentences(rng, [3])
+    (translated,) = model.translate_tokens([other])
+    assert model.translate_tokens([[], other, []]) == [[], translated, []]
+    assert model.translate_tokens([[], []]) == [[], []]
+    texts = ["", "  ", "\n\t\n"]
+    assert model.translate(texts) == texts
+
+
+@pytest.mark.filterwarnings("ignore:a translation was cut")
+def test_iterables_are_gone_through_once(model: Seq2Seq, rng: np.random.Generator) -> None:
+    given = sentences(rng, [3, 5])
+    expected = model.translate_tokens(given)
+    assert model.translate_tokens(each for each in given) == expected
+    assert model.translate_tokens(iter(each) for each in given) == expected
+    assert model.translate_tokens(map(np.array, given)) == expected
+    texts = ["a cab", "be", "a bad dab"]
+    translated = model.translate(texts)
+    assert len(set(translated)) > 1
+    for once in (iter(texts), (text for text in texts), np.array(texts), tuple(texts)):
+        assert model.translate(once) == translated
+
+
+@pytest.mark.filterwarnings("ignore:a translation was cut")
 def test_text_in_and_text_out(model: Seq2Seq, oracle: Oracle) -> None:
     ids = model.tokenizer.encode("a cab").ids
     words = oracle.translate([*ids, 0])
     expected = model.tokenizer.decode([word for word in words if word != 0])
     assert model.translate(["a cab", "a cab"]) == [expected, expected]
     assert model.translate([]) == []
+
+
+@pytest.mark.filterwarnings("ignore:a translation was cut")
+def test_a_text_is_translated_sentence_by_sentence(model: Seq2Seq) -> None:
+    """And what stands between sentences stays."""
+    parts = ["A cab.", "Be bad!", "Dad had a bed?", "1.", "a cab"]
+    said = dict(zip(parts, model.translate(parts), strict=True))
+    assert len(set(said.values())) > 2
+    text = "  {}  {}\r\n\n\t{} {}\u2028{} \n"
+    assert model.translate([text.format(*parts)]) == [text.format(*(said[each] for each in parts))]
+
+
+@given(strategies.text(), strategies.sampled_from(["en", "pt", "ja", "zz"]))
+def test_nothing_of_a_text_is_lost(text: str, language: str) -> None:
+    split = Sentences.of(text, language)
+    assert split.replaced(split.sentences) == text
+    assert all(not gap.strip() for gap in split.gaps)
+    assert all(each and each == each.strip() for each in split.sentences)
+    assert not any(len(each.splitlines()) > 1 for each in split.sentences)
+
+
+def test_sentences_end_by_the_rules_of_their_language() -> None:
+    english = Sentences.of("Mr. Smith came, e.g. by car. He left at 3 p.m. on Monday! Why?", "en")
+    assert english.sentences == [
+        "Mr. Smith came, e.g. by car.", "He left at 3 p.m. on Monday!", "Why?"
+    ]  # fmt: skip
+    portuguese = Sentences.of("O Sr. João chegou. A Sra. Maria, não.", "pt")
+    assert portuguese.sentences == ["O Sr. João chegou.", "A Sra. Maria, não."]
+    assert portuguese.gaps == ["", " ", ""]
+
+
+def test_the_language_of_a_model(folder: Path, model: Seq2Seq) -> None:
+    assert language_of("model.pten.intgemm.alphas.bin") == "pt"
+    assert language_of("model.enpt.intgemm.alphas.bin") == "en"
+    assert language_of("tiny.bin") == model.language == "en"
+    assert Seq2Seq.from_folder(folder, language="de").language == "de"
+
+
+def test_a_translation_that_may_lack_something_is_said(
+    model: Seq2Seq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(text: str) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model.translate([text])
+        return [str(each.message) for each in caught]
+
+    monkeypatch.setattr(model, "translate_tokens", lambda ids, **_: [[5, 0] for _ in ids])
+    assert said("a " * 49) == []  # 98 words, for " " and "a" are two, and the end
+    assert said("a " * 50) == [
+        "a sentence has 101 words, and the model knows those of 100: parts of "
+        f"'{'a ' * 19}a…' may be missing"
+    ]
+    monkeypatch.setattr(model, "translate_tokens", lambda ids, **_: [[5] * 7 for _ in ids])
+    assert said("A b! A c") == [
+        "a translation was cut after 7 words without an end: parts of 'A b!' may be missing",
+        "a translation was cut after 7 words without an end: parts of 'A c' may be missing",
+    ]
 
 
 def test_weights_in_bfloat16(folder: Path, model: Seq2Seq, rng: np.random.Generator) -> None:
@@ -134,7 +241,8 @@ def test_weights_in_bfloat16(folder: Path, model: Seq2Seq, rng: np.random.Genera
     [
         ([[0, 40]], [2], ValueError, "token_ids must be in 0 … 39, not 0 … 40"),
         ([[-1, 0]], [2], ValueError, "token_ids must be in 0 … 39, not -1 … 0"),
-        ([1, 2], [2], ValueError, r"token_ids must be \(B, S\) with S of 1 or more, not \(2,\)"),
+        ([1, 2], [2], ValueError, r"token_ids must be \(B, S\), not \(2,\)"),
+        ([[], []], [0, 0], ValueError, r"token_ids must be \(B, S\) with S of 1 or more"),
         ([[1.0]], [1], TypeError, "token_ids must be integers, not float64"),
         ([[1, 2]], [3], ValueError, r"lengths must be in 0 … 2, not \[3\]"),
         ([[1, 2]], [1, 1], ValueError, r"lengths must be \(1,\), not \(2,\)"),
@@ -169,15 +277,24 @@ def test_a_bad_word_leaves_the_state_alone(
 
 
 def test_bad_sentences(model: Seq2Seq) -> None:
-    with pytest.raises(ValueError, match="sentence 1 must be in 0 … 39, not 2 … 40"):
+    with pytest.raises(ValueError, match="tokens of sentence 1 must be in 0 … 39, not 2 … 40"):
         model.translate_tokens([[1, 0], [2, 40]])
-    with pytest.raises(TypeError, match="sentence 0 must be integers, not float64"):
-        model.translate_tokens([[1.5, 0.0]])  # type: ignore[list-item]
+    for sentence in ([1.5, 0.0], "ab", ["a"], [[1], [2, 3]], {1: 2}, None, [True]):
+        with pytest.raises(TypeError, match="sentence 1 must be a sequence of integers, not "):
+            model.translate_tokens([[1], sentence])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="sentence 0 is a number, 3: .*put a single one into a li"):
+        model.translate_tokens([3, 4, 0])  # type: ignore[list-item]
+    for whole in ("ab", {1: [2]}, {(1, 2)}, None, 5):
+        with pytest.raises(TypeError, match="sentences must be a sequence or another iterable"):
+            model.translate_tokens(whole)  # type: ignore[arg-type]
 
 
 def test_bad_texts(model: Seq2Seq) -> None:
     with pytest.raises(TypeError, match="put a single one into a list"):
         model.translate("a cab")
+    for texts in ({"a": 1}, {"a"}, 5, None, np.array([["a"]])):
+        with pytest.raises(TypeError, match="texts must be a sequence or another iterable of str"):
+            model.translate(texts)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="texts must be strings, not int"):
         model.translate([1])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="is not Unicode"):
@@ -234,7 +351,7 @@ def test_a_model_with_any_one_byte_of_its_headers_changed(
         ({"dim-emb": "many"}, "dim-emb must be a positive whole number, not 'many'"),
         ({"enc-depth": "0"}, "enc-depth must be a positive whole number, not '0'"),
         ({"transformer-heads": "3"}, "dim-emb 16 does not divide into 3 heads"),
-        ({"enc-depth": "3"}, "has no tensor encoder_l3_self_Wq"),
+        ({"enc-depth": "3"}, r"has 2 layers encoder_l…, .* calls for 3 \(enc-depth\)"),
         ({"dim-vocabs": "30"}, "tokenizer.json has 40 words, and the model 30"),
     ],
 )

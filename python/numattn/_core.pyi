@@ -1,6 +1,6 @@
 """The compiled core; only the modules of this package call it, and they say what things mean."""
 
-from typing import Any
+from typing import Any, overload
 
 from numpy.typing import NDArray
 
@@ -51,9 +51,22 @@ def plan(
 ) -> dict[str, Any]: ...
 
 class PackedLinear:
+    @overload
     def __init__(
         self, weight: NDArray[Any], bias: NDArray[Any] | None, storage: str, precision: str
     ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        version: int,
+        format: str,
+        out_features: int,
+        in_features: int,
+        panels: NDArray[Any],
+        bias: NDArray[Any] | None,
+    ) -> None: ...
+    def __deepcopy__(self, memo: Any, /) -> PackedLinear: ...
+    def part(self, begin: int, end: int, /) -> PackedLinear: ...
     @property
     def in_features(self) -> int: ...
     @property

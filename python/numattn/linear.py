@@ -16,16 +16,21 @@ Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
 Array = NDArray[Any]
 
 
+def check_floating(name: str, array: Array) -> None:
+    """Raise TypeError unless an array is one of float32, float16 or bfloat16."""
+    if array.dtype.name in ("float32", "float16", "bfloat16") and array.dtype.isnative:
+        return
+    raise TypeError(
+        f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16 in native "
+        "byte order: cast it with .astype(np.float32)"
+    )
+
+
 def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:
     """A contiguous float32 vector from one of float32, float16 or bfloat16."""
     array = np.asarray(value)
-    if array.dtype == np.float32:  # the usual case, told quickly
-        return np.ascontiguousarray(array)
-    if array.dtype.name not in ("float32", "float16", "bfloat16") or not array.dtype.isnative:
-        raise TypeError(
-            f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16 in native "
-            "byte order: cast it with .astype(np.float32)"
-        )
+    if array.dtype != np.float32:  # the usual case, told quickly
+        check_floating(name, array)
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
@@ -85,6 +90,10 @@ class Linear:
     Sums are float32 in every case. With bfloat16 storage, x is rounded to bfloat16 before it is
     multiplied on an instruction set that multiplies bfloat16 (AVX512-BF16, AMX); elsewhere it
     enters as it is. An instruction set chosen after construction runs the same layer.
+
+    A layer can be pickled, its weights as they are packed, which is the same at every instruction
+    set; with protocol 5 they are handed out as buffers, without a copy. As a layer never changes,
+    copies of it share its weights.
 
     Examples
     --------
@@ -186,6 +195,18 @@ class Linear:
         if out is not None:
             return out
         return result if rows.ndim == 2 else result.reshape(shape)
+
+
+def part_of(linear: Linear, begin: int, end: int) -> tuple[Linear, int]:
+    """A layer of the features begin … end − 1 alone, which shares the weights of the whole one.
+
+    It begins with a whole panel of these: the second result is how many features come before.
+    """
+    packed = linear._packed.part(begin, end)
+    part = Linear.__new__(Linear)
+    part._packed, part.dtype = packed, linear.dtype
+    part.in_features, part.out_features = packed.in_features, packed.out_features
+    return part, packed.out_features - (end - begin)
 
 
 def as_matrix(array: Array) -> Array:

@@ -14,16 +14,32 @@ namespace numattn {
 // "float32" or "bfloat16"; std::invalid_argument for any other name.
 DType parse_storage(const std::string& name);
 
+// What a layer is made of, as it lies in memory: the same at every instruction set.
+struct LinearState {
+  int version;         // of what is said here
+  std::string format;  // "float32", "bfloat16", or "split": float32 as two of bfloat16
+  std::int64_t out_features;
+  std::int64_t in_features;
+  View panels;               // (panels, elements of one), contiguous, float32 or bfloat16
+  std::optional<View> bias;  // (out_features,), contiguous float32
+};
+
 // A weight (out_features, in_features), packed once, in one form that every instruction set reads.
+// It never changes.
 class PackedLinear {
  public:
   // The bias is contiguous float32; `storage` is float32 or bfloat16. Throws std::invalid_argument
   // or std::bad_alloc.
   PackedLinear(const View& weight, const std::optional<View>& bias, DType storage,
                Precision precision);
-  ~PackedLinear();
-  PackedLinear(const PackedLinear&) = delete;
-  PackedLinear& operator=(const PackedLinear&) = delete;
+  // A layer from the state of another one, which is copied. Throws likewise.
+  explicit PackedLinear(const LinearState& state);
+
+  // The layer that gives the output features [begin, end) alone, from the same memory. It begins
+  // with a whole panel: before them may come some features more. Throws std::invalid_argument.
+  PackedLinear part(std::int64_t begin, std::int64_t end) const;
+  // Views of the layer's memory.
+  LinearState state() const;
 
   std::int64_t in_features() const { return in_features_; }
   std::int64_t out_features() const { return out_features_; }
@@ -44,7 +60,8 @@ class PackedLinear {
   struct Storage;
   std::int64_t in_features_;
   std::int64_t out_features_;
-  std::unique_ptr<Storage> storage_;
+  std::int64_t first_panel_ = 0;
+  std::shared_ptr<const Storage> storage_;  // of this layer and its parts
 };
 
 }  // namespace numattn

@@ -126,6 +126,16 @@ class KVCache(Cache):
             f"head_dim={self.head_dim}, dtype={self.dtype}, lengths={self.lengths.tolist()})"
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        stores = zip(self._stores, self._lengths, strict=True)
+        return {**vars(self), "_stores": [store.in_use(lengths) for store, lengths in stores]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lengths = self._lengths.copy()
+        for store in self._stores:  # pickle may have given memory of another, or read-only
+            store.tokens, store.first = store.tokens.map(np.array), store.first.copy()
+
     @property
     def nbytes(self) -> int:
         """Return the memory that keys and values take, used or not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -114,13 +115,31 @@ class PagedKVCache(Cache):
         self.page_size = positive("page_size", page_size)
         self._allocator = PageAllocator(positive("pages", pages))
         self.storage = storage
-        nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, storage)
+        self._pools = self._empty_pools()
+        self._tables: list[list[int]] = [[] for _ in range(self.batch)]
+
+    def _empty_pools(self) -> Tokens:
+        """Return (layers, P, page, Hkv, ...), in memory where page and Hkv have changed places."""
+        nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, self.storage)
         shape = (self.layers, self._allocator.pages, self.kv_heads, self.page_size)
-        # (layers, P, page, Hkv, ...), views of memory in which page and Hkv have changed places.
-        self._pools = nothing.map(
+        return nothing.map(
             lambda array: np.empty((*shape, *array.shape[2:]), array.dtype).swapaxes(2, 3)
         )
-        self._tables: list[list[int]] = [[] for _ in range(self.batch)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the free pages' tokens."""
+        used = self._allocator.in_use()
+        pools = self._pools.map(lambda pool: pool.swapaxes(2, 3))
+        if used.size < self._allocator.pages:
+            pools = pools.map(lambda pool: pool[:, used])
+        return {**vars(self), "_pools": pools}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(copy.deepcopy({**state, "_pools": None}))
+        self._pools = self._empty_pools()
+        used = self._allocator.in_use()
+        for pool, kept in zip(self._pools.arrays, state["_pools"].arrays, strict=True):
+            pool.swapaxes(2, 3)[:, used] = kept
 
     def __repr__(self) -> str:
         return (

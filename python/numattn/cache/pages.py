@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class PageAllocator:
@@ -38,6 +39,10 @@ class PageAllocator:
     def is_shared(self, page: int) -> bool:
         """Return whether several rows name a page."""
         return self.references(page) > 1
+
+    def in_use(self) -> NDArray[np.int64]:
+        """Return the pages that some row names, in order."""
+        return np.flatnonzero(self._references).astype(np.int64)
 
     def take(self, count: int) -> list[int]:
         """Return `count` free pages, each now named once.

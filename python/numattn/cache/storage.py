@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from numattn._pickled import reduced
 from numattn.quantize import quantize
 
 Array: TypeAlias = NDArray[Any]
@@ -37,6 +38,9 @@ class Tokens(NamedTuple):
     def nbytes(self) -> int:
         """Return the memory of all."""
         return sum(array.nbytes for array in self.arrays)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
 
 def stored(k: Array, v: Array, storage: Storage) -> Tokens:

@@ -9,6 +9,7 @@ that are written and moved alike, not two (`numattn.cache.storage`).
 
 from __future__ import annotations
 
+import copy
 from math import prod
 
 import numpy as np
@@ -106,6 +107,19 @@ class Store:
         lacks = self.first > np.maximum(limits - self.window, 0)
         rows = np.flatnonzero((0 < limits) & (limits < lengths) & lacks)
         return int(rows[0]) if rows.size else None
+
+    def in_use(self, lengths: Int64Array) -> Store:
+        """Return a store of the same tokens without slots that no row uses, for pickle."""
+        held = lengths - self.first
+        store = copy.copy(self)
+        if int(held.min()) < self.capacity:
+            shape = (int(held.max()), self.batch)
+            # What nobody wrote is not handed on.
+            store.tokens = self.tokens.map(lambda each: np.zeros(_shape(each, *shape), each.dtype))
+            for row, count in enumerate(held.tolist()):
+                for target, source in zip(store.tokens.arrays, self.tokens.arrays, strict=True):
+                    target[row, :, :count] = source[row, :, :count]
+        return store
 
     def of_rows(self, rows: Int64Array, lengths: Int64Array) -> Store:
         """Return a store whose row i is a copy of row rows[i]."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from .streams import note
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Encoding
 
     from numattn.models import Bert
@@ -25,23 +27,21 @@ class Cuts:
         self._named: list[tuple[int, int]] = []
         self._seen = self._texts = self._tokens = 0
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokenize(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """Return the token ids of the texts that come next."""
-        token_lists, cut = self._model.tokenize(texts)
-        if cut:
-            full = [i for i, ids in enumerate(token_lists) if len(ids) >= self._model.max_tokens]
-            encodings = self._model.tokenizer.encode_batch([texts[i] for i in full])
-            for index, encoding in zip(full, encodings, strict=True):
-                self._add(self._seen + index + 1, tokens_left_out(encoding))
+        tokens = self._model.tokenize(texts)
+        for number, (text, cut) in enumerate(zip(texts, tokens.truncated, strict=True), start=1):
+            if cut:
+                encoding = self._model.tokenizer.encode(self._model.prompt + text)
+                self._add(self._seen + number, tokens_left_out(encoding))
         self._seen += len(texts)
-        return token_lists
+        return tokens.ids
 
     def _add(self, number: int, tokens: int) -> None:
-        if tokens:
-            self._texts += 1
-            self._tokens += tokens
-            if len(self._named) < NAMED:
-                self._named.append((number, tokens))
+        self._texts += 1
+        self._tokens += tokens
+        if len(self._named) < NAMED:
+            self._named.append((number, tokens))
 
     def report(self) -> None:
         """Say on stderr what was left out."""

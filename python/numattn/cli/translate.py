@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,10 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "translate",
         help="English to Portuguese",
-        description="Translate texts, each a sentence or a few, and print one translation a line. "
-        "Without a text, the lines of standard input are translated; an empty one stays so.",
+        description="Translate texts sentence by sentence, each text as soon as the one before is "
+        "printed. Without a text, the lines of standard input are translated; an empty one stays "
+        "so. If a translation may lack something, standard error says of which text, and the exit "
+        "code is 2.",
     )
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text")
     parser.add_argument(
@@ -60,5 +64,24 @@ def run(arguments: argparse.Namespace) -> None:
         except FileNotFoundError as error:
             raise FileNotFoundError(f"{error}, or give --model FOLDER") from None
     model = Seq2Seq.from_folder(folder, dtype=arguments.dtype)
-    for text in arguments.texts or (line.removesuffix("\n") for line in sys.stdin):
-        print(model.translate([text])[0], flush=True)
+    noun = "text" if arguments.texts else "line"
+    doubtful = 0
+    for number, text in enumerate(arguments.texts or lines(), start=1):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                translation = model.translate([text])[0]
+            except ValueError as error:
+                raise ValueError(f"{noun} {number}: {error}") from None
+        print(translation, flush=True)
+        for warning in caught:
+            print(f"numattn translate: {noun} {number}: {warning.message}", file=sys.stderr)
+        doubtful += bool(caught)
+    if doubtful:
+        raise ValueError(f"{doubtful} translation{'s' * (doubtful > 1)} may lack something")
+
+
+def lines() -> Iterator[str]:
+    """Yield the lines of standard input without their ends."""
+    for line in sys.stdin:
+        yield line.removesuffix("\n")

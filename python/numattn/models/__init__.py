@@ -5,13 +5,13 @@ They need the libraries safetensors and tokenizers; importing this module does n
 
 from __future__ import annotations
 
-from .bert import Bert
-from .generate import generate
-from .gpt import Gpt
-from .installed import installed_folder, installed_translator
-from .llama import Llama
-from .sampling import Sampler
-from .seq2seq import Seq2Seq
+from .decoders.generate import generate
+from .decoders.gpt import Gpt
+from .decoders.llama import Llama
+from .decoders.sampling import Sampler
+from .encoder.bert import Bert
+from .files.installed import installed_folder, installed_translator
+from .translator.seq2seq import Seq2Seq
 
 __all__ = [
     "Bert",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import integers
+from numattn.position.rope_config import rope_settings
 from numattn.position.rope_scaling import (
     SCALINGS,
     Parameters,
@@ -122,16 +123,19 @@ class Rope:
     ) -> Rope:
         """The rotary positions of a Hugging Face model, from its whole ``config.json``.
 
-        Read are ``head_dim`` (or ``hidden_size // num_attention_heads``), ``rope_parameters`` or
-        ``rope_scaling``, ``rope_theta``, ``partial_rotary_factor``, ``max_position_embeddings`` and
-        ``original_max_position_embeddings``.
+        Read are ``head_dim`` (or ``hidden_size // num_attention_heads``), ``rope_scaling`` or else
+        ``rope_parameters``, ``rope_theta`` (GPT-NeoX: ``rotary_emb_base``),
+        ``partial_rotary_factor`` (``rotary_pct``), ``max_position_embeddings`` and
+        ``original_max_position_embeddings``; ``rotary_dim`` (GPT-J, MiniMax) and
+        ``qk_rope_head_dim`` (DeepSeek), the elements that turn; and the two bases of ModernBERT's,
+        Gemma 3's and OLMo 3's layers.
 
         Parameters
         ----------
         config : mapping
             What ``json.load`` returns.
         layer_type : str, optional
-            Which parameters, where ``rope_parameters`` has them by type of layer
+            Which parameters, where a configuration has them by type of layer
             (``"full_attention"``, ``"sliding_attention"``).
         interleaved : bool
             As for the class; no configuration says it.
@@ -143,8 +147,8 @@ class Rope:
         Raises
         ------
         ValueError
-            As for the class; the size of a head cannot be told; or ``layer_type`` is missing or
-            unknown.
+            As for the class; the size of a head cannot be told; names contradict one another; one
+            with "rope" or "rotary" in it is not known; or ``layer_type`` is missing or unknown.
 
         Examples
         --------
@@ -152,13 +156,8 @@ class Rope:
         >>> Rope.from_config({"head_dim": 64, "rope_theta": 500000.0, "rope_scaling": None})
         Rope(64, base=500000.0)
         """
-        scaling = dict(_layer_parameters(config, layer_type))
-        for name in ("rope_theta", "partial_rotary_factor", "max_position_embeddings"):
-            if config.get(name) is not None and scaling.get(name) is None:
-                scaling[name] = config[name]
-        if config.get("original_max_position_embeddings") is not None:
-            scaling["original_max_position_embeddings"] = config["original_max_position_embeddings"]
-        return cls(_head_dim(config), scaling=scaling, interleaved=interleaved)
+        elements, scaling = rope_settings(config, layer_type)
+        return cls(elements, scaling=scaling, interleaved=interleaved)
 
     def __repr__(self) -> str:
         text = f"Rope({self.dim}, base={self.base}"
@@ -285,26 +284,3 @@ def _turning_elements(dim: int, scaling: Parameters) -> int:
     if elements < 2 or elements % 2:
         raise ValueError(f"dim must be an even number of elements that turn, not {elements}")
     return elements
-
-
-def _head_dim(config: Mapping[str, Any]) -> int:
-    if config.get("head_dim") is not None:
-        return size("head_dim", config["head_dim"], least=1)
-    for name in ("hidden_size", "num_attention_heads"):
-        if config.get(name) is None:
-            raise ValueError(f"config has neither 'head_dim' nor {name!r}")
-    heads = size("num_attention_heads", config["num_attention_heads"], least=1)
-    return size("hidden_size", config["hidden_size"], least=1) // heads
-
-
-def _layer_parameters(config: Mapping[str, Any], layer_type: str | None) -> Mapping[str, Any]:
-    parameters: Mapping[str, Any] = (
-        config.get("rope_parameters") or config.get("rope_scaling") or {}
-    )
-    layers = [name for name, value in parameters.items() if isinstance(value, Mapping)]
-    if not layers:
-        return parameters
-    if layer_type not in layers:
-        raise ValueError(f"layer_type must be one of {', '.join(layers)}, not {layer_type!r}")
-    layer: Mapping[str, Any] = parameters[layer_type]
-    return layer

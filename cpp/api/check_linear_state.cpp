@@ -1,0 +1,77 @@
+#include "check_linear_state.h"
+
+#include <array>
+#include <string>
+
+#include "check_view.h"
+
+namespace numattn {
+namespace {
+
+constexpr std::array<PanelFormat, 3> kFormats{PanelFormat::kFloat32, PanelFormat::kBFloat16,
+                                              PanelFormat::kSplit};
+
+PanelFormat parse_panel_format(const std::string& name) {
+  for (const PanelFormat format : kFormats) {
+    if (name == panel_format_name(format)) return format;
+  }
+  refuse("the format of a packed weight must be 'float32', 'bfloat16' or 'split', not '", name,
+         "'");
+}
+
+}  // namespace
+
+const char* panel_format_name(PanelFormat format) {
+  switch (format) {
+    case PanelFormat::kFloat32: return "float32";
+    case PanelFormat::kBFloat16: return "bfloat16";
+    case PanelFormat::kSplit: return "split";
+  }
+  return "";
+}
+
+DType panel_dtype(PanelFormat format) {
+  return format == PanelFormat::kFloat32 ? DType::kFloat32 : DType::kBFloat16;
+}
+
+PanelFormat check_linear_state(const LinearState& state) {
+  if (state.version != kLinearStateVersion) {
+    refuse("a packed weight of version ", number(state.version),
+           " cannot be read: this is version ", number(kLinearStateVersion));
+  }
+  const PanelFormat format = parse_panel_format(state.format);
+  const View& panels = state.panels;
+  const std::string size =
+      "(" + number(state.out_features) + ", " + number(state.in_features) + ")";
+  if (state.out_features < 1 || state.in_features < 1) {
+    refuse("a packed weight must have at least one row and one column, not ", size);
+  }
+  check_same_dtype(panels, "panels", panel_dtype(format), "their format");
+  check_rank(panels, "panels", 2, "(panels, elements of one)");
+  // No product of sizes that were read is taken before they are known to be small.
+  const std::int64_t count = (state.out_features - 1) / kPanelColumns + 1;
+  const bool contiguous = panels.strides[1] == panels.item_size() &&
+                          panels.strides[0] == panels.shape[1] * panels.item_size();
+  const bool fits = contiguous && panels.shape[0] == count &&
+                    state.in_features <= panels.shape[1] &&
+                    panels.shape[1] * panels.item_size() == panel_bytes(format, state.in_features);
+  if (!fits) {
+    refuse("panels of shape ", shape_text(panels), " do not hold a weight of shape ", size, " in ",
+           state.format);
+  }
+  if (state.bias) {
+    check_same_dtype(*state.bias, "bias", DType::kFloat32, "every layer");
+    check_same_shape(*state.bias, "bias", {state.out_features, 0, 0, 0}, 1);
+    if (state.bias->strides[0] != state.bias->item_size()) refuse("bias must be contiguous");
+  }
+  return format;
+}
+
+void check_linear_part(const PackedLinear& linear, std::int64_t begin, std::int64_t end) {
+  if (begin < 0 || begin >= end || end > linear.out_features()) {
+    refuse("features ", number(begin), " to ", number(end), " are no part of a layer of ",
+           number(linear.out_features()));
+  }
+}
+
+}  // namespace numattn

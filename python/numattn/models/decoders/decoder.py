@@ -1,0 +1,251 @@
+"""What decoders of every family share: tokens in, logits out, with or without a cache."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from numattn.cache import Cache, KVCache, PagedKVCache
+from numattn.cache.storage import Storage
+
+from ..arrays import Float32Array, Int64Array
+from ..files.storage import storage_dtype
+from ..ids import check_ids
+from ..token_lists import TokenLists
+from .generate import Stop, check_kind, generate
+from .padding import Padding
+from .sampling import Sampler
+from .step import Step
+
+
+class DecoderConfig(Protocol):
+    """What of a configuration every decoder has."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def head_size(self) -> int: ...
+    @property
+    def windows(self) -> tuple[int | None, ...]:
+        """For each layer, how many keys before its own a query sees; None for all."""
+
+    @property
+    def max_positions(self) -> int | None:
+        """How many positions there are, if these are learned."""
+
+
+class Decoder(ABC):
+    """A decoder-only language model on numattn's public API.
+
+    Any number of threads may call one model at once, each with a cache of its own.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        What weights are stored in, and by default keys and values: float32 or bfloat16.
+    """
+
+    _embedding: NDArray[Any]
+
+    def __init__(self, config: DecoderConfig, dtype: DTypeLike | None) -> None:
+        self._sizes = config
+        self.dtype: np.dtype[Any] = storage_dtype(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickle carries; of bfloat16 it makes no buffers, of integers it does."""
+        table = self._embedding
+        return {**vars(self), "_embedding": table.view(f"u{table.itemsize}")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._embedding = self._embedding.view(self.dtype)
+
+    @property
+    def vocab_size(self) -> int:
+        """Return V: token ids are 0 … V − 1."""
+        return self._sizes.vocab_size
+
+    @abstractmethod
+    def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
+        """Return the last layer's normalised states (B, S, E) for ids (B, S)."""
+
+    @abstractmethod
+    def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
+        """Return (..., V) for states (..., E)."""
+
+    def new_cache(
+        self,
+        batch: int,
+        *,
+        capacity: int = 0,
+        dtype: DTypeLike | None = None,
+        storage: Storage = None,
+    ) -> KVCache:
+        """Return an empty cache for that many rows; `capacity` tokens of each fit at once."""
+        sizes = self._sizes
+        return KVCache(
+            sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
+            dtype=self.dtype if dtype is None else dtype, storage=storage,
+            capacity=capacity, max_length=sizes.max_positions, window=sizes.windows,
+        )  # fmt: skip
+
+    def new_paged_cache(
+        self,
+        batch: int,
+        *,
+        pages: int,
+        page_size: int = 16,
+        dtype: DTypeLike | None = None,
+        storage: Storage = None,
+    ) -> PagedKVCache:
+        """Return an empty cache for that many rows, of `pages` pages in all."""
+        sizes = self._sizes
+        return PagedKVCache(
+            sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
+            pages=pages, page_size=page_size, max_length=sizes.max_positions,
+            dtype=self.dtype if dtype is None else dtype, storage=storage,
+        )  # fmt: skip
+
+    def __call__(
+        self,
+        token_ids: ArrayLike,
+        lengths: ArrayLike | None = None,
+        *,
+        attention_mask: ArrayLike | None = None,
+        cache: Cache | None = None,
+        only_last: bool = False,
+        num_threads: int | None = None,
+    ) -> Float32Array:
+        """Return the logits of the token after each one.
+
+        Parameters
+        ----------
+        token_ids : int array (B, S)
+            New tokens. They follow those in the cache; without one, they begin at position 0.
+        lengths : int array (B,), optional
+            Only the first lengths[b] tokens of row b are real; all by default.
+        attention_mask : array (B, S), optional
+            The same in Hugging Face's form: nonzero for a real token. Padding stands on the right
+            or on the left of a row. Positions count real tokens.
+        cache : KVCache or PagedKVCache, optional
+            Keys and values of the tokens before these; those of the new ones are added.
+        only_last : bool
+            Compute the logits after the last real token of each row only. A row without one has
+            numbers without meaning; if no row has a place for one, that is an error.
+        num_threads : int, optional
+            Upper limit for this call.
+
+        Returns
+        -------
+        float32 array (B, S, V), or (B, V) with `only_last`
+            At padding, numbers without meaning.
+
+        Raises
+        ------
+        TypeError
+            If ids or lengths are not integers.
+        ValueError
+            If shapes do not fit, an id or a length is out of range, a row has more tokens than the
+            model has positions or the cache may hold, or the cache is made for another model or
+            number of rows. The cache is as it was.
+        MemoryError
+            If there is no memory, or no page of the cache; what the cache held, it holds.
+        """
+        ids = check_ids("token_ids", token_ids, self._sizes.vocab_size)
+        padding = Padding.of(ids.shape, lengths, attention_mask)
+        held = self._check_cache(cache, ids.shape[0], padding.counts)
+        if ids.size == 0:
+            if only_last and ids.shape[0] > 0:
+                raise ValueError(
+                    f"only_last asks for the last token of each row, and token_ids {ids.shape} "
+                    "have none"
+                )
+            shape = ids.shape[:1] if only_last else ids.shape
+            return np.empty((*shape, self._sizes.vocab_size), dtype=np.float32)
+        step = Step(
+            counts=padding.counts,
+            positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
+            lengths=held + padding.counts,
+            cache=cache,
+            dtype=self.dtype if cache is None else cache.dtype,
+            weight_dtype=self.dtype,
+            num_threads=num_threads,
+        )
+        try:
+            hidden = self._hidden(padding.to_front(ids), step)
+            if only_last:
+                last = np.maximum(padding.counts - 1, 0)
+                return self._logits(hidden[np.arange(last.size), last], num_threads)
+            return self._logits(padding.to_place(hidden), num_threads)
+        except BaseException:
+            if cache is not None:
+                cache.truncate(held)
+            raise
+
+    def generate(
+        self,
+        prompts: TokenLists,
+        max_new_tokens: int,
+        *,
+        sampler: Sampler | None = None,
+        stop: Stop = None,
+        cache: Cache | None = None,
+        chunk: int | None = None,
+        num_threads: int | None = None,
+    ) -> list[list[int]]:
+        """Return what the model writes after each prompt; see `numattn.models.generate`."""
+        return generate(
+            self, prompts, max_new_tokens,
+            sampler=sampler, stop=stop, cache=cache, chunk=chunk, num_threads=num_threads,
+        )  # fmt: skip
+
+    def _check_cache(self, cache: Cache | None, batch: int, counts: Int64Array) -> Int64Array:
+        """Return how many tokens each row has before the new ones, or raise.
+
+        Then there is room for the new ones, in the cache and among the model's positions.
+        """
+        sizes = self._sizes
+        held = np.zeros(batch, dtype=np.int64)
+        if cache is not None:
+            check_kind(cache)
+            check_fit(cache, sizes)
+            if cache.batch != batch:
+                raise ValueError(f"the cache has {cache.batch} rows, and token_ids {batch}")
+            held = cache.lengths
+        most = int((held + counts).max(initial=0))
+        if sizes.max_positions is not None and most > sizes.max_positions:
+            raise ValueError(
+                f"a row has {most} tokens; the model has positions for {sizes.max_positions}"
+            )
+        if cache is not None:
+            cache.reserve(counts)
+        return held
+
+
+def check_fit(cache: Cache, sizes: DecoderConfig) -> None:
+    """Raise ValueError if a cache is not made for a model of those sizes."""
+    names = ("layers", "kv_heads", "head_dim", "value_dim")
+    wanted = (sizes.num_layers, sizes.num_kv_heads, sizes.head_size, sizes.head_size)
+    for name, size in zip(names, wanted, strict=True):
+        if getattr(cache, name) != size:
+            raise ValueError(f"the cache has {name} {getattr(cache, name)}, and the model {size}")
+    if not isinstance(cache, KVCache):
+        return
+    for layer, (kept, seen) in enumerate(zip(cache.windows, sizes.windows, strict=True)):
+        if kept is not None and (seen is None or seen > kept):
+            raise ValueError(
+                f"layer {layer} of the cache keeps a window of {kept} keys, and the model looks "
+                f"back {'at all' if seen is None else seen}"
+            )
+
+
+def embed(table: NDArray[Any], ids: Int64Array) -> Float32Array:
+    """Return rows of a table (V, E), as float32 (..., E) of their own."""
+    return np.take(table, ids, axis=0).astype(np.float32, copy=False)

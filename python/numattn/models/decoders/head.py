@@ -1,0 +1,30 @@
+"""The two ends of a decoder: the table of its tokens' embeddings, and the projection to logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numattn import Linear
+
+from ..files.checkpoint import Checkpoint
+
+HEAD = "lm_head.weight"
+
+
+def read_embedding(
+    checkpoint: Checkpoint, name: str, shape: tuple[int, int], tied: bool, dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], Linear]:
+    """Return the table (V, E), and the projection to logits, both stored in `dtype`.
+
+    In a tied model the projection has the numbers of the table. A file that has one of its own, as
+    after training the projection alone, is believed more than the configuration, as transformers
+    does.
+    """
+    table = checkpoint.take(name, shape, dtype=dtype)
+    if tied and not checkpoint.has(HEAD, from_root=True):
+        return table, Linear(table, dtype=dtype)
+    head = checkpoint.take(HEAD, shape, from_root=True, dtype=dtype)
+    return table, Linear(head, dtype=dtype)

@@ -1,0 +1,1 @@
+"""BERT-family encoders: texts → vectors, and the attention maps behind them."""

@@ -1,0 +1,66 @@
+"""Texts as a tokenizer leaves them: token ids, and which texts were cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import Int64Array
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# What the library makes of a text takes kilobytes, so it is asked for a few texts at a time: enough
+# to keep its threads busy, and no more characters than this unless one text has them.
+PIECE_TEXTS = 1024
+PIECE_CHARACTERS = 1 << 20
+
+
+class Tokenized(NamedTuple):
+    """Token ids of n texts."""
+
+    ids: list[NDArray[np.int32]]
+    """For each text, the ids that count, special tokens included."""
+    truncated: NDArray[np.bool_]
+    """(n,): whether the text has more tokens than count."""
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Return how many ids each text has (n,)."""
+        return np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+    @property
+    def num_truncated(self) -> int:
+        """Return how many texts were cut."""
+        return int(np.count_nonzero(self.truncated))
+
+
+def tokenized(tokenizer: Tokenizer, texts: Iterator[str]) -> Tokenized:
+    """Return what a tokenizer makes of texts. It may pad them; padding does not count."""
+    ids: list[NDArray[np.int32]] = []
+    truncated: list[bool] = []
+    for piece in pieces(texts):
+        for encoding in tokenizer.encode_batch(piece):
+            own = np.array(encoding.ids, dtype=np.int32)
+            if tokenizer.padding is not None:
+                own = own[np.array(encoding.attention_mask, dtype=bool)]
+            ids.append(own)
+            truncated.append(bool(encoding.overflowing))
+    return Tokenized(ids, np.array(truncated, dtype=bool))
+
+
+def pieces(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield texts in lists, each of few texts and few characters."""
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        if piece and (len(piece) == PIECE_TEXTS or size + len(text) > PIECE_CHARACTERS):
+            yield piece
+            piece, size = [], 0
+        piece.append(text)
+        size += len(text)
+    if piece:
+        yield piece

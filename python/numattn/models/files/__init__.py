@@ -1,0 +1,1 @@
+"""A model's folder: what its files hold, read and checked."""

@@ -1,0 +1,231 @@
+"""The tensors of model.safetensors, each taken once, by name and shape.
+
+Large models come in several files: model.safetensors.index.json then says which tensor is in which.
+
+Numbers are read in pieces into the array that they end in, so that a model needs little more memory
+while it is loaded than it keeps. (A mapped file would count with its whole size, too.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..arrays import Float32Array
+from .folder import regular_file
+from .json_file import read_json_object
+
+# Old checkpoints call the two parameters of a layer norm by the names of the paper.
+FORMER_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+
+# What NumPy reads them as. bfloat16, which it has not, is the upper half of a float32.
+FLOATS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+PIECE = 1 << 18  # numbers: the file's cache, not ours, is what makes reading in pieces fast
+MOST_NAMED = 5  # tensors in a message
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor stands."""
+
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+
+class Checkpoint:
+    """The tensors of a model.safetensors file, or of several with an index.
+
+    Parameters
+    ----------
+    path : Path
+        The file. If it does not exist, but a file of its name with ".index.json" after it, then
+        that says in which files beside it the tensors are.
+    anchor : str
+        The name of a tensor that the model must have. What stands before it in the file ("bert.",
+        "roberta." or nothing) stands before every other name too.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the library safetensors is not installed.
+    ValueError
+        If a file is damaged or cut short, or none has a tensor of that name, or there are several.
+    """
+
+    def __init__(self, path: Path, anchor: str) -> None:
+        self.path = path
+        self._stored: dict[str, Stored] = {}
+        for each in files_of(path):
+            self._stored.update(read_header(each))
+        self._taken: set[str] = set()
+        holders = sorted(name for name in self._stored if ("." + name).endswith("." + anchor))
+        if not holders:
+            raise ValueError(f"{path} has no tensor {anchor}")
+        if len(holders) > 1:
+            raise ValueError(f"{path} holds several models: it has tensors {', '.join(holders)}")
+        self._prefix = holders[0].removesuffix(anchor)
+
+    def take(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        from_root: bool = False,
+        dtype: DTypeLike = np.float32,
+    ) -> NDArray[Any]:
+        """Return the tensor of that name, of exactly that shape, as float32 or `dtype`.
+
+        The name is without the prefix, unless `from_root`.
+
+        Raises
+        ------
+        ValueError
+            If it is missing, is no float tensor, or has another shape.
+        """
+        stored = self._find(name, shape, from_root)
+        result = np.empty(stored.shape, dtype=dtype)
+        read_numbers(stored, result)
+        return result
+
+    def take_joined(self, shapes: Mapping[str, tuple[int, ...]]) -> Float32Array:
+        """Return tensors of those names and shapes as one float32 array, one below the other."""
+        parts = [self._find(name, shape) for name, shape in shapes.items()]
+        rows = [part.shape[0] for part in parts]
+        result = np.empty((sum(rows), *parts[0].shape[1:]), dtype=np.float32)
+        for part, end in zip(parts, np.cumsum(rows).tolist(), strict=True):
+            read_numbers(part, result[end - part.shape[0] : end])
+        return result
+
+    def has(self, name: str, *, from_root: bool = False) -> bool:
+        """Return whether there is a tensor of that name."""
+        return (name if from_root else self._prefix + name) in self._stored
+
+    def check_layers(self, stem: str, count: int, setting: str) -> None:
+        """Raise ValueError unless there are `count` layers, whose names begin "<stem>.<number>.".
+
+        `setting` is what config.json calls their number.
+        """
+        check_count(self.path, self._stored, f"{self._prefix}{stem}.", count, setting)
+
+    def finish(self, ignored: str) -> None:
+        """Raise ValueError if a tensor has not been taken, unless the pattern fits its name.
+
+        A tensor that no layer uses belongs to another model than the one that was made.
+        """
+        check_all_taken(self.path, self._stored, self._taken, ignored)
+
+    def _find(self, name: str, shape: Sequence[int], from_root: bool = False) -> Stored:
+        wanted = name if from_root else self._prefix + name
+        full = wanted
+        for modern, former in FORMER_NAMES.items():
+            if full not in self._stored and full.endswith(modern):
+                full = full.removesuffix(modern) + former
+        if full not in self._stored:
+            raise ValueError(f"{self.path} has no tensor {wanted}")
+        stored = self._stored[full]
+        if stored.shape != tuple(shape):
+            raise ValueError(
+                f"tensor {full} in {stored.path} has shape {stored.shape}, "
+                f"but the configuration calls for {tuple(shape)}"
+            )
+        if stored.dtype not in FLOATS:
+            raise ValueError(
+                f"tensor {full} in {stored.path} is {stored.dtype}; BF16, F16, F32 and F64 are read"
+            )
+        self._taken.add(full)
+        return stored
+
+
+def check_count(path: Path, names: Iterable[str], stem: str, count: int, setting: str) -> None:
+    """Raise ValueError unless `count` numbers follow a stem in the names of a file's tensors."""
+    pattern = re.compile(re.escape(stem) + r"(\d+)(?=\D)")
+    numbers = {match[1] for match in map(pattern.match, names) if match}
+    if len(numbers) != count:
+        raise ValueError(
+            f"{path} has {len(numbers)} layers {stem}…, "
+            f"but the configuration calls for {count} ({setting})"
+        )
+
+
+def check_all_taken(path: Path, names: Iterable[str], taken: set[str], ignored: str) -> None:
+    """Raise ValueError for names that are not among those taken and do not fit the pattern."""
+    left = sorted(
+        name for name in names if name not in taken and re.fullmatch(ignored, name) is None
+    )
+    if left:
+        more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+        raise ValueError(
+            f"{path} has tensors that the model of its configuration does not use: "
+            f"{', '.join(left[:MOST_NAMED])}{more}"
+        )
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that hold the tensors: the one named, or those that its index names."""
+    index = path.with_name(path.name + ".index.json")
+    if path.exists() or not index.exists():
+        return [path]
+    files = read_json_object(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise ValueError(f"{index} has no weight_map of tensors to files")
+    names = sorted(set(files.values()))
+    for name in names:
+        if Path(name).name != name or not name.isprintable():
+            raise ValueError(f"{index} names a file outside its folder: {name!r}")
+    return [path.with_name(name) for name in names]
+
+
+def read_header(path: Path) -> dict[str, Stored]:
+    """Return where the tensors of a safetensors file stand, once the library finds it whole.
+
+    The file is the length of a header in 8 bytes, a header in JSON, and the numbers.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise ImportError(
+            "reading a model needs safetensors: pip install 'numattn[models]'"
+        ) from None
+    regular_file(path)
+    try:
+        with cast(Any, safe_open)(str(path), framework="numpy"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a safetensors file, or not whole: {error}") from None
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: Stored(
+            path, entry["dtype"], tuple(entry["shape"]), 8 + size + entry["data_offsets"][0]
+        )
+        for name, entry in header.items()
+    }
+
+
+def read_numbers(stored: Stored, out: NDArray[Any]) -> None:
+    """Fill a contiguous array with a tensor's numbers."""
+    numbers, count = out.reshape(-1), math.prod(stored.shape)
+    with open(stored.path, "rb") as file:
+        file.seek(stored.start)
+        for begin in range(0, count, PIECE):
+            size = min(PIECE, count - begin)
+            piece = np.fromfile(file, FLOATS[stored.dtype], size)
+            if piece.size != size:
+                raise ValueError(f"{stored.path} has become shorter while it was read")
+            if stored.dtype == "BF16":
+                piece = (piece.astype(np.uint32) << 16).view(np.float32)
+            numbers[begin : begin + size] = piece

@@ -1,0 +1,1 @@
+"""Marian's fast students: sentences → translations."""

@@ -1,0 +1,157 @@
+"""The layers of a Marian encoder–decoder, each part followed by x = norm(x + part(x)).
+
+    encoder layer    attention to all words of the source; feed-forward
+    decoder layer    simple recurrent unit; attention to the encoded source; feed-forward
+
+The recurrent unit (SSRU) stands where a transformer decoder attends to its own past words:
+
+    f_t = sigmoid(x_t·Wf + bf)      c_t = f_t ∘ c_{t−1} + (1 − f_t) ∘ (x_t·W)      y_t = relu(c_t)
+
+so a step costs the same wherever in the sentence it is. (Kim et al., "From Research to Production
+and Back: Ludicrously Fast Neural Machine Translation", 2019.)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numattn import Linear, MultiHeadAttention, ProjectedContext
+
+from ..arrays import Float32Array, Int64Array
+from ..norms import LayerNorm
+from .marian_file import MarianFile
+from .seq2seq_config import Seq2SeqConfig
+
+NORM_EPS = 1e-6
+
+
+def read_norm(file: MarianFile, name: str, config: Seq2SeqConfig) -> LayerNorm:
+    """Return the normalisation whose parameters stand under `name` in the file."""
+    shape = (1, config.hidden_size)
+    weight, bias = (file.take(f"{name}_ln_{part}", shape)[0] for part in ("scale", "bias"))
+    return LayerNorm(weight, bias, NORM_EPS)
+
+
+class FeedForward:
+    """x = norm(x + relu(x·W1 + b1)·W2 + b2)."""
+
+    def __init__(
+        self, file: MarianFile, name: str, config: Seq2SeqConfig, dtype: np.dtype[Any]
+    ) -> None:
+        width, inner = config.hidden_size, config.ffn_size
+        self.up = Linear(
+            file.take_weight(f"{name}_W1", width, inner),
+            file.take(f"{name}_b1", (1, inner))[0],
+            dtype=dtype,
+        )
+        self.down = Linear(
+            file.take_weight(f"{name}_W2", inner, width),
+            file.take(f"{name}_b2", (1, width))[0],
+            dtype=dtype,
+        )
+        self.norm = read_norm(file, f"{name}_ffn", config)
+
+    def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
+        """Return the result in the memory of x."""
+        inner = self.up(x, activation="relu", num_threads=num_threads)
+        self.down(inner, residual=x, out=x, num_threads=num_threads)
+        return self.norm(x, num_threads, out=x)
+
+
+def projections(file: MarianFile, name: str, config: Seq2SeqConfig) -> dict[str, Any]:
+    """Return the weights and biases of an attention, as MultiHeadAttention names them."""
+    width = config.hidden_size
+    weights = {f"w{part}": file.take_weight(f"{name}_W{part}", width, width) for part in "qkvo"}
+    biases = {f"b{part}": file.take(f"{name}_b{part}", (1, width))[0] for part in "qkvo"}
+    return {**weights, **biases}
+
+
+class EncoderLayer:
+    """Layer `number`, counted from 1, of the encoder."""
+
+    def __init__(
+        self, file: MarianFile, number: int, config: Seq2SeqConfig, dtype: np.dtype[Any]
+    ) -> None:
+        name = f"encoder_l{number}"
+        given: dict[str, Any] = projections(file, f"{name}_self", config)
+        self.attention = MultiHeadAttention(config.num_heads, **given, dtype=dtype)
+        self.norm = read_norm(file, f"{name}_self_Wo", config)
+        self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
+
+    def __call__(
+        self, x: Float32Array, lengths: Int64Array, num_threads: int | None
+    ) -> Float32Array:
+        """Return the layer's result for x (B, S, E), of whose rows lengths[b] words are real."""
+        x += self.attention(x, kv_lens=lengths, num_threads=num_threads)
+        return self.feed_forward(self.norm(x, num_threads, out=x), num_threads)
+
+
+class CrossAttention:
+    """x = norm(x + attention(x, source)), for a source that is projected once."""
+
+    def __init__(
+        self, file: MarianFile, name: str, config: Seq2SeqConfig, dtype: np.dtype[Any]
+    ) -> None:
+        self.attention = MultiHeadAttention(
+            config.num_heads, **projections(file, name, config), dtype=dtype
+        )
+        self.norm = read_norm(file, f"{name}_Wo", config)
+
+    def source(self, encoded: Float32Array, num_threads: int | None) -> ProjectedContext:
+        """Return what of the encoded source (B, S, E) this attention reads at each step."""
+        return self.attention.project_context(encoded, num_threads=num_threads)
+
+    def __call__(
+        self,
+        x: Float32Array,
+        source: ProjectedContext,
+        lengths: Int64Array,
+        num_threads: int | None,
+    ) -> Float32Array:
+        """Return the result for x (B, 1, E), in its memory; lengths[b] words of a row are real."""
+        x += self.attention(x, source, kv_lens=lengths, num_threads=num_threads)
+        return self.norm(x, num_threads, out=x)
+
+
+class DecoderLayer:
+    """Layer `number`, counted from 1, of the decoder."""
+
+    def __init__(
+        self, file: MarianFile, number: int, config: Seq2SeqConfig, dtype: np.dtype[Any]
+    ) -> None:
+        name, width = f"decoder_l{number}", config.hidden_size
+        self.forget = Linear(
+            file.take_weight(f"{name}_rnn_Wf", width, width),
+            file.take(f"{name}_rnn_bf", (1, width))[0],
+            dtype=dtype,
+        )
+        self.fresh = Linear(file.take_weight(f"{name}_rnn_W", width, width), dtype=dtype)
+        self.norm = read_norm(file, f"{name}_rnn_ffn", config)
+        self.cross = CrossAttention(file, f"{name}_context", config, dtype)
+        self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
+
+    def __call__(
+        self,
+        x: Float32Array,
+        cell: Float32Array,
+        source: ProjectedContext,
+        lengths: Int64Array,
+        num_threads: int | None,
+    ) -> Float32Array:
+        """Return the result for x (B, 1, E), in its memory; cell (B, 1, E) goes one step on."""
+        keep = sigmoid(self.forget(x, num_threads=num_threads))
+        cell *= keep
+        cell += (1 - keep) * self.fresh(x, num_threads=num_threads)
+        x += np.maximum(cell, 0)
+        x = self.cross(self.norm(x, num_threads, out=x), source, lengths, num_threads)
+        return self.feed_forward(x, num_threads)
+
+
+def sigmoid(x: Float32Array) -> Float32Array:
+    """Return 1 / (1 + exp(−x)), which is (1 + tanh(x / 2)) / 2 and so never overflows."""
+    result: Float32Array = np.tanh(np.float32(0.5) * x)
+    result += 1
+    result *= 0.5
+    return result
