@@ -48,3 +48,11 @@ def bert(bert_folder: Path) -> Bert:
     from numattn.models import Bert
 
     return Bert.from_folder(bert_folder)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The name of an output file that is not there yet, in a folder of its own."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "vectors.npy"

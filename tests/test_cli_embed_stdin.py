@@ -1,4 +1,4 @@
-"""`numattn embed` with its texts from standard input: a pipe, a terminal, or an interrupted wait."""
+"""`numattn embed` with its texts from standard input: a pipe, a terminal, an interrupted wait."""
 
 from __future__ import annotations
 
