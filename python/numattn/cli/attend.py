@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -120,7 +122,9 @@ def run(arguments: argparse.Namespace) -> None:
         if each.note:
             note(PROGRAM, each.note)
     note_tokens(sentence, model, encoding, parts)
-    report(word, parts, weights, looks, neighbourly)
+    aside = arguments.out is not None and is_stdout(arguments.out)
+    with redirect_stdout(sys.stderr if aside else sys.stdout):
+        report(word, parts, weights, looks, neighbourly)
     if arguments.out is not None:
         picture = AttentionMap(
             sentence=sentence,
