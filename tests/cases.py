@@ -168,6 +168,10 @@ SCORE_FEATURES = (
     "all",
 )
 
+# Those that leave an interval of keys to a row; the others change a score or hide a key.
+STRUCTURE = ("is_causal", "window", "kv_lens")
+SCORE_STEPS = tuple(name for name in SCORE_FEATURES if name not in ("plain", *STRUCTURE, "all"))
+
 
 def score_feature(name: str, rng: np.random.Generator, full: tuple[int, int, int, int]) -> Options:
     """Return the score arguments of one row of `SCORE_FEATURES` for (B, Hq, Sq, Sk)."""
