@@ -21,7 +21,7 @@
 //     prepare(keys, end)              // → Tile; `end`: where the keys of the visit end
 //     multiplied(keys)                // keys that its products take along: their weights must be 0
 //     scores<V>(group, tile, keys)    // s[key][lane] of multiplied(keys)
-//     in_base2(score), weigh(j, v, shift)
+//     in_base2(score), settle(v, shift, key_count), weigh(j, v, shift)   // softmax.h
 //     add<V>(group, tile, keys, old, output)   // O' = α·O + Σ p·v
 //   };
 #pragma once

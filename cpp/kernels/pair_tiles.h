@@ -39,24 +39,40 @@ struct PairWorkspace : Workspace {
         low_weight(areas.take<std::uint16_t>(Parts == 2 ? tile_scores(facts) : 0)) {}
 };
 
-// What a raw product must still be multiplied by, at least 0: the sign is in the queries.
-inline float score_factor(const ScoreRules& rules) { return __builtin_fabsf(rules.scale) * kLog2E; }
+// scale · log2 e in two factors. The queries take its sign and, where it is below 1, its power of
+// two: exactly, so that nothing is rounded, and products do not overflow that the scale brings
+// back. The rest, at least 0, is left to the scores.
+struct ScoreFactor {
+  float of_queries;
+  float of_scores;
+
+  explicit ScoreFactor(const ScoreRules& rules) {
+    const float factor = __builtin_fabsf(rules.scale) * kLog2E;
+    const float power = float_from_bits(bits_from_float(factor) & 0x7F800000u);
+    const bool small = 0.0f < power && power < 1.0f;
+    of_queries = rules.scale < 0.0f ? -1.0f : 1.0f;
+    of_scores = factor;
+    if (!small) return;
+    of_queries *= power;
+    of_scores /= power;
+  }
+};
 
 // Whether the factor may wait until the exponent. Not if a step in between wants base-2 scores, nor
 // where a factor of 0 would meet −inf.
 template <int Parts>
 inline bool factor_waits(const AttendBlock& block) {
   return Parts == 1 && !Transforms::any(block.rules, block.rows[0]) &&
-         score_factor(block.rules) > 0.0f;
+         ScoreFactor(block.rules).of_scores > 0.0f;
 }
 
-// query[d / 2][lane] = (q[lane][d], q[lane][d + 1]), with the scale's sign; in two parts with all
-// of the factor, since nothing is lost there.
+// query[d / 2][lane] = (q[lane][d], q[lane][d + 1]), with the part of the factor that is theirs; in
+// two parts with all of it, since nothing is lost there.
 template <int Parts, class Read>
 inline void pack_query_pairs(const AttendBlock& block, const QueryRow* rows, int row_count,
                              const Read& read, std::uint16_t* packed) {
-  const float sign = block.rules.scale < 0.0f ? -1.0f : 1.0f;
-  const Vec factor = broadcast(Parts == 1 ? sign : block.rules.scale * kLog2E);
+  const Vec factor =
+      broadcast(Parts == 1 ? ScoreFactor(block.rules).of_queries : block.rules.scale * kLog2E);
   const std::int64_t item = block.query_column_stride;
   const std::int64_t depth = pair_depth(block.head_dim);
   for (int lane = 0; lane < row_count; lane += Vec::kWidth) {
@@ -204,15 +220,16 @@ class PairTiles {
 
   static constexpr float kShiftSlack = 8.0f;
   static constexpr int kWeightStep = 2;
+  static constexpr float kFarShift = 0x1p22f;  // half a unit of it is a quarter
 
   PairTiles(const AttendBlock& block, const TileFacts& facts)
       : block_(block),
         key_block_(facts.key_block),
         areas_(block.workspace),
         work_(areas_, facts, workspace_needs(block, padded_rows(block), block.value_dim)),
-        factor_(Parts == 1 ? score_factor(block.rules) : 1.0f),
+        factor_(Parts == 1 ? ScoreFactor(block.rules).of_scores : 1.0f),
         waits_(factor_waits<Parts>(block)),
-        late_factor_(broadcast(waits_ ? factor_ : 1.0f)) {}
+        late_factor_{} {}
 
   const Workspace& work() const { return work_; }
   std::int64_t row_floats() const { return Parts * pair_depth(block_.head_dim) / 2; }
@@ -255,15 +272,32 @@ class PairTiles {
                   [=](std::int64_t, int, Vec score) { return score * factor; });
   }
 
-  Vec in_base2(Vec score) const { return score * late_factor_; }
+  Vec in_base2(Vec score) const { return waits_ ? score * broadcast(factor_) : score; }
+
+  // The exponent factor · s − shift is rounded once, while the shift is a rounded product: of the
+  // largest score that leaves half a unit of the shift, which all weights of the row share and its
+  // sum takes out again. Beyond kFarShift it could be whole powers of two, up to more than a float
+  // holds; there the factor is multiplied in first, so that the largest score has exactly weight 1.
+  void settle(int v, Vec shift, std::int64_t key_count) {
+    const Vec factor = broadcast(waits_ ? factor_ : 1.0f);
+    late_factor_[v] = factor;
+    const Mask far = less(broadcast(kFarShift), abs(shift));
+    if (!waits_ || !any(far)) return;
+    late_factor_[v] = select(far, broadcast(1.0f), factor);
+    for (std::int64_t j = 0; j < key_count; ++j) {
+      float* at = work_.score + j * kLaneGroup + v * Vec::kWidth;
+      const Vec score = load(at);
+      store(at, select(far, score * factor, score));
+    }
+  }
 
   // Row j / 2 of the weights is written when rows j and j + 1 of the scores have been read, and is
   // no longer than one of them.
   Vec weigh(std::int64_t j, int v, Vec shift) {
     const float* from = work_.score + j * kLaneGroup + v * Vec::kWidth;
     const Vec minus_shift = zero() - shift;
-    const Vec even = exp2(fma(load(from), late_factor_, minus_shift));
-    const Vec odd = exp2(fma(load(from + kLaneGroup), late_factor_, minus_shift));
+    const Vec even = exp2(fma(load(from), late_factor_[v], minus_shift));
+    const Vec odd = exp2(fma(load(from + kLaneGroup), late_factor_[v], minus_shift));
     const SplitPairs<Parts> pairs(even, odd);
     const std::int64_t to = j / 2 * kPairLanes + v * 2 * Vec::kWidth;
     store_pairs(reinterpret_cast<std::uint16_t*>(work_.score) + to, pairs.part[0]);
@@ -299,7 +333,7 @@ class PairTiles {
   const PairUnit unit_;
   const float factor_;
   const bool waits_;
-  const Vec late_factor_;
+  Vec late_factor_[kTileVectors];  // what scores are multiplied by in the exponent
 };
 
 }  // namespace

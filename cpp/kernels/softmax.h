@@ -22,8 +22,8 @@ struct Rescaling {
 // reach up to 2^slack instead of 1, and with some slack most tiles leave the state alone.
 //
 // The tile's scores become weights; peak and sum move on. `peaks` are the largest of the tile's
-// scores. tiles.weigh(j, v, shift) makes the weights of keys j to j + kWeightStep − 1 and returns
-// their sum.
+// scores. tiles.settle(v, shift, key_count) learns the shift of vector v; tiles.weigh(j, v, shift)
+// makes the weights of keys j to j + kWeightStep − 1 and returns their sum.
 template <class Tiles, int Vectors>
 inline Rescaling<Vectors> update_softmax(Tiles& tiles, std::int64_t key_count,
                                          const Vec (&peaks)[Vectors], float* peak, float* sum) {
@@ -42,6 +42,7 @@ inline Rescaling<Vectors> update_softmax(Tiles& tiles, std::int64_t key_count,
     shift[v] = select(equal(now, broadcast(-kInfinity)), zero(), now);
     old.alpha[v] = exp2(before - shift[v]);
     total[v] = zero();
+    tiles.settle(v, shift[v], key_count);
   }
   for (std::int64_t j = 0; j < key_count; j += Tiles::kWeightStep) {
     for (int v = 0; v < Vectors; ++v) total[v] = total[v] + tiles.weigh(j, v, shift[v]);
