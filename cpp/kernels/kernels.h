@@ -114,7 +114,7 @@ struct RelativeBlock {
   const float* key_table;
   const float* value_table;    // rows of value_dim floats
   const float* content_bias;   // head_dim floats
-  const float* position_bias;  // likewise
+  const float* position_bias;  // head_dim floats
 };
 
 // One query block of one key head. A block may be visited in several calls over successive key
@@ -307,8 +307,9 @@ struct Kernels {
   const char* isa;
   AttendKernel attend;           // any element type, float32 arithmetic
   AttendKernel attend_bfloat16;  // bfloat16 elements; the one above where no unit multiplies them
-  AttendKernel attend_high;      // float32 elements as sums of two bfloat16; likewise
-  AttendKernel decode;           // few query rows
+  AttendKernel
+      attend_high;      // float32 elements as sums of two bfloat16; `attend` where that is no gain
+  AttendKernel decode;  // few query rows
   void (*weights)(const WeightsBlock&);
   void (*combine)(const CombineRow&);
   void (*pack_weight)(const PackWeight&);

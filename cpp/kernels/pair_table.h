@@ -1,7 +1,7 @@
 // Overrides a table's entries with the kernels whose products take pairs of bfloat16.
 #pragma once
 
-#include "gemm_pairs.h"
+#include "pair_panels.h"
 #include "pair_tiles.h"
 #include "table.h"
 
@@ -16,7 +16,7 @@ constexpr Kernels with_pairs(Kernels kernels) {
   kernels.attend_bfloat16 = {
       "attend_bfloat16", kPairFacts, floats_of<PairWorkspace<1>>,
       [](const AttendBlock& block) { attend<PairTiles<1>>(block, kPairFacts); }};
-  kernels.gemm = {gemm_pairs_copies, gemm_pairs_workspace, gemm_pairs};
+  kernels.gemm = gemm_kernel<PairProducts>();
   if (kHighPays) {
     kernels.splits_for_high = true;
     kernels.attend_high = {

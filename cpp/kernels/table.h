@@ -3,7 +3,7 @@
 
 #include "combine.h"
 #include "decode.h"
-#include "gemm.h"
+#include "float_panels.h"
 #include "norm.h"
 #include "rope.h"
 #include "weights.h"
@@ -47,7 +47,7 @@ constexpr Kernels make_kernels(const char* isa) {
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,
           pack_weight,
-          {gemm_copies, gemm_workspace, gemm},
+          gemm_kernel<FloatProducts>(),
           false,
           layer_norm,
           rms_norm,

@@ -22,8 +22,22 @@ constexpr int kTileRows = Vec::kTileRows;
 constexpr int kTileVectors = Vec::kTileVectors;
 constexpr int kLaneGroup = kTileVectors * Vec::kWidth;
 
+// The last vector of a partial row holds `last_lanes` elements.
+template <int Vectors, bool Partial, class Element>
+__attribute__((always_inline)) inline void load_row(const Element* b, int last_lanes,
+                                                    Vec (&right)[Vectors]) {
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    right[v] = Partial && v == Vectors - 1 ? load_partial(b + v * Vec::kWidth, last_lanes)
+                                           : load(b + v * Vec::kWidth);
+  }
+}
+
+// Operands of a tile: `depth`, a, and load_b<Vectors, Partial>(k, last_lanes, right), which loads
+// steps k to k + kSteps − 1 of b.
 template <class Element>
 struct TileOperands {
+  static constexpr int kSteps = 1;
   std::int64_t depth;
   const float* a;
   std::int64_t a_row;
@@ -31,12 +45,16 @@ struct TileOperands {
   const Element* b;  // elements of any type, converted as they are loaded
   std::int64_t b_row;
 
-  const Element* row_of_b(std::int64_t k) const { return b + k * b_row; }
+  template <int Vectors, bool Partial>
+  void load_b(std::int64_t k, int last_lanes, Vec (&right)[kSteps][Vectors]) const {
+    load_row<Vectors, Partial>(b + k * b_row, last_lanes, right[0]);
+  }
 };
 
 // The same where row k of b lies at rows_of_b[k] + b_column.
 template <class Element>
 struct ListedOperands {
+  static constexpr int kSteps = 1;
   std::int64_t depth;
   const float* a;
   std::int64_t a_row;
@@ -44,7 +62,10 @@ struct ListedOperands {
   ListedRows<Element> rows_of_b;
   std::int64_t b_column;
 
-  const Element* row_of_b(std::int64_t k) const { return rows_of_b[k] + b_column; }
+  template <int Vectors, bool Partial>
+  void load_b(std::int64_t k, int last_lanes, Vec (&right)[kSteps][Vectors]) const {
+    load_row<Vectors, Partial>(rows_of_b[k] + b_column, last_lanes, right[0]);
+  }
 };
 
 constexpr int kLineBytes = 64;
@@ -90,7 +111,7 @@ inline void fetch_bytes(const void* data, std::int64_t bytes) {
     __builtin_prefetch(from + at, 0, kIntoSecondLevel);
 }
 
-// finish(m, v, sums) takes the vector v of row m. The last vector of b holds `last_lanes` elements.
+// finish(m, v, sums) takes the vector v of row m.
 template <int Rows, int Vectors, bool Partial, class Operands, class Fetch, class Finish>
 __attribute__((always_inline)) inline void multiply_tile(const Operands& in, int last_lanes,
                                                          Fetch ahead, const Finish& finish) {
@@ -101,22 +122,22 @@ __attribute__((always_inline)) inline void multiply_tile(const Operands& in, int
     for (int v = 0; v < Vectors; ++v) sums[m][v] = zero();
   }
   const float* a = in.a;
-  for (std::int64_t k = 0; k < in.depth; ++k) {
-    const auto* b = in.row_of_b(k);
-    Vec right[Vectors];
+  constexpr int kSteps = Operands::kSteps;
+  for (std::int64_t k = 0; k < in.depth; k += kSteps) {
+    Vec right[kSteps][Vectors];
+    in.template load_b<Vectors, Partial>(k, last_lanes, right);
+#pragma GCC unroll 2
+    for (int step = 0; step < kSteps; ++step) {
+      if (step > 0 && k + step >= in.depth) break;
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) {
-      right[v] = Partial && v == Vectors - 1 ? load_partial(b + v * Vec::kWidth, last_lanes)
-                                             : load(b + v * Vec::kWidth);
-    }
+      for (int m = 0; m < Rows; ++m) {
+        const Vec left = broadcast(a[m * in.a_row]);
 #pragma GCC unroll 8
-    for (int m = 0; m < Rows; ++m) {
-      const Vec left = broadcast(a[m * in.a_row]);
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) sums[m][v] = fma(left, right[v], sums[m][v]);
+        for (int v = 0; v < Vectors; ++v) sums[m][v] = fma(left, right[step][v], sums[m][v]);
+      }
+      a += in.a_column;
     }
     ahead.fetch(k);
-    a += in.a_column;
   }
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
