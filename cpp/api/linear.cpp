@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "gemm_plan.h"
+#include "names.h"
 #include "numattn/threads.h"
 #include "parallel.h"
 #include "scratch.h"
