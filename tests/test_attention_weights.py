@@ -101,3 +101,10 @@ def test_rows_that_are_no_integers_are_refused(inputs: tuple[Any, Any, Any]) -> 
     q, k, _ = inputs
     with pytest.raises(TypeError, match="rows"):
         na.attention_weights(q, k, rows=np.array([0.5]))
+
+
+def test_integer_keys_are_told_what_helps() -> None:
+    """There are no scales here to be advised."""
+    q = np.ones((1, 1, 2, 8), np.float32)
+    with pytest.raises(TypeError, match=r"k has dtype int8; it must be float32, float16 or bfloat"):
+        na.attention_weights(q, q.astype(np.int8))

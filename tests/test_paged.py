@@ -190,13 +190,21 @@ def test_what_lies_beyond_a_length_is_not_read(isa: str, rng: np.random.Generato
         ({"block_table": [[0, 1]] * 2}, r"one row per batch entry \(1\), not 2"),
         ({"block_table": [[0, 3]]}, r"block_table\[0, 1\] = 3 is no page: there are 3"),
         ({"block_table": [[-1, 0]]}, r"block_table\[0, 0\] = -1 is no page"),
-        ({"kv_lens": [9]}, r"kv_lens\[0\] = 9 is not between 0 and the 8 tokens that 2 pages of 4"),
+        (
+            {"kv_lens": [9]},
+            r"kv_lens\[0\] = 9 is not between 0 and the number of tokens in its pages 8",
+        ),
         ({"kv_lens": [-1]}, r"kv_lens\[0\] = -1 is not between"),
+        ({"kv_lens": None}, r"kv_lens must say how many tokens each batch entry has"),
         ({"kv_lens": [1, 2]}, r"one length per batch entry \(1\), not 2"),
         ({"q_offset": [1, 2]}, r"q_offset must be one number or have one per batch entry"),
         (
             {"mask": np.ones((2, 7), bool)},
-            r"mask of shape \(2, 7\) does not broadcast to the 8 tok",
+            r"mask of shape \(2, 7\) does not broadcast to \(B, Hq, Sq, n · page\) = \(1, 6,",
+        ),
+        (
+            {"alibi_slopes": np.ones((2, 6))},
+            r"alibi_slopes must have shape .* \(1, 6\), not \(2, 6\)",
         ),
         ({"out": np.empty((1, 6, 2, 9), np.float32)}, r"out must have shape \(1, 6, 2, 8\)"),
         ({"k_scale": np.ones((3, 4, 2), np.float32)}, r"v_scale is missing"),

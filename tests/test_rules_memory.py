@@ -195,3 +195,32 @@ def test_calls_leak_nothing(isa: str) -> None:
     )
     # One lost output (256 KiB) or packed weight (64 KiB) per call would be 25 to 100 MiB.
     assert int(printed) < 4 * 1024
+
+
+PARTS = STATUS + textwrap.dedent("""
+    count = 200_000
+    x, out = np.zeros((count, 1, 1), np.float32), np.ones((count, 1, 1), np.float32)
+    starts, table, lengths = np.arange(count + 1), np.arange(count)[:, None], np.ones(count, int)
+    pages, paged_out = x[:, :, None], out[:, :, None]
+
+    def attend(n):
+        if sys.argv[1] == "varlen":
+            x_n, starts_n = x[:n], starts[: n + 1]
+            na.attention_varlen(x_n, x_n, x_n, starts_n, starts_n, out=out[:n], num_threads=1)
+        else:
+            arguments = (pages[:n], pages[:n], pages[:n], table[:n], lengths[:n])
+            na.attention_paged(*arguments, out=paged_out[:n], num_threads=1)
+
+    attend(10)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = status("VmRSS")
+    attend(count)
+    print((status("VmHWM") - before) * 1024 / count)
+""")
+
+
+@pytest.mark.parametrize("kind", ["varlen", "paged"])
+def test_a_part_takes_bytes_and_not_kilobytes(kind: str) -> None:
+    """Its lengths and where its work begins are kept of each sequence: five numbers of 8 bytes."""
+    assert float(output_of(PARTS, kind, timeout=300, **FRESH_MEMORY)) < 64

@@ -113,6 +113,9 @@ def test_wrong_arrays() -> None:
         na.attention_varlen(x[None], x, x, [0, 4], [0, 4])
     with pytest.raises(ValueError, match=r"q_offset must be one number or have one per sequence"):
         na.attention_varlen(x, x, x, [0, 4], [0, 4], q_offset=[1, 2])
+    three, two = np.ones((0, 3, 8), np.float32), np.ones((0, 2, 8), np.float32)
+    with pytest.raises(ValueError, match=r"multiple of the number of key heads: q \(0, 3, 8\)"):
+        na.attention_varlen(three, two, two, [0], [0])  # also where there is no sequence
     with pytest.raises(TypeError, match="cu_seqlens_k must hold integers"):
         na.attention_varlen(x, x, x, [0, 4], [0.0, 4.0])
     with pytest.raises(ValueError, match="out must have shape"):

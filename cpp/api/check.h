@@ -23,7 +23,7 @@ struct TokenNames {
 // Types and sizes of q, keys and values, and the scales of the latter.
 void check_operands(const AttentionParams& params, const TokenNames& names);
 
-// Integers have scales, other types have none.
+// Types of the role kScaled have scales, others have none.
 void check_scales(const AttentionParams& params);
 
 // Takes the problem's lengths from its views, which must fit one another, but for batch sizes.

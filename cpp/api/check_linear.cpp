@@ -33,7 +33,7 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
   check_same_shape(call.output, "out", shape, 2);
   // Between layers of bfloat16 weights, results pass in the type that the next layer reads.
   if (linear.stores_bfloat16()) {
-    if (call.output.dtype == DType::kBool || call.output.dtype == DType::kInt8) {
+    if (dtype_role(call.output.dtype) != Role::kNumber) {
       refuse("out must be floating-point, not of dtype ", dtype_name(call.output.dtype));
     }
   } else {

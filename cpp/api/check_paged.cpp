@@ -27,9 +27,10 @@ void check_pools(const AttentionParams& shared) {
 }
 
 // The pages that each entry's tokens take.
-void check_table(const PagedParams& params, const AttentionProblem& whole) {
+void check_table(const PagedParams& params, const AttentionProblem& whole,
+                 const IntArray& lengths) {
   for (std::int64_t b = 0; b < whole.batch; ++b) {
-    const std::int64_t length = *whole.score.kv_lens.of(b);
+    const std::int64_t length = lengths.data[b];
     const std::int64_t used = length / whole.page_rows + (length % whole.page_rows != 0);
     for (std::int64_t i = 0; i < used; ++i) {
       const std::int64_t page = params.block_table.data[b * params.table_columns + i];
@@ -66,9 +67,12 @@ AttentionCall check_paged(const PagedParams& params) {
            number(params.table_rows));
   }
   if (!shared.score.kv_lens) refuse("kv_lens must say how many tokens each batch entry has");
-  whole.score = check_score(shared.score, {whole, whole.batch, "batch entry",
-                                           "the number of tokens in its pages", "n · page"});
-  check_table(params, whole);
+  ScoreParams score = shared.score;
+  score.kv_lens = copied(*shared.score.kv_lens, call.token_counts);
+  whole.score = check_score(
+      score, {whole, whole.batch, "batch entry", "the number of tokens in its pages", "n · page"});
+  whole.score.kv_lens = {};  // each part's number of keys
+  check_table(params, whole, *score.kv_lens);
   check_output_size(whole);
   return call;
 }

@@ -35,8 +35,9 @@ void check_ranks(const AttentionParams& shared) {
 AttentionCall check_ragged(const RaggedParams& params) {
   const AttentionParams& shared = params.shared;
   check_ranks(shared);
-  const IntArray& queries = params.query_starts;
-  const IntArray& keys = params.key_starts;
+  AttentionCall call{};
+  const IntArray queries = copied(params.query_starts, call.query_starts);
+  const IntArray keys = copied(params.key_starts, call.key_starts);
   check_starts(queries, "cu_seqlens_q", shared.q.shape[0], "q");
   check_starts(keys, "cu_seqlens_k", shared.k.data.shape[0], "k");
   if (queries.size != keys.size) {
@@ -48,11 +49,8 @@ AttentionCall check_ragged(const RaggedParams& params) {
   }
   constexpr TokenNames kNames{"k", "v"};
   check_operands(shared, kNames);
-  AttentionCall call{};
   call.parts = Parts::kSequences;
   call.part_count = queries.size - 1;
-  call.query_starts = queries;
-  call.key_starts = keys;
   call.layout = Layout::kBshd;
   call.rank = 3;
   call.num_threads = shared.num_threads;

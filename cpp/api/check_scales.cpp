@@ -1,7 +1,8 @@
-// Keys and values stored as 8-bit integers with a scale for each token and head.
+// Keys and values stored with a scale for each token and head.
 #include <string>
 
 #include "check.h"
+#include "numattn/dtype_names.h"
 
 namespace numattn {
 namespace {
@@ -10,9 +11,9 @@ void check_scale(const View& scale, const char* name, const View& tokens, const 
   if (scale.dtype != DType::kFloat32) {
     throw DTypeError(std::string(name) + " must be float32, not " + dtype_name(scale.dtype));
   }
-  if (tokens.dtype != DType::kInt8) {
-    throw DTypeError(std::string(name) + " is for " + tokens_name + " of dtype int8, not " +
-                     dtype_name(tokens.dtype));
+  if (dtype_role(tokens.dtype) != Role::kScaled) {
+    throw DTypeError(std::string(name) + " is for " + tokens_name + " of dtype " +
+                     dtype_names(Role::kScaled) + ", not " + dtype_name(tokens.dtype));
   }
   check_same_shape(scale, name, tokens.shape, tokens.rank - 1);
 }
@@ -28,7 +29,7 @@ void check_scales(const AttentionParams& params) {
                                const char* scale_name) {
     if (tokens.scale) {
       check_scale(*tokens.scale, scale_name, tokens.data, name);
-    } else if (tokens.data.dtype == DType::kInt8) {
+    } else if (dtype_role(tokens.data.dtype) == Role::kScaled) {
       throw DTypeError(std::string(name) + " has dtype " + dtype_name(tokens.data.dtype) +
                        ", which needs k_scale and v_scale; without them, cast it with "
                        ".astype(np.float32)");

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "numattn/attention.h"
+#include "numattn/dtype_names.h"
 
 namespace numattn {
 namespace {
@@ -51,15 +52,20 @@ std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what) {
   return product;
 }
 
+IntArray copied(const IntArray& numbers, std::vector<std::int64_t>& copy) {
+  copy.assign(numbers.data, numbers.data + numbers.size);
+  return {copy.data(), numbers.size};
+}
+
 void check_rank(const View& view, const char* name, int rank, const char* axes) {
   if (view.rank == rank) return;
   refuse(name, " must have ", number(rank), " dimensions ", axes, ", not shape ", shape_text(view));
 }
 
 void check_floating(const View& view, const char* name) {
-  if (view.dtype != DType::kBool && view.dtype != DType::kInt8) return;
-  throw DTypeError(std::string(name) + " has dtype " + dtype_name(view.dtype) +
-                   "; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");
+  if (dtype_role(view.dtype) == Role::kNumber) return;
+  throw DTypeError(std::string(name) + " has dtype " + dtype_name(view.dtype) + "; it must be " +
+                   dtype_names(Role::kNumber) + ": cast it with .astype(np.float32)");
 }
 
 void check_bytes(const View& view, const char* name) {

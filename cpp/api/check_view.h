@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "numattn/small_array.h"
 #include "numattn/view.h"
@@ -30,10 +31,13 @@ std::string shape_text(const FloatArray& array);
 // a · b; std::invalid_argument where it exceeds 64 bits.
 std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what);
 
+// The numbers, copied to `copy`: what is checked there stays as it is.
+IntArray copied(const IntArray& numbers, std::vector<std::int64_t>& copy);
+
 // `axes` is how the message writes the dimensions wanted: "(B, S, H, D)".
 void check_rank(const View& view, const char* name, int rank, const char* axes);
 
-// float32, float16 or bfloat16; DTypeError for bool.
+// Numbers of their own; DTypeError for flags and integers.
 void check_floating(const View& view, const char* name);
 
 // An array of that shape and type, dense, fits 64 bits.

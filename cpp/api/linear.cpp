@@ -27,10 +27,6 @@ Matrix from_row(Matrix matrix, std::int64_t row) {
   return matrix;
 }
 
-std::int64_t panel_count(std::int64_t features) {
-  return (features + kPanelColumns - 1) / kPanelColumns;
-}
-
 }  // namespace
 
 struct PackedLinear::Storage {

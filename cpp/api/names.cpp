@@ -1,12 +1,25 @@
-// Choices that a caller makes by name.
+// Choices that a caller makes by name, and names in messages.
 #include "names.h"
 
 #include "check_view.h"
 
 #include "numattn/attention.h"
+#include "numattn/dtype_names.h"
 #include "numattn/linear.h"
 
 namespace numattn {
+
+std::string dtype_names(Role role) {
+  std::string names;
+  std::string last;
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto dtype = static_cast<DType>(i);
+    if (dtype_role(dtype) != role) continue;
+    if (!last.empty()) names += (names.empty() ? "" : ", ") + last;
+    last = dtype_name(dtype);
+  }
+  return names.empty() ? last : names + " or " + last;
+}
 
 Layout parse_layout(const std::string& name) {
   if (name == "bhsd") return Layout::kBhsd;

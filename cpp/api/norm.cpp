@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "norm_plan.h"
 #include "numattn/threads.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -17,21 +18,18 @@ bool run_norm(const NormParams& params, Interrupt interrupt) {
   const std::int64_t rows = x.shape[0];
   const std::int64_t width = x.shape[1];
   if (rows == 0) return true;
-  // Rows per item: some 16,000 elements, ten microseconds or so.
-  const std::int64_t rows_per_item = std::max<std::int64_t>(1, 16384 / width);
-  const std::int64_t items = (rows + rows_per_item - 1) / rows_per_item;
-  const std::int64_t useful = std::min<std::int64_t>(items / 4 + 1, 1024);
-  const int threads = threads_for(static_cast<int>(useful), params.num_threads);
+  const NormPlan plan = plan_norm(rows, width);
+  const int threads = threads_for(plan.worthwhile_threads, params.num_threads);
   const std::int64_t padded = padded_floats(width);
   const Scratch scratch(threads * padded * 4);
   const Kernels& kernels = current_kernels();
   const auto normalise = params.kind == Norm::kRms ? kernels.rms_norm : kernels.layer_norm;
   const auto item = [&](std::int64_t index, Worker& worker) {
-    const std::int64_t row = index * rows_per_item;
+    const std::int64_t row = index * plan.rows_per_item;
     NormRows block{};
     block.x = {static_cast<const char*>(x.data) + row * x.strides[0], x.dtype, x.strides[0],
                x.strides[1]};
-    block.row_count = std::min(rows_per_item, rows - row);
+    block.row_count = std::min(plan.rows_per_item, rows - row);
     block.width = width;
     block.weight = static_cast<const float*>(params.weight.data);
     block.bias = params.bias ? static_cast<const float*>(params.bias->data) : nullptr;
@@ -42,7 +40,7 @@ bool run_norm(const NormParams& params, Interrupt interrupt) {
     block.workspace = reinterpret_cast<float*>(scratch.data()) + padded * worker.index();
     normalise(block);
   };
-  return parallel_for(items, threads, interrupt, item) == Outcome::kFinished;
+  return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
 }
 
 }  // namespace numattn

@@ -20,7 +20,7 @@ void narrow_to_part(View& view, const AttentionCall& call, std::int64_t part) {
   if (call.parts == Parts::kPagedEntries) {
     narrow(view, kBatch, part, 1);
   } else {
-    const std::int64_t* starts = call.query_starts.data + part;
+    const std::int64_t* starts = call.query_starts.data() + part;
     narrow(view, kPosition, starts[0], starts[1] - starts[0]);
   }
 }
@@ -55,11 +55,10 @@ AttentionProblem problem_of(const AttentionCall& call, std::int64_t part) {
   own.queries = own.q.shape[kPosition];
   if (call.parts == Parts::kPagedEntries) {
     own.pages = call.block_table + part * call.table_columns;
-    own.keys = *own.score.kv_lens.data;
-    own.score.kv_lens = {};
+    own.keys = call.token_counts[static_cast<std::size_t>(part)];
     return own;
   }
-  const std::int64_t* starts = call.key_starts.data + part;
+  const std::int64_t* starts = call.key_starts.data() + part;
   own.keys = starts[1] - starts[0];
   for (StoredTokens* tokens : {&own.k, &own.v}) {
     narrow(tokens->data, kPosition, starts[0], own.keys);
@@ -75,7 +74,8 @@ AttentionPart part_of(const AttentionCall& call, const Results& results, std::in
   if (call.parts == Parts::kOne) return own;
   narrow_to_part(own.output, call, part);
   if (results.lse == nullptr) return own;
-  own.lse += call.parts == Parts::kPagedEntries ? part * entry : call.query_starts.data[part];
+  own.lse += call.parts == Parts::kPagedEntries ? part * entry
+                                                : call.query_starts[static_cast<std::size_t>(part)];
   return own;
 }
 

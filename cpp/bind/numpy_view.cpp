@@ -2,19 +2,24 @@
 
 #include <atomic>
 
+#include "numattn/dtype_names.h"
+
 namespace numattn::bind {
 namespace {
 
-// NumPy's own type numbers.
-constexpr int kNumpyBool = 0;
-constexpr int kNumpyInt8 = 1;
-constexpr int kNumpyFloat32 = 11;
 constexpr int kNumpyFloat64 = 12;
-constexpr int kNumpyFloat16 = 23;
 
-// NumPy gives the types of other packages numbers as they are registered, for as long as the
-// process lives; ml_dtypes' bfloat16 is told by its name once. No type has this number.
-std::atomic<int> bfloat16_number{-1};
+// NumPy's number of each dtype, learned when an array of that name is first seen: types of other
+// packages, as ml_dtypes' bfloat16, get theirs as they are registered, for as long as the process
+// lives. No type has the number -1.
+struct TypeNumbers {
+  std::atomic<int> of[kDTypeCount];
+
+  TypeNumbers() {
+    for (std::atomic<int>& number : of) number.store(-1, std::memory_order_relaxed);
+  }
+};
+TypeNumbers type_numbers;
 
 constexpr char kNativeOrder = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? '<' : '>';
 
@@ -34,33 +39,42 @@ DType dtype_of(const py::array& array, const std::string& name) {
   const char order = dtype.byteorder();
   const bool native = order == '=' || order == '|' || order == kNativeOrder;
   const int number = dtype.num();
-  if (native && number == kNumpyFloat32) return DType::kFloat32;
-  if (native && number == kNumpyFloat16) return DType::kFloat16;
-  if (number == kNumpyBool) return DType::kBool;
-  if (number == kNumpyInt8 && name != "mask") return DType::kInt8;
-  if (native && number == bfloat16_number.load(std::memory_order_relaxed)) {
-    return DType::kBFloat16;
+  // A mask of floats passes here, and the check of masks advises a bias; one of integers is to be
+  // cast.
+  const auto accepted = [&](DType known) {
+    return name != "mask" || dtype_role(known) != Role::kScaled;
+  };
+  if (native) {
+    for (int i = 0; i < kDTypeCount; ++i) {
+      const auto known = static_cast<DType>(i);
+      if (type_numbers.of[i].load(std::memory_order_relaxed) == number && accepted(known)) {
+        return known;
+      }
+    }
   }
   const std::string text = py::str(static_cast<const py::object&>(dtype));
-  if (text == "bfloat16") {
-    bfloat16_number.store(number, std::memory_order_relaxed);
-    return DType::kBFloat16;
+  for (int i = 0; i < kDTypeCount; ++i) {
+    const auto known = static_cast<DType>(i);
+    if (text == dtype_name(known) && accepted(known)) {
+      type_numbers.of[i].store(number, std::memory_order_relaxed);
+      return known;
+    }
   }
   if (name == "mask") {
     throw DTypeError("mask has dtype " + text + "; it must be bool: cast it with .astype(bool)");
   }
   if (!native) {
-    throw DTypeError(name + " has the byte-swapped dtype " + text +
-                     "; it must be float32, float16 or bfloat16 in native byte order: convert it "
-                     "with .astype(" +
-                     name + ".dtype.newbyteorder('='))");
+    throw DTypeError(name + " has the byte-swapped dtype " + text + "; it must be " +
+                     dtype_names(Role::kNumber) +
+                     " in native byte order: convert it with .astype(" + name +
+                     ".dtype.newbyteorder('='))");
   }
   if (number == kNumpyFloat64) {
     throw DTypeError(name +
                      " is float64, which is never cast silently: cast it with .astype(np.float32)");
   }
-  throw DTypeError(name + " has dtype " + text +
-                   "; it must be float32, float16 or bfloat16: cast it with .astype(np.float32)");
+  throw DTypeError(name + " has dtype " + text + "; it must be " + dtype_names(Role::kNumber) +
+                   ": cast it with .astype(np.float32)");
 }
 
 py::array as_array(const py::object& object) {

@@ -115,24 +115,10 @@ inline void store_lanes(float* to, Vec a, int count) {
   }
 }
 
-// Elements told apart by type, so that a kernel can be compiled for each.
-struct Float16 {
-  std::uint16_t bits;
-};
-struct BFloat16 {
-  std::uint16_t bits;
-};
-struct Int8 {
-  std::int8_t number;
-};
-
+// One vector of elements, by their type.
 inline Vec load(const Float16* from) { return load_float16(&from->bits); }
 inline Vec load(const BFloat16* from) { return load_bfloat16(&from->bits); }
 inline Vec load(const Int8* from) { return load_int8(&from->number); }
-inline float to_float(float element) { return element; }
-inline float to_float(Float16 element) { return float_from_float16(element.bits); }
-inline float to_float(BFloat16 element) { return float_from_bfloat16(element.bits); }
-inline float to_float(Int8 element) { return static_cast<float>(element.number); }
 
 // The first `count` lanes; the others are 0 and not read.
 template <class Element>

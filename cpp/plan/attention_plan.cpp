@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "divide_up.h"
+
 namespace numattn {
 namespace {
 
@@ -13,8 +15,6 @@ constexpr std::int64_t kMostSplitRows = 96;
 // Keys per visit at head dimension 128, rounded to key blocks: 96 rows · 4,608 keys · 512 flops
 // take some 10 ms on the slowest kernels, well inside the 0.2 s in which an interrupt must be seen.
 constexpr std::int64_t kVisitKeys = 4608;
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
 
 AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
                   std::int64_t rows_per_head, std::int64_t block_rows, bool split) {

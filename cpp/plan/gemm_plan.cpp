@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "divide_up.h"
+
 namespace numattn {
 namespace {
 
@@ -18,12 +20,14 @@ constexpr std::int64_t kPanelsPerCopy = 8;
 
 }  // namespace
 
+std::int64_t panel_count(std::int64_t features) { return divide_up(features, kPanelColumns); }
+
 GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies) {
   GemmPlan plan{};
   const std::int64_t fitting = kRowBytes / (4 * std::max<std::int64_t>(depth, 1));
   plan.block_rows = std::clamp<std::int64_t>(fitting / kGemmRows * kGemmRows, kGemmRows, kMostRows);
-  plan.row_blocks = (rows + plan.block_rows - 1) / plan.block_rows;
-  plan.panels = (features + kPanelColumns - 1) / kPanelColumns;
+  plan.row_blocks = divide_up(rows, plan.block_rows);
+  plan.panels = panel_count(features);
   const double panel_flops = 2.0 * static_cast<double>(std::min(rows, plan.block_rows)) *
                              kPanelColumns * static_cast<double>(std::max<std::int64_t>(depth, 1));
   plan.panels_per_item = std::clamp<std::int64_t>(
@@ -33,7 +37,7 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
     plan.panels_per_item =
         std::clamp<std::int64_t>(plan.panels, 1, std::max(plan.panels_per_item, kPanelsPerCopy));
   }
-  plan.panel_groups = (plan.panels + plan.panels_per_item - 1) / plan.panels_per_item;
+  plan.panel_groups = divide_up(plan.panels, plan.panels_per_item);
   plan.items = plan.row_blocks * plan.panel_groups;
   plan.flops =
       2.0 * static_cast<double>(rows) * static_cast<double>(features) * static_cast<double>(depth);

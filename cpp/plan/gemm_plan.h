@@ -20,6 +20,9 @@ struct GemmPlan {
   int worthwhile_threads() const { return useful_threads(flops, items); }
 };
 
+// Panels of a weight with so many output features.
+std::int64_t panel_count(std::int64_t features);
+
 // `copies`: the rows of an item are copied, which should be worth while.
 GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies);
 

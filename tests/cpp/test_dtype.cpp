@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 
 #include "expect.h"
 
@@ -59,9 +60,32 @@ void rounds_to_nearest_even() {
   expect(bfloat16_from_float(float_from_bits(0x3F808001)) == 0x3F81, "bfloat16 above the tie");
 }
 
+// Every row of the list by way of its element.
+void elements_are_told_apart() {
+  int count = 0;
+  for (const DType dtype :
+       {DType::kFloat32, DType::kFloat16, DType::kBFloat16, DType::kBool, DType::kInt8}) {
+    const DType told = with_element(dtype, [](auto element) { return element_dtype(element); });
+    expect(told == dtype, "%s is told apart", dtype_name(dtype));
+    const auto size =
+        with_element(dtype, [](auto element) { return static_cast<std::int64_t>(sizeof element); });
+    expect(size == dtype_size(dtype), "%s has the size of its element", dtype_name(dtype));
+    ++count;
+  }
+  expect(count == kDTypeCount, "all dtypes are tried");
+  expect(to_float(1.5f) == 1.5f, "float32");
+  expect(to_float(Float16{0x3E00}) == 1.5f, "float16");
+  expect(to_float(BFloat16{0x3FC0}) == 1.5f, "bfloat16");
+  expect(to_float(Int8{-128}) == -128.0f, "int8");
+  expect(to_float(Bool{2}) == 1.0f && to_float(Bool{0}) == 0.0f, "any byte but 0 is true");
+  expect(dtype_role(DType::kInt8) == Role::kScaled, "int8 has scales");
+  expect(dtype_role(DType::kBool) == Role::kFlag, "bool is no number");
+}
+
 }  // namespace
 
 int main() {
+  elements_are_told_apart();
   every_pattern_comes_back();
   rounds_to_nearest_even();
   return report();

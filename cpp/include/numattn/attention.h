@@ -69,13 +69,15 @@ struct AttentionProblem {
 enum class Parts { kOne, kSequences, kPagedEntries };
 
 // A checked call: one problem, or one for each of its parts, which are sequences or batch entries.
-// A part's problem is made when it is computed, since there may be a million of them.
+// A part's problem is made when it is computed, since there may be a million of them; what its size
+// follows from is a copy, so that no other thread of the caller's can change it meanwhile.
 struct AttentionCall {
   AttentionProblem whole;  // the problem; of a call in parts, what they share
   Parts parts = Parts::kOne;
   std::int64_t part_count = 1;
-  IntArray query_starts, key_starts;          // kSequences: where each begins in `whole`
-  const std::int64_t* block_table = nullptr;  // kPagedEntries: table_columns pages for each
+  std::vector<std::int64_t> query_starts, key_starts;  // kSequences: where each begins in `whole`
+  std::vector<std::int64_t> token_counts;              // kPagedEntries
+  const std::int64_t* block_table = nullptr;           // and table_columns pages for each
   std::int64_t table_columns = 0;
   Layout layout = Layout::kBhsd;  // of the caller's arrays, as is their rank
   int rank = 4;

@@ -1,0 +1,99 @@
+"""Compile the core with every g++ and clang++ on the search path: no errors, no warnings.
+
+Takes the commands that CMake would run and puts another compiler in front, so that the sources,
+the flags of each instruction set and the warnings are the build's own. clang without its OpenMP's
+header is given g++'s: nothing is linked here.
+
+    python tools/try_compilers.py [--only NAME] [--syntax]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = re.compile(r"(g|clang)\+\+(-\d+)?$")
+
+
+def compilers() -> dict[str, Path]:
+    """Name and path of each compiler; several names of one file count once."""
+    found: dict[Path, str] = {}
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        names = sorted(path for path in Path(folder).glob("*++*") if NAME.match(path.name))
+        for path in names:
+            if os.access(path, os.X_OK):
+                found.setdefault(path.resolve(), path.name)
+    return {name: path for path, name in sorted(found.items(), key=lambda item: item[1])}
+
+
+def commands(build: Path) -> list[list[str]]:
+    """The build's commands, without compiler and output."""
+    configure = ["cmake", "-S", ROOT, "-B", build, "-DNUMATTN_BUILD_PYTHON=OFF"]
+    configure += ["-DNUMATTN_WERROR=ON", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
+    subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
+    entries = json.loads((build / "compile_commands.json").read_text())
+    found = []
+    for entry in entries:
+        words = shlex.split(entry["command"])[1:]
+        output = words.index("-o")
+        found.append(words[:output] + words[output + 2 :])
+    return found
+
+
+def openmp_flags(compiler: Path, folder: Path) -> list[str]:
+    """Where a clang that has no omp.h of its own finds one."""
+    asked = [compiler, "-fopenmp", "-fsyntax-only", "-x", "c++", "-include", "omp.h", os.devnull]
+    if subprocess.run(asked, capture_output=True).returncode == 0:
+        return []
+    answer = ["g++", "-print-file-name=include/omp.h"]
+    header = subprocess.run(answer, check=True, capture_output=True, text=True).stdout.strip()
+    text = Path(header).read_text().replace("__malloc__ (omp_free)", "__malloc__")  # g++'s alone
+    (folder / "omp.h").write_text(text)
+    return ["-isystem", str(folder)]
+
+
+def main() -> int:
+    """Report each compiler; 1 if one cannot compile a file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", help="the compiler of that name alone, as clang++-16")
+    parser.add_argument("--syntax", action="store_true", help="stop before code is generated")
+    arguments = parser.parse_args()
+    chosen = compilers()
+    if arguments.only:
+        chosen = {name: path for name, path in chosen.items() if name == arguments.only}
+    if not chosen:
+        print("no compiler found")
+        return 1
+    wrong = 0
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
+        folder = Path(scratch)
+        sources = commands(folder / "build")
+        for name, path in chosen.items():
+            extra = openmp_flags(path, folder)
+            extra += ["-fsyntax-only"] if arguments.syntax else ["-o", os.devnull]
+
+            def compile_one(
+                words: list[str], command: tuple[str, ...] = (str(path), *extra)
+            ) -> subprocess.CompletedProcess[str]:
+                return subprocess.run([*command, *words], capture_output=True, text=True)
+
+            results = list(pool.map(compile_one, sources))
+            failed = [result for result in results if result.returncode != 0]
+            for result in failed:
+                print(f"{name}: {result.args[-1]}\n{result.stderr}")
+            print(f"{name}: {len(sources) - len(failed)} of {len(sources)} files compile")
+            wrong += len(failed)
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
