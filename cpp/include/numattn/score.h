@@ -1,4 +1,4 @@
-// What a score goes through on its way to a weight, as a caller says it.
+// What a score goes through on its way to a weight: as a caller says it, and checked.
 #pragma once
 
 #include <cstdint>
@@ -50,7 +50,7 @@ struct RelativeTerms {
   std::int64_t first_distance = 0;
 };
 
-// Softmax arguments are those of the Python function of the same name.
+// As the caller gave them; the arguments of the Python function attention of the same names.
 struct ScoreParams {
   std::optional<View> mask, bias;
   SpanRules spans;
@@ -61,6 +61,33 @@ struct ScoreParams {
   std::optional<FloatArray> alibi_slopes;
   std::optional<FloatArray> sinks;
   std::optional<RelativeTerms> relative;
+};
+
+// Numbers for each batch entry; a stride of 0 where all have the same.
+template <class Number>
+struct ByEntry {
+  const Number* data = nullptr;
+  std::int64_t stride = 0;
+
+  const Number* of(std::int64_t entry) const {
+    return data == nullptr ? nullptr : data + entry * stride;
+  }
+};
+
+// Checked: what a problem's kernels are told.
+struct Score {
+  std::optional<View> mask, bias;  // (B, Hq, Sq, Sk), strides 0 where broadcast
+  SpanRules spans;
+  ByEntry<std::int64_t> q_offset;  // without data: 0
+  float scale = 0.0f;
+  float softcap = 0.0f;           // 0: none
+  ByEntry<std::int64_t> kv_lens;  // without data: all keys
+  ByEntry<float> alibi_slopes;    // by query head
+  const float* sinks = nullptr;   // by query head
+  std::optional<RelativeTerms> relative;
+
+  // What one batch entry sees of it, as a batch of its own.
+  Score of_entry(std::int64_t entry) const;
 };
 
 }  // namespace numattn

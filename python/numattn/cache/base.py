@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import as_array, bounded_integer, integer_array
+from numattn._arguments import as_array, bounded_integer, integer_array, size
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
 from numattn._names import Array, Int64Array, Layout
@@ -55,13 +55,13 @@ class Cache(ABC):
         dtype: DTypeLike,
         max_length: int | None,
     ) -> None:
-        self.layers = positive("layers", layers)
-        self.kv_heads = positive("kv_heads", kv_heads)
-        self.head_dim = positive("head_dim", head_dim)
-        self.value_dim = self.head_dim if value_dim is None else positive("value_dim", value_dim)
+        self.layers = size("layers", layers)
+        self.kv_heads = size("kv_heads", kv_heads)
+        self.head_dim = size("head_dim", head_dim)
+        self.value_dim = self.head_dim if value_dim is None else size("value_dim", value_dim)
         self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
-        self.max_length = None if max_length is None else positive("max_length", max_length)
-        self._lengths = np.zeros((self.layers, positive("batch", batch)), dtype=np.int64)
+        self.max_length = None if max_length is None else size("max_length", max_length)
+        self._lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
 
     @property
     def batch(self) -> int:
@@ -316,14 +316,6 @@ class Cache(ABC):
         if indices.min() < 0 or indices.max() >= self.batch:
             raise ValueError(f"{name} must be in 0 … {self.batch - 1}, not {indices.tolist()}")
         return indices
-
-
-def positive(name: str, value: Any) -> int:
-    """Return an integer of 1 or more."""
-    number = bounded_integer(name, value)
-    if number < 1:
-        raise ValueError(f"{name} must be 1 or more, not {number}")
-    return number
 
 
 def left_of(window: Window) -> int | None:
