@@ -118,7 +118,8 @@ class Cache(ABC):
         layer : int
             Counted from 0.
         k : array of shape (B, Hkv, S, D), the cache's dtype
-            Keys of the new tokens, in the positions that `lengths` names.
+            Keys of the new tokens, in the positions that `lengths` names. They may be views of what
+            the cache itself holds.
         v : array of shape (B, Hkv, S, Dv), the cache's dtype
         counts : int array of shape (B,), optional
             Only the first counts[b] of the S tokens of row b are real; all by default.
@@ -169,7 +170,8 @@ class Cache(ABC):
         Raises
         ------
         TypeError, ValueError, MemoryError
-            As for `append` and :func:`numattn.attention`; the layer is as it was.
+            As for `append` and :func:`numattn.attention`, or q holds another number of tokens than
+            k and v; the layer is as it was.
         """
         require_known(f"{type(self).__name__}.attend", score, CachedScore)
         index = self._layer(layer)
