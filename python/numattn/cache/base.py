@@ -355,6 +355,7 @@ class CacheLayer:
         **score: Unpack[CachedScore],
     ) -> Array:
         """Return `Cache.attend` of this layer."""
+        require_known("CacheLayer.attend", score, CachedScore)
         return self.cache.attend(
             self.index, q, k, v, counts=counts, layout=layout, out=out, num_threads=num_threads,
             **score,
