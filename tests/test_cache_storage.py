@@ -15,8 +15,8 @@ import pytest
 import numattn as na
 from caches import HEADS, LAYERS, VALUE_WIDTH, WIDTH, both, tokens
 from cases import STORAGES
+from numattn._quantize import FORMATS, Storage, quantize
 from numattn.cache import Cache
-from numattn.quantize import FORMATS, Storage, quantize
 from tolerance import assert_same_bits
 
 

@@ -118,3 +118,10 @@ def test_every_public_name_exists() -> None:
     assert wanted <= set(na.__all__)
     for name in na.__all__:
         assert getattr(na, name) is not None
+
+
+def test_no_module_is_hidden_by_a_function_of_its_name() -> None:
+    """Or else ``import numattn.plan as m`` would give the function."""
+    folder = Path(na.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py")}
+    assert not {name for name in modules & set(na.__all__) if callable(getattr(na, name))}

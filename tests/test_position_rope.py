@@ -216,7 +216,7 @@ REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
     "partial_rotary_factor .* at most 1, not 1.5": (8, {"partial_rotary_factor": 1.5}),
     "even number of elements that turn, not 5": (10, {"partial_rotary_factor": 0.5}),
     "even number of elements that turn, not 7": (7, {}),
-    "dim must be at least 1, not 0": (0, {}),
+    "dim must be 1 or more, not 0": (0, {}),
     "base 10.0 contradicts rope_theta 20.0": (8, {"rope_theta": 20.0}),
 }
 
@@ -247,7 +247,7 @@ def test_lengths_that_are_refused() -> None:
         Rope(8).tables([[0, 5], [7, 0]], length=[9, 9, 9])
     with pytest.raises(TypeError, match="length must hold integers, not float64"):
         Rope(8).tables([0, 5], length=9.0)
-    with pytest.raises(ValueError, match="length must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="length must be 1 or more, not 0"):
         Rope(8).frequencies(0)
 
 

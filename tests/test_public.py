@@ -267,3 +267,40 @@ def test_a_masked_array_is_refused(name: str) -> None:
             function = list(CALLS[name](np.random.default_rng(0)))[index][0]
             with pytest.raises(TypeError, match=f"{argument} is a masked array"):
                 function(**replaced(np.ma.masked_array(array, array == array.flat[0])))
+
+
+ONE = np.eye(4, dtype=np.float32)
+MASKED = np.ma.masked_array(ONE, ONE == 0)
+MASKED_INTEGERS = np.ma.masked_array([0, 1], [False, True])
+WITHOUT_OUT: dict[str, Callable[[], Any]] = {
+    "rows": lambda: na.attention_weights(ONE[None], ONE[None], rows=MASKED_INTEGERS),
+    "q": lambda: na.attention_weights(MASKED[None], ONE[None]),
+    "sinks": lambda: na.plan((4, 4, 4), (4, 4, 4), sinks=MASKED[0]),
+    "mask": lambda: na.attention(
+        ONE[None],
+        ONE[None],
+        ONE[None],
+        mask=[MASKED.astype(bool)],  # within a list
+    ),
+    "x": lambda: na.quantize(MASKED),
+    "outs": lambda: na.merge_states([ONE, MASKED], [ONE[0], ONE[0]]),
+    "lses": lambda: na.merge_states([ONE], [MASKED[0]]),
+    "weight": lambda: na.Linear(MASKED),
+    "bias": lambda: na.Linear(ONE, MASKED[0]),
+    "wk": lambda: na.MultiHeadAttention(2, ONE, MASKED, ONE, ONE),
+    "bo": lambda: na.MultiHeadAttention(2, ONE, ONE, ONE, ONE, bo=MASKED[0]),
+    "context": lambda: na.MultiHeadAttention(2, ONE, ONE, ONE, ONE)(ONE, MASKED),
+    "v": lambda: na.KVCache(1, 1, 1, 4).append(0, ONE[None, None], MASKED[None, None]),
+    "lengths": lambda: na.KVCache(1, 2, 1, 4).truncate(MASKED_INTEGERS),
+    "indices": lambda: na.KVCache(1, 2, 1, 4).fork(MASKED_INTEGERS),
+    "table": lambda: na.position.learned(MASKED, [0]),
+    "positions": lambda: na.position.learned(ONE, MASKED_INTEGERS),
+    "value_table": lambda: na.position.Relative(value_table=MASKED, distance_rows=[0]),
+    "distance_rows": lambda: na.position.Relative(value_table=ONE, distance_rows=MASKED_INTEGERS),
+}
+
+
+@pytest.mark.parametrize("argument", WITHOUT_OUT)
+def test_a_masked_array_is_refused_elsewhere(argument: str) -> None:
+    with pytest.raises(TypeError, match=f"^{argument} is a masked array"):
+        WITHOUT_OUT[argument]()

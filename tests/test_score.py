@@ -15,6 +15,7 @@ import pytest
 import numattn as na
 from numattn import _core, _score, reference
 from numattn._score import Score
+from numattn.cache import CacheLayer
 
 ONE = np.eye(8, dtype=np.float32)
 CACHE = Path(__file__).resolve().parent.parent / ".mypy_cache"  # that of `make lint`
@@ -46,7 +47,11 @@ FAMILY: dict[str, tuple[Callable[..., Any], set[str], Callable[..., Any]]] = {
     ),
     "PagedKVCache.attend": (
         na.PagedKVCache.attend, HEADS | {"relative"},
-        lambda **k: na.PagedKVCache(1, 1, 1, 8, pages=1).layer(0).attend(ONE, ONE, ONE, **k),
+        lambda **k: na.PagedKVCache(1, 1, 1, 8, pages=1).attend(0, ONE, ONE, ONE, **k),
+    ),
+    "CacheLayer.attend": (
+        CacheLayer.attend, HEADS | {"relative"},
+        lambda **k: na.KVCache(1, 1, 1, 8).layer(0).attend(ONE, ONE, ONE, **k),
     ),
 }  # fmt: skip
 REFERENCE = {

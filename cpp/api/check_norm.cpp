@@ -1,5 +1,6 @@
 // Operands of a normalisation.
 #include <cmath>
+#include <limits>
 
 #include "check.h"
 
@@ -18,6 +19,12 @@ void check_norm(const NormParams& params) {
   if (params.bias) check_vector(*params.bias, "bias");
   if (!(params.epsilon >= 0.0) || !std::isfinite(params.epsilon)) {
     refuse("eps must be finite and not negative, not ", real_text(params.epsilon));
+  }
+  constexpr double kSmallest = std::numeric_limits<float>::min();
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  if (params.epsilon != 0.0 && (params.epsilon < kSmallest || params.epsilon > kLargest)) {
+    refuse("eps must be 0 or from 1.2e-38 to 3.4e38, which float32 holds, not ",
+           real_text(params.epsilon));
   }
   check_num_threads(params.num_threads);
   check_output(params.output, params.x.shape, 2, params.x.dtype, "x");

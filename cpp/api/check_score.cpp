@@ -1,4 +1,5 @@
 // The arguments of a score, once for a call, whatever its parts.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -60,29 +61,29 @@ SpanRules checked_spans(const SpanRules& spans) {
   return spans;
 }
 
-// Kernels compute in float32, in units of log 2.
-bool fits_kernels(double value) {
-  constexpr double kLog2E = 1.4426950408889634;
-  return std::abs(value) <= std::numeric_limits<float>::max() / kLog2E;
-}
+// Kernels compute in float32, in units of log 2: no score is beyond that.
+constexpr double kLargestScore = 2.3e38;
+constexpr double kSmallestNormal = std::numeric_limits<float>::min();
 
 float checked_scale(const ScoreParams& params, const ScoreFit& fit) {
   const double scale =
       params.scale.value_or(1.0 / std::sqrt(static_cast<double>(fit.problem.head_dim)));
-  if (!fits_kernels(scale)) {
-    refuse("scale must be finite, and below 2.3e38 for float32 arithmetic, not ", real_text(scale));
+  const double size = std::abs(scale);
+  if (scale != 0.0 && !(kSmallestNormal <= size && size <= kLargestScore)) {
+    refuse("scale must be 0 or of a magnitude from 1.2e-38 to 2.3e38, not ", real_text(scale));
   }
   return static_cast<float>(scale);
 }
 
+// A cap above all scores leaves them nearly as they are, one below float32's least normal number
+// makes them all equal: those limits are as good.
 float checked_softcap(const ScoreParams& params) {
   if (!params.softcap) return 0.0f;
   const double softcap = *params.softcap;
-  if (!(softcap >= std::numeric_limits<float>::denorm_min() && fits_kernels(softcap))) {
-    refuse("softcap must be positive and finite, from 1.5e-45 to 2.3e38 for float32 arithmetic, ",
-           "not ", real_text(softcap));
+  if (!(softcap > 0.0 && std::isfinite(softcap))) {
+    refuse("softcap must be positive and finite, not ", real_text(softcap));
   }
-  return static_cast<float>(softcap);
+  return static_cast<float>(std::min(std::max(softcap, kSmallestNormal), kLargestScore));
 }
 
 ByEntry<std::int64_t> checked_offsets(const IntArray& offsets, const ScoreFit& fit) {

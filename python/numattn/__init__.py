@@ -12,8 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 from numattn import isa, position, threads
+from numattn._attention import attention, attention_weights
 from numattn._core import __version__
-from numattn.attention import attention, attention_weights
+from numattn._plan import Plan, plan
+from numattn._quantize import quantize
 from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
 from numattn.linear import Linear
@@ -21,8 +23,6 @@ from numattn.merge import merge_states
 from numattn.mha import MultiHeadAttention, ProjectedContext
 from numattn.norm import layer_norm, rms_norm
 from numattn.paged import attention_paged
-from numattn.plan import Plan, plan
-from numattn.quantize import quantize
 from numattn.ragged import attention_varlen
 from numattn.rope import apply_rope
 from numattn.threads import get_num_threads, set_num_threads

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -13,7 +12,6 @@ from numattn._names import Array
 
 INT64 = np.dtype(np.int64)
 MOST_THREADS = 2**31 - 1
-SMALLEST_NORMAL = 2.0**-126
 LARGEST_SCORE = 2.3e38  # in units of log 2, in which scores are kept, just below float32's largest
 
 
@@ -99,6 +97,14 @@ def bounded_integer(name: str, value: Any) -> int:
     return number
 
 
+def size(name: str, value: Any, *, least: int = 1) -> int:
+    """How many of something there are to be."""
+    number = bounded_integer(name, value)
+    if number < least:
+        raise ValueError(f"{name} must be {least} or more, not {number}")
+    return number
+
+
 def thread_count(num_threads: int | None) -> int:
     """0 for no limit."""
     if num_threads is None:
@@ -111,30 +117,21 @@ def thread_count(num_threads: int | None) -> int:
     return min(count, MOST_THREADS)
 
 
-def optional_real(name: str, value: float | None) -> float | None:
-    """A Python float, or None."""
-    if value is None:
-        return None
+def real(name: str, value: float) -> float:
+    """A Python float; whether float32 holds it, the core asks."""
+    if isinstance(value, (str, bytes)):  # float would read it
+        raise TypeError(f"{name} must be a real number, not {value!r}")
     try:
         return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that float64 holds") from None
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a real number, not {value!r}") from None
 
 
-def single(name: str, value: float) -> float:
-    """A real number that float32 holds in full: others would come out as 0, infinity or nearly so.
-
-    Whether infinities, NaN and negative numbers are allowed is the core's to say.
-    """
-    number = optional_real(name, value)
-    if number is None:
-        raise TypeError(f"{name} must be a real number, not None")
-    if number and math.isfinite(number) and not SMALLEST_NORMAL <= abs(number) <= LARGEST_SCORE:
-        raise ValueError(
-            f"{name} must be 0 or of a magnitude from {SMALLEST_NORMAL:.2g} to "
-            f"{LARGEST_SCORE:.2g}, not {number}"
-        )
-    return number
+def optional_real(name: str, value: float | None) -> float | None:
+    """The same for an argument that may be left out."""
+    return None if value is None else real(name, value)
 
 
 def flag(name: str, value: Any) -> bool:

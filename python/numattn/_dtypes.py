@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from numattn._names import Array
+
 COMPUTED = ("float32", "float16", "bfloat16")
 """What queries, keys and values may be."""
 
@@ -65,3 +67,13 @@ def as_dtype(dtype: DTypeLike, known: tuple[str, ...]) -> np.dtype[Any]:
 def storage_name(dtype: DTypeLike | None) -> str:
     """The name of a dtype that weights can be stored in: float32 for None."""
     return "float32" if dtype is None else dtype_name(dtype, STORED)
+
+
+def check_floating(name: str, array: Array) -> None:
+    """Raise TypeError unless an array's numbers are floating-point ones that kernels read."""
+    if array.dtype.name in COMPUTED and array.dtype.isnative:
+        return
+    raise TypeError(
+        f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16 in native "
+        "byte order: cast it with .astype(np.float32)"
+    )

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from textwrap import indent
@@ -26,15 +25,12 @@ from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 from numpy.typing import ArrayLike
 
 from numattn._arguments import (
-    LARGEST_SCORE,
-    SMALLEST_NORMAL,
     bounded_integer,
     flag,
     float_array,
     integer_array,
     optional_array,
     optional_real,
-    single,
 )
 from numattn._names import Array, Float32Array, Int64Array
 from numattn.position.relative import Relative
@@ -159,8 +155,8 @@ class Score(NamedTuple):
             flag("is_causal", is_causal),
             _offsets(q_offset),
             (-1, -1) if window is None else window_sides(window),
-            None if scale is None else single("scale", scale),
-            None if softcap is None else _cap(softcap),
+            optional_real("scale", scale),
+            optional_real("softcap", softcap),
             None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
             None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
             None if sinks is None else float_array("sinks", sinks, 1, limit=True),
@@ -188,14 +184,6 @@ def _offsets(q_offset: ArrayLike) -> Int64Array | None:
             return None
         bounded_integer("q_offset", q_offset)
     return integer_array("q_offset", q_offset, scalar=True).reshape(-1)
-
-
-def _cap(softcap: float) -> float | None:
-    """A cap that float32 holds: scores lie there too, and its least is as good as any less."""
-    number = optional_real("softcap", softcap)
-    if number is None or not 0 < number < math.inf:
-        return number  # refused by the core
-    return min(max(number, SMALLEST_NORMAL), LARGEST_SCORE)
 
 
 # --- signatures and docstrings --------------------------------------------------------------------

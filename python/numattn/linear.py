@@ -9,19 +9,9 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import _core
 from numattn._arguments import as_array, thread_count
-from numattn._dtypes import storage_name
+from numattn._dtypes import check_floating, storage_name
 from numattn._memory import require_apart
 from numattn._names import Activation, Array, Precision
-
-
-def check_floating(name: str, array: Array) -> None:
-    """Raise TypeError unless an array is one of float32, float16 or bfloat16."""
-    if array.dtype.name in ("float32", "float16", "bfloat16") and array.dtype.isnative:
-        return
-    raise TypeError(
-        f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16 in native "
-        "byte order: cast it with .astype(np.float32)"
-    )
 
 
 def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:

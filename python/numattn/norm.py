@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import as_array, single, thread_count
+from numattn._arguments import as_array, real, thread_count
 from numattn._memory import require_apart
 from numattn._names import Array
 from numattn.linear import as_float_vector, as_matrix, as_output_matrix
@@ -137,7 +137,7 @@ def _normalised(
     result = kernel(
         as_matrix(rows),
         *vectors.values(),
-        single("eps", eps),
+        real("eps", eps),
         None if out is None else as_output_matrix(out),
         thread_count(num_threads),
     )

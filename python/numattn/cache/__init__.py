@@ -6,7 +6,7 @@ that rows share what they have in common. Both are used in the same way.
 
 from __future__ import annotations
 
-from numattn.quantize import Storage
+from numattn._quantize import Storage
 
 from .base import Cache, CacheLayer
 from .contiguous import Cached, KVCache

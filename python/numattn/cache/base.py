@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import as_array, bounded_integer, integer_array
+from numattn._arguments import as_array, bounded_integer, integer_array, size
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
 from numattn._names import Array, Int64Array, Layout
@@ -55,13 +55,13 @@ class Cache(ABC):
         dtype: DTypeLike,
         max_length: int | None,
     ) -> None:
-        self.layers = positive("layers", layers)
-        self.kv_heads = positive("kv_heads", kv_heads)
-        self.head_dim = positive("head_dim", head_dim)
-        self.value_dim = self.head_dim if value_dim is None else positive("value_dim", value_dim)
+        self.layers = size("layers", layers)
+        self.kv_heads = size("kv_heads", kv_heads)
+        self.head_dim = size("head_dim", head_dim)
+        self.value_dim = self.head_dim if value_dim is None else size("value_dim", value_dim)
         self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
-        self.max_length = None if max_length is None else positive("max_length", max_length)
-        self._lengths = np.zeros((self.layers, positive("batch", batch)), dtype=np.int64)
+        self.max_length = None if max_length is None else size("max_length", max_length)
+        self._lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
 
     @property
     def batch(self) -> int:
@@ -118,7 +118,8 @@ class Cache(ABC):
         layer : int
             Counted from 0.
         k : array of shape (B, Hkv, S, D), the cache's dtype
-            Keys of the new tokens, in the positions that `lengths` names.
+            Keys of the new tokens, in the positions that `lengths` names. They may be views of what
+            the cache itself holds.
         v : array of shape (B, Hkv, S, Dv), the cache's dtype
         counts : int array of shape (B,), optional
             Only the first counts[b] of the S tokens of row b are real; all by default.
@@ -169,7 +170,8 @@ class Cache(ABC):
         Raises
         ------
         TypeError, ValueError, MemoryError
-            As for `append` and :func:`numattn.attention`; the layer is as it was.
+            As for `append` and :func:`numattn.attention`, or q holds another number of tokens than
+            k and v; the layer is as it was.
         """
         require_known(f"{type(self).__name__}.attend", score, CachedScore)
         index = self._layer(layer)
@@ -318,14 +320,6 @@ class Cache(ABC):
         return indices
 
 
-def positive(name: str, value: Any) -> int:
-    """Return an integer of 1 or more."""
-    number = bounded_integer(name, value)
-    if number < 1:
-        raise ValueError(f"{name} must be 1 or more, not {number}")
-    return number
-
-
 def left_of(window: Window) -> int | None:
     """Return how many keys before its own position a query sees; None for all."""
     left = window_sides(window)[0]
@@ -361,6 +355,7 @@ class CacheLayer:
         **score: Unpack[CachedScore],
     ) -> Array:
         """Return `Cache.attend` of this layer."""
+        require_known("CacheLayer.attend", score, CachedScore)
         return self.cache.attend(
             self.index, q, k, v, counts=counts, layout=layout, out=out, num_threads=num_threads,
             **score,

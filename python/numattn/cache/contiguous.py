@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import bounded_integer
+from numattn._arguments import bounded_integer, size
+from numattn._attention import attention
 from numattn._names import Array, Int64Array, Layout
+from numattn._quantize import Storage
 from numattn._score import Window
-from numattn.attention import attention
-from numattn.quantize import Storage
 
 from .base import Cache, left_of
 from .storage import no_tokens, stored
@@ -114,9 +114,7 @@ class KVCache(Cache):
         window: int | None | Sequence[int | None] = None,
     ) -> None:
         super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
-        first_capacity = bounded_integer("capacity", capacity)
-        if first_capacity < 0:
-            raise ValueError(f"capacity must be 0 or more, not {first_capacity}")
+        first_capacity = size("capacity", capacity, least=0)
         if self.max_length is not None:
             first_capacity = min(first_capacity, self.max_length)
         self.windows = windows_of(window, self.layers)

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from numattn._arguments import size
 from numattn._names import Array, Int64Array, Layout
+from numattn._quantize import Storage
 from numattn.paged import attention_paged
-from numattn.quantize import Storage
 
-from .base import Cache, positive
+from .base import Cache
 from .pages import PageAllocator
 from .storage import Tokens, no_tokens, stored
 
@@ -117,8 +118,8 @@ class PagedKVCache(Cache):
         max_length: int | None = None,
     ) -> None:
         super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
-        self.page_size = positive("page_size", page_size)
-        self._allocator = PageAllocator(positive("pages", pages))
+        self.page_size = size("page_size", page_size)
+        self._allocator = PageAllocator(size("pages", pages))
         self.storage = storage
         self._pools = self._empty_pools()
         self._tables: list[list[int]] = [[] for _ in range(self.batch)]

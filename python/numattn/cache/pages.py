@@ -17,8 +17,8 @@ class PageAllocator:
     >>> first, second = allocator.take(2)
     >>> allocator.share([first])
     >>> allocator.release([first, second])
-    >>> allocator.free, allocator.is_shared(first)
-    (2, False)
+    >>> allocator.free, allocator.references(first)
+    (2, 1)
     """
 
     def __init__(self, pages: int) -> None:
@@ -35,10 +35,6 @@ class PageAllocator:
     def references(self, page: int) -> int:
         """Return how many rows name a page."""
         return int(self._references[page])
-
-    def is_shared(self, page: int) -> bool:
-        """Return whether several rows name a page."""
-        return self.references(page) > 1
 
     def in_use(self) -> NDArray[np.int64]:
         """Return the pages that some row names, in order."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from numattn._names import Array
 from numattn._pickled import reduced
-from numattn.quantize import FORMATS, Storage
+from numattn._quantize import FORMATS, Storage
 
 
 class Tokens(NamedTuple):

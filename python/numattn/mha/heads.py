@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import as_array, bounded_integer
-from numattn._dtypes import STORED, as_dtype, storage_name
+from numattn._dtypes import STORED, as_dtype, check_floating, storage_name
 from numattn._names import Array, Precision
 from numattn._pickled import reduced
-from numattn.linear import Linear, as_float_vector, check_floating, part_of
+from numattn.linear import Linear, as_float_vector, part_of
 
 
 class ProjectedContext(NamedTuple):

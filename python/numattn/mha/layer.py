@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn._arguments import as_array, flag
+from numattn._attention import attention, attention_weights
 from numattn._names import Array, Precision
 from numattn._score import ScoreOptions, require_known, spelled_out
-from numattn.attention import attention, attention_weights
 from numattn.cache import Cache, CacheLayer
 from numattn.linear import Linear, as_float_vector
 from numattn.position import Rope

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn.position.sinusoidal import size
+from numattn._arguments import size
 
 
 def alibi_slopes(num_heads: int) -> NDArray[np.float32]:

@@ -7,9 +7,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numattn._arguments import integers
+from numattn._arguments import integers, size
 from numattn.position.relative import Relative, by_head
-from numattn.position.sinusoidal import size
 
 # Distances beyond any sequence, at which logarithmic buckets no longer change.
 _BEYOND = 2**40

@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import as_array, integers
+from numattn._dtypes import check_floating
 
 
 def learned(table: ArrayLike, positions: ArrayLike) -> NDArray[Any]:
@@ -58,11 +59,7 @@ def learned(table: ArrayLike, positions: ArrayLike) -> NDArray[Any]:
 def float_table(name: str, value: ArrayLike, axes: str) -> NDArray[Any]:
     """A matrix of one of the library's dtypes."""
     table = as_array(name, value)
-    if table.dtype.name not in ("float32", "float16", "bfloat16") or not table.dtype.isnative:
-        raise TypeError(
-            f"{name} has dtype {table.dtype}; it must be float32, float16 or bfloat16 in native "
-            "byte order: cast it with .astype(np.float32)"
-        )
+    check_floating(name, table)
     if table.ndim != 2:
         raise ValueError(f"{name} must have 2 dimensions {axes}, not shape {table.shape}")
     return table

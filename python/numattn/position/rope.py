@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numattn._arguments import integers
+from numattn._arguments import integers, size
 from numattn.position.rope_config import rope_settings
 from numattn.position.rope_scaling import (
     SCALINGS,
@@ -18,7 +18,7 @@ from numattn.position.rope_scaling import (
     longrope,
     plain_frequencies,
 )
-from numattn.position.sinusoidal import size, wavelength_base
+from numattn.position.sinusoidal import wavelength_base
 
 
 class Rope:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn._arguments import bounded_integer
+from numattn._arguments import size
 
 
 def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> NDArray[np.float32]:
@@ -103,15 +103,6 @@ def sinusoidal_2d(height: int, width: int, d: int, *, base: float = 10000.0) -> 
         waves = np.stack((np.sin(angle), np.cos(angle)), axis=1)
         table[:, :, half] = waves[:, None] if half == 0 else waves
     return table.reshape(rows * columns, features)
-
-
-def size(name: str, value: int, *, least: int) -> int:
-    """A number of positions or features."""
-    number = bounded_integer(name, value)
-    if number < least:
-        wanted = "not be negative" if least == 0 else f"be at least {least}"
-        raise ValueError(f"{name} must {wanted}, not {number}")
-    return number
 
 
 def wavelength_base(base: float) -> float:

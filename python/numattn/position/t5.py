@@ -9,9 +9,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import ArrayLike, NDArray
 
-from numattn._arguments import bounded_integer, integers
+from numattn._arguments import bounded_integer, integers, size
 from numattn.position.learned import float_table
-from numattn.position.sinusoidal import size
 
 
 def t5_buckets(
