@@ -47,6 +47,7 @@ def bundled_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "ttflist", own)
 
 
+@pytest.mark.filterwarnings("ignore:cmr10 font should")
 def test_a_font_that_has_the_sign_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Among matplotlib's own: that of TeX's letters has no Cyrillic ones."""
     bundled_only(monkeypatch)
