@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from numattn.models import Gpt, Llama
-from tiny_decoders import FAMILIES, LLAMA3_SCALING, config_of, load, tensors_of, write_folder
+from tiny_decoders import FAMILIES, LLAMA3_SCALING, NULL, config_of, load, tensors_of, write_folder
 from tolerance import assert_same_bits
 
 IDS = [[1, 5, 7, 60, 0]]
@@ -102,7 +102,15 @@ def test_linear_scaling_makes_positions_closer(tmp_path: Path) -> None:
     [
         ("llama", {"sliding_window": 9}, (None, None, None)),
         ("mistral", {}, (4, 4, 4)),
-        ("mistral", {"sliding_window": None}, (None, None, None)),
+        ("mistral", {"sliding_window": None}, (4095, 4095, 4095)),
+        ("mistral", {"sliding_window": NULL}, (None, None, None)),
+        ("gemma2", {"sliding_window": None}, (4095, None, 4095)),
+        ("gemma2", {"sliding_window": NULL}, (None, None, None)),
+        ("phi3", {}, (None, None, None)),
+        ("phi3", {"sliding_window": 7}, (6, 6, 6)),
+        ("qwen2", {"use_sliding_window": True}, (None, None, None)),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, (None, 4095, 4095)),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 0}, (4095, 4095, 4095)),
         ("gemma2", {}, (4, None, 4)),
         (
             "gemma2",
@@ -145,7 +153,26 @@ def test_windows(
         ("llama", {"partial_rotary_factor": 1.5}, "partial_rotary_factor .* at most 1, not 1.5"),
         ("llama", {"rope_theta": -1.0}, "config.json: rope_theta .* positive and finite, not -1"),
         ("gemma2", {"layer_types": ["full_attention"]}, "layer_types must name one of"),
-        ("gemma2", {"query_pre_attn_scalar": None}, "config.json has no query_pre_attn_scalar"),
+        ("gemma2", {"query_pre_attn_scalar": NULL}, "config.json has no query_pre_attn_scalar"),
+        ("llama", {"is_causal": False}, "is_causal False is not supported: a token attends to th"),
+        ("gpt2", {"is_causal": False}, "is_causal False is not supported"),
+        ("qwen2", {"is_causal": NULL}, "is_causal None is not supported"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention True is n"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported for ll"),
+        (
+            "qwen2",
+            {"layer_types": ["sliding_attention"] * 3},
+            "layer_types names sliding_attention, and there is no sliding_window for it",
+        ),
+        ("llama", {"layer_types": ["sliding_attention"] * 3}, "there is no sliding_window for it"),
+        ("phi3", {"layer_types": ["full_attention"] * 2}, "layer_types must name one of"),
+        ("phi3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear' is not"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, "'longrope' needs 'short_fac"),
+        (
+            "llama",
+            {"rope_parameters": {"rope_theta": 5e5}, "rope_scaling": LLAMA3_SCALING},
+            "rope_theta is 500000.0 in the config's rope_parameters and 10000.0 by its rope_scali",
+        ),
         ("gpt2", {"model_type": "llama"}, "model_type 'llama' is not supported; supp"),
         ("gpt2", {"n_head": 5}, "n_embd 32 does not divide into 5 heads"),
         ("gpt2", {"add_cross_attention": True}, "add_cross_attention True is not supported"),

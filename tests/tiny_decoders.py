@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from numattn.models import Gpt, Llama
 
 VOCABULARY = 61
+NULL = object()  # in the changes of a config.json, where None leaves an entry out
 WINDOW = 5  # tokens, the query's own included: shorter than every context below
 
 LLAMA: dict[str, Any] = {
@@ -163,10 +164,14 @@ def write_folder(
     config: dict[str, Any] | None = None,
     tensors: dict[str, NDArray[Any]] | None = None,
 ) -> Path:
-    """Write a folder and return it; `config` changes entries (None removes one)."""
+    """Write a folder and return it; `config` changes entries (None removes one, NULL is null)."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {**config_of(family), **(config or {})}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    settings = {
+        name: None if value is NULL else value
+        for name, value in settings.items()
+        if value is not None
+    }
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     if tensors is None:
         tensors = tensors_of(config_of(family))

@@ -25,6 +25,7 @@ from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.settings import Settings
 from ..norms import LayerNorm
+from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .step import Step
@@ -79,6 +80,7 @@ class GptConfig:
         settings = Settings.from_file(path)
         settings.one_of("model_type", ("gpt2",))
         settings.one_of("add_cross_attention", (False,), False)
+        refuse_bidirectional(settings)
         width, heads = settings.size("n_embd"), settings.size("n_head")
         if width % heads:
             raise ValueError(f"{path}: n_embd {width} does not divide into {heads} heads")

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from numattn.position import Rope
 
 from ..files.activations import ACTIVATIONS, Activation
-from ..files.settings import Settings
+from ..files.settings import Settings, shown
+from .causal import refuse_bidirectional
 
-LLAMA_TYPES = ("llama", "mistral", "qwen2", "gemma2", "phi3")
+# What is so in each family where its file leaves a setting out. One that is null is told: none.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "qwen2": {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
+    "gemma2": {
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "sliding_window": 4096,
+        "query_pre_attn_scalar": 256,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "tie_word_embeddings": True,
+    },
+    "phi3": {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
+}
+LLAMA_TYPES = tuple(DEFAULTS)
 
 
 @dataclass(frozen=True)
@@ -59,15 +78,19 @@ class LlamaConfig:
         ValueError
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
-        settings = Settings.from_file(path)
-        family = settings.one_of("model_type", LLAMA_TYPES)
+        given = Settings.from_file(path)
+        family = given.one_of("model_type", LLAMA_TYPES)
+        settings = Settings({**DEFAULTS[family], **given.values}, path)
+        refuse_bidirectional(settings)
         gemma = family == "gemma2"
         width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
         kv_heads = settings.size("num_key_value_heads", heads)
         if heads % kv_heads:
             raise ValueError(f"{path}: {heads} heads do not divide among {kv_heads} key heads")
         head_size = settings.size("head_dim", width // heads)
-        attention_bias = settings.flag("attention_bias", False)
+        # Other families' models do not look at these.
+        attention_bias = family in ("llama", "gemma2") and settings.flag("attention_bias", False)
+        ffn_bias = family == "llama" and settings.flag("mlp_bias", False)
         activation = "hidden_activation" if gemma else "hidden_act"
         return cls(
             vocab_size=settings.size("vocab_size"),
@@ -81,56 +104,83 @@ class LlamaConfig:
                 settings.one_of(activation, ACTIVATIONS, "gelu_pytorch_tanh" if gemma else "silu")
             ],
             norm_eps=settings.number("rms_norm_eps", 1e-6),
-            rope=read_rope(settings, head_size),
+            rope=read_rope(settings, family, head_size),
             windows=read_windows(settings, family),
             scale=(settings.number("query_pre_attn_scalar") if gemma else head_size) ** -0.5,
             score_softcap=settings.optional_number("attn_logit_softcapping") if gemma else None,
             logit_softcap=settings.optional_number("final_logit_softcapping") if gemma else None,
             qkv_bias=attention_bias or family == "qwen2",
             output_bias=attention_bias,
-            ffn_bias=settings.flag("mlp_bias", False),
+            ffn_bias=ffn_bias,
             tied=settings.flag("tie_word_embeddings", gemma),
             gemma=gemma,
             joined=family == "phi3",
         )
 
 
-def read_rope(settings: Settings, head_size: int) -> Rope:
+def read_rope(settings: Settings, family: str, head_size: int) -> Rope:
     """Return the rotary positions, in whichever of its ways the file describes them."""
     for name in ("rope_parameters", "rope_scaling"):
         settings.part(name)  # which must be an object
+    values = {**settings.values, "head_dim": head_size}
     try:
-        return Rope.from_config({**settings.values, "head_dim": head_size})
+        if family == "phi3":
+            for name in ("rope_parameters", "rope_scaling"):
+                values[name] = phi_scaling(values.get(name) or {})
+        rope = Rope.from_config(values)
+        if family != "phi3" and rope.dim != head_size:
+            raise ValueError(
+                f"partial_rotary_factor is not supported for {family}: by it {rope.dim} of "
+                f"{head_size} elements of a head turn"
+            )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{settings.path}: {error}") from None
+    return rope
+
+
+def phi_scaling(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a scaling of Phi-3's, of which there is one kind, under several names."""
+    scaling = {name: value for name, value in given.items() if name != "type"}
+    kind = given.get("rope_type", given.get("type"))
+    if kind is not None:
+        if kind not in ("default", "longrope", "su", "yarn"):
+            raise ValueError(f"rope_type {shown(kind)} is not supported for phi3: longrope is")
+        scaling["rope_type"] = "default" if kind == "default" else "longrope"
+    return scaling
 
 
 def read_windows(settings: Settings, family: str) -> tuple[int | None, ...]:
     """Return how many keys before its own a query of each layer sees.
 
     A sliding_window of W counts the query's own key, and so reaches W − 1 back. Which layers have
-    it is said by layer_types; in files without that, every layer of Mistral, every other one of
-    Gemma-2 from the first on, and those of Qwen-2 from max_window_layers on.
+    it is said by layer_types; in files without that, every layer of Mistral and Phi-3, every other
+    one of Gemma-2 from the first on, and those of Qwen-2 from max_window_layers on.
     """
     layers = settings.size("num_hidden_layers")
     size = settings.optional_size("sliding_window")
-    if size is None or family == "llama":
-        return (None,) * layers
-    if family == "qwen2" and not settings.flag("use_sliding_window", False):
-        return (None,) * layers
+    if family == "llama" or (family == "qwen2" and not settings.flag("use_sliding_window", False)):
+        size = None
     kinds = settings.get("layer_types")
     if kinds is not None:
         known = {"sliding_attention": True, "full_attention": False}
         if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(known):
             raise ValueError(
                 f"{settings.path}: layer_types must name one of {[*known]} for each of {layers} "
-                f"layers, not {kinds!r}"
+                f"layers, not {shown(kinds)}"
             )
         slides = [known[kind] for kind in kinds]
+        if size is None and any(slides):
+            raise ValueError(
+                f"{settings.path}: layer_types names sliding_attention, and there is no "
+                "sliding_window for it"
+            )
+    elif size is None:
+        slides = [False] * layers
     elif family == "gemma2":
         slides = [layer % 2 == 0 for layer in range(layers)]
     elif family == "qwen2":
-        slides = [layer >= settings.size("max_window_layers", layers) for layer in range(layers)]
+        first = settings.whole("max_window_layers", 0)
+        slides = [layer >= first for layer in range(layers)]
     else:
         slides = [True] * layers
-    return tuple(size - 1 if slide else None for slide in slides)
+    return tuple(size - 1 if slide and size is not None else None for slide in slides)
