@@ -8,8 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn.cache import Cache, KVCache, PagedKVCache
-from numattn.cache.storage import Storage
+from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from ..arrays import Float32Array, Int64Array
 from ..files.storage import storage_dtype
