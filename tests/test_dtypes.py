@@ -7,10 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from numattn.models.storage import storage_dtype
 
 import numattn as na
 from child import output_of
+from numattn.models.files.storage import storage_dtype
 
 ONE = np.eye(4, dtype=np.float32)
 
@@ -63,7 +63,7 @@ def test_without_ml_dtypes_all_say_the_same() -> None:
         sys.modules["ml_dtypes"] = None  # importing it fails
         import numpy as np
         import numattn as na
-        from numattn.models.storage import storage_dtype
+        from numattn.models.files.storage import storage_dtype
         one = np.eye(4, dtype=np.float32)
         for make in (
             lambda dtype: na.KVCache(1, 1, 1, 4, dtype=dtype),

@@ -181,10 +181,9 @@ def read_transformer(folder: Path) -> tuple[int | None, bool]:
     allow(settings, read | WITHOUT_EFFECT)
     settings.one_of("transformer_task", ("feature-extraction",), "feature-extraction")
     settings.one_of("module_output_name", ("token_embeddings",), "token_embeddings")
-    if settings.get("modality_config", TEXT_MODALITY) != TEXT_MODALITY:
-        raise ValueError(
-            f"{settings.path}: modality_config {shown(settings.get('modality_config'))} is not supported"
-        )
+    modalities = settings.get("modality_config", TEXT_MODALITY)
+    if modalities != TEXT_MODALITY:
+        raise ValueError(f"{settings.path}: modality_config {shown(modalities)} is not supported")
     for name in ("model_args", "model_kwargs"):
         allow(settings.part(name), MODEL_ARGUMENTS, name)
     max_tokens = settings.optional_size("max_seq_length")
