@@ -59,11 +59,16 @@ class KVCache(Cache):
     window : int or None, or a sequence of these for the layers
         How many keys before its own position a query sees: `left` of attention's window. None
         keeps all. A sliding window of W tokens, the query's own included, is ``window=W - 1``.
+    slack : int
+        How many tokens can be taken back by `truncate` from the most that a row has had, whatever
+        the window: so many keys more are kept. For guesses of several tokens, some of which turn
+        out wrong (speculative decoding).
 
     Attributes
     ----------
     windows : tuple of int or None
         The window of each layer.
+    slack : int
     storage : {None, "int8"}
 
     Raises
@@ -105,6 +110,7 @@ class KVCache(Cache):
         capacity: int = 0,
         max_length: int | None = None,
         window: int | None | Sequence[int | None] = None,
+        slack: int = 0,
     ) -> None:
         super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
         first_capacity = bounded_integer("capacity", capacity)
@@ -113,10 +119,13 @@ class KVCache(Cache):
         if self.max_length is not None:
             first_capacity = min(first_capacity, self.max_length)
         self.windows = windows_of(window, self.layers)
+        self.slack = bounded_integer("slack", slack)
+        if self.slack < 0:
+            raise ValueError(f"slack must be 0 or more, not {self.slack}")
         self.storage = storage
         nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, storage)
         self._stores = [
-            Store(self.batch, nothing, first_capacity, self.max_length, each)
+            Store(self.batch, nothing, first_capacity, self.max_length, each, self.slack)
             for each in self.windows
         ]
 
@@ -195,7 +204,8 @@ class KVCache(Cache):
             if row is not None:
                 raise ValueError(
                     f"row {row} cannot be cut to {limits[row]} tokens: the window of "
-                    f"{store.window} has dropped the first {store.first[row]} from layer {layer}"
+                    f"{store.window} has dropped the first {store.first[row]} from layer {layer} "
+                    f"(slack={self.slack} tokens can be taken back)"
                 )
         np.minimum(self._lengths, limits, out=self._lengths)
         for store in self._stores:

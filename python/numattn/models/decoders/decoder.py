@@ -96,13 +96,18 @@ class Decoder(ABC):
         capacity: int = 0,
         dtype: DTypeLike | None = None,
         storage: Storage = None,
+        slack: int = 0,
     ) -> KVCache:
-        """Return an empty cache for that many rows; `capacity` tokens of each fit at once."""
+        """Return an empty cache for that many rows; `capacity` tokens of each fit at once.
+
+        `dtype`, `storage` and `slack` are those of :class:`numattn.KVCache`.
+        """
         sizes = self._sizes
         return KVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             dtype=self.dtype if dtype is None else dtype, storage=storage,
             capacity=capacity, max_length=sizes.max_positions, window=sizes.windows,
+            slack=slack,
         )  # fmt: skip
 
     def new_paged_cache(
