@@ -1,4 +1,4 @@
-"""`MultiHeadAttention` against the reference, and its way from PyTorch's parameters."""
+"""`MultiHeadAttention` against the reference."""
 
 from __future__ import annotations
 
@@ -129,76 +129,6 @@ def test_one_head_of_identities_is_attention(isa: str, rng: np.random.Generator)
     x = normal(rng, (2, 30, 16))
     o = na.attention(x[:, np.newaxis], x[:, np.newaxis], x[:, np.newaxis])[:, 0]
     np.testing.assert_allclose(na.MultiHeadAttention(1, one, one, one, one)(x), o, atol=1e-6)
-
-
-def torch_state(rng: np.random.Generator, kind: str, with_bias: bool) -> dict[str, Any]:
-    """Return what the state of a torch.nn.MultiheadAttention(48, 4) holds, as NumPy arrays."""
-    projections = {f"{name}_proj_weight": 0.15 * normal(rng, (48, 48)) for name in "qkv"}
-    state: dict[str, Any] = projections
-    if kind == "in_proj":
-        state = {"in_proj_weight": np.concatenate(list(projections.values()))}
-    state["out_proj.weight"] = 0.15 * normal(rng, (48, 48))
-    if with_bias:
-        state |= {"in_proj_bias": normal(rng, (144,)), "out_proj.bias": normal(rng, (48,))}
-    return state
-
-
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("kind", ["in_proj", "separate"])
-@pytest.mark.parametrize("prefix", ["", "layers.0.self_attn."])
-def test_from_torch(
-    isa: str, rng: np.random.Generator, prefix: str, kind: str, with_bias: bool
-) -> None:
-    state = torch_state(rng, kind, with_bias)
-    named = {prefix + name: x for name, x in state.items()} | {"another.weight": np.zeros(3)}
-    mha = na.MultiHeadAttention.from_torch(named, 4, prefix=prefix)
-    query, key, value = (
-        np.split(state["in_proj_weight"], 3)
-        if kind == "in_proj"
-        else [state[f"{name}_proj_weight"] for name in "qkv"]
-    )
-    biases = (
-        dict(zip(("bq", "bk", "bv"), np.split(state["in_proj_bias"], 3), strict=True))
-        | {"bo": state["out_proj.bias"]}
-        if with_bias
-        else {}
-    )
-    exact = reference.MultiHeadAttention(4, query, key, value, state["out_proj.weight"], **biases)
-    x, context = normal(rng, (2, 19, 48)), normal(rng, (2, 7, 48))
-    assert_close(mha(x), exact(x), "plain")
-    assert_close(mha(x, context), exact(x, context), "plain")
-
-
-@pytest.mark.parametrize("sizes", [{}, {"kdim": 30, "vdim": 30}])
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_from_torch_agrees_with_torch(
-    isa: str, rng: np.random.Generator, with_bias: bool, sizes: dict[str, int]
-) -> None:
-    torch = pytest.importorskip("torch")
-    torch.manual_seed(0)
-    module = torch.nn.MultiheadAttention(48, 4, bias=with_bias, batch_first=True, **sizes)
-    x, context = normal(rng, (2, 19, 48)), normal(rng, (2, 7, sizes.get("kdim", 48)))
-    with torch.no_grad():
-        theirs, their_weights = module(
-            *map(torch.from_numpy, (x, context, context)), average_attn_weights=False
-        )
-    mha = na.MultiHeadAttention.from_torch(module.state_dict(), 4)
-    y, ours = mha(x, context, return_weights=True)
-    assert_close(y, theirs.numpy(), "plain")
-    np.testing.assert_allclose(ours, their_weights.numpy(), atol=1e-6)
-
-
-def test_from_torch_names_what_is_missing(rng: np.random.Generator) -> None:
-    state = torch_state(rng, "in_proj", False)
-    del state["out_proj.weight"]
-    with pytest.raises((KeyError, ValueError), match="out_proj.weight"):
-        na.MultiHeadAttention.from_torch(state, 4)
-
-
-def test_from_torch_refuses_appended_keys(rng: np.random.Generator) -> None:
-    state = torch_state(rng, "in_proj", False) | {"bias_k": np.zeros((1, 1, 48), np.float32)}
-    with pytest.raises(ValueError, match="bias_k"):
-        na.MultiHeadAttention.from_torch(state, 4)
 
 
 def test_weights_of_wrong_shape_are_named(rng: np.random.Generator) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import numattn as na
-import numattn.mha
+import numattn.mha.layer
 from cases import DTYPES, normal
 from numattn import reference
 from numattn.reference.storage import round_to_bfloat16
@@ -105,7 +105,7 @@ def test_heads_are_bfloat16_and_never_copied(
         seen.extend(arrays)
         return na.attention(*arrays, **options)
 
-    monkeypatch.setattr(numattn.mha, "attention", noting)
+    monkeypatch.setattr(numattn.mha.layer, "attention", noting)
     parameters, x = weights(rng, "grouped"), normal(rng, (2, 9, 96))
     context = normal(rng, (2, 5, 96)) if cross else None
     na.MultiHeadAttention(**parameters, dtype="bfloat16")(x, context)

@@ -186,8 +186,7 @@ def test_multi_head_attention(isa: str, rng: np.random.Generator, options: dict[
 def test_multi_head_attention_passes_its_precision_on(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import numattn.heads
-    import numattn.mha as module
+    from numattn.mha import heads, layer
 
     given: list[str] = []
 
@@ -198,17 +197,17 @@ def test_multi_head_attention_passes_its_precision_on(
 
         return call
 
-    monkeypatch.setattr(module, "Linear", noting(na.Linear))
-    monkeypatch.setattr(numattn.heads, "Linear", noting(na.Linear))
-    monkeypatch.setattr(module, "attention", noting(module.attention))
+    monkeypatch.setattr(layer, "Linear", noting(na.Linear))
+    monkeypatch.setattr(heads, "Linear", noting(na.Linear))
+    monkeypatch.setattr(layer, "attention", noting(layer.attention))
     one = np.eye(16, dtype=np.float32)
     x = normal(rng, (3, 16))
     for precision in ("highest", "high"):
         given.clear()
         mha = na.MultiHeadAttention(2, one, one, one, one, precision=precision)
         mha(x), mha(x, x)
-        # One output projection, one for self-attention, two with a context, and two attentions.
-        assert given == [precision] * 6
+        # The projections into heads are one, and that of the result another; and two attentions.
+        assert given == [precision] * 4
 
 
 @pytest.mark.parametrize("precision", ["low", "HIGH", "", None, 1])

@@ -146,6 +146,7 @@ constexpr int kPanelColumns = 48;
 //   kFloat32    panel[k][column]
 //   kBFloat16   panel[k / 2][column][k % 2], the depth padded to whole steps of kPanelDepthStep
 //   kSplit      two panels like kBFloat16, of the high and the low parts of float32 elements
+// Pickled layers hold them: a change here makes another kLinearStateVersion.
 enum class PanelFormat : std::uint8_t { kFloat32, kBFloat16, kSplit };
 
 // The longest step in which a unit multiplies bfloat16 (a row of an AMX tile).

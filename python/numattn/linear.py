@@ -219,7 +219,7 @@ def as_matrix(array: Array) -> Array:
 
 
 def as_output_matrix(out: Array) -> Array:
-    """The same without a copy, since the result must arrive in ``out``."""
+    """(..., n) → (rows, n) without a copy, since the result must arrive in ``out``."""
     matrix = as_matrix(out)
     if not np.may_share_memory(matrix, out) and out.size:
         raise ValueError(

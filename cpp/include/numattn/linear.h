@@ -16,10 +16,10 @@ DType parse_storage(const std::string& name);
 
 // What a layer is made of, as it lies in memory: the same at every instruction set.
 struct LinearState {
-  int version;         // of what is said here
+  int version = 0;     // of what is said here
   std::string format;  // "float32", "bfloat16", or "split": float32 as two of bfloat16
-  std::int64_t out_features;
-  std::int64_t in_features;
+  std::int64_t out_features = 0;
+  std::int64_t in_features = 0;
   View panels;               // (panels, elements of one), contiguous, float32 or bfloat16
   std::optional<View> bias;  // (out_features,), contiguous float32
 };
@@ -32,7 +32,8 @@ class PackedLinear {
   // or std::bad_alloc.
   PackedLinear(const View& weight, const std::optional<View>& bias, DType storage,
                Precision precision);
-  // A layer from the state of another one, which is copied. Throws likewise.
+  // A layer from the state of another one, which is copied. Throws std::invalid_argument or
+  // std::bad_alloc.
   explicit PackedLinear(const LinearState& state);
 
   // The layer that gives the output features [begin, end) alone, from the same memory. It begins
@@ -49,7 +50,7 @@ class PackedLinear {
     View x;                        // (rows, in_features)
     std::string activation;        // "" is none
     std::optional<View> residual;  // (rows, out_features), the output's dtype
-    // Likewise, last dimension contiguous; x's dtype, or with bfloat16 storage any.
+    // (rows, out_features), last dimension contiguous; x's dtype, or with bfloat16 storage any.
     View output;
     int num_threads = 0;
   };

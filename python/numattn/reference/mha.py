@@ -16,8 +16,9 @@ from .rope import Rope, apply_rope
 class MultiHeadAttention:
     """Multi-head attention, as `numattn.MultiHeadAttention` promises it, in float64.
 
-    y = concat_h(attention(x·Wqᵀ, c·Wkᵀ, c·Wvᵀ)_h)·Woᵀ, with c = context or x, biases added where
-    given (Vaswani et al., 2017, section 3.2.2; grouped key heads as in Ainslie et al., 2023).
+    y = concat_h(attention(x·Wqᵀ, c·Wkᵀ, u·Wvᵀ)_h)·Woᵀ, with c = context or x, u = values_from or
+    c, biases added where given (Vaswani et al., 2017, section 3.2.2; grouped key heads as in
+    Ainslie et al., 2023).
 
     Parameters
     ----------
@@ -25,13 +26,17 @@ class MultiHeadAttention:
         Hq.
     wq : array (Hq·D, E)
     wk : array (Hkv·D, Ec)
-    wv : array (Hkv·Dv, Ec)
+    wv : array (Hkv·Dv, Eu)
     wo : array (Eo, Hq·Dv)
     bq, bk, bv, bo : arrays of the rows of wq, wk, wv, wo, optional
     num_kv_heads : int, optional
         Hkv; num_heads by default.
     rope : Rope, optional
         Turns query i by q_offset + i and key j by j.
+    sinks : array (Hq,), optional
+        The sinks of calls that give none.
+    batch_first : bool
+        Whether x, the context and y are (B, S, E); otherwise (S, B, E).
     dtype : None, float32 or bfloat16
         What stores the weights, as in `Linear`; what lies between the products is never rounded.
     precision : "highest" or "high"
@@ -64,10 +69,14 @@ class MultiHeadAttention:
         bo: ArrayLike | None = None,
         num_kv_heads: int | None = None,
         rope: Rope | None = None,
+        sinks: ArrayLike | None = None,
+        batch_first: bool = True,
         dtype: DTypeLike | None = None,
         precision: str = "highest",
     ) -> None:
         self.rope = rope
+        self.sinks = sinks
+        self.batch_first = batch_first
         self.num_heads = num_heads
         self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         self.query, self.key, self.value, self.output = (
@@ -85,23 +94,30 @@ class MultiHeadAttention:
     @classmethod
     def from_torch(
         cls,
-        state_dict_like: Mapping[str, Any],
-        num_heads: int,
+        state_dict_like: Any,
+        num_heads: int | None = None,
         prefix: str = "",
         *,
+        batch_first: bool | None = None,
+        add_zero_attn: bool | None = None,
         dtype: DTypeLike | None = None,
         precision: str = "highest",
     ) -> MultiHeadAttention:
-        """Take the weights of a `torch.nn.MultiheadAttention`.
+        """Take a `torch.nn.MultiheadAttention`, or the weights of one.
 
         Parameters
         ----------
-        state_dict_like : mapping of str to array or CPU tensor
-            Has in_proj_weight (3E, E), or q_proj_weight, k_proj_weight and v_proj_weight;
-            out_proj.weight; and, if the module has biases, in_proj_bias (3E,) and out_proj.bias.
+        state_dict_like : torch.nn.MultiheadAttention, or mapping of str to array or CPU tensor
+            The module, or what its state_dict() returns: in_proj_weight (3E, E), or q_proj_weight,
+            k_proj_weight and v_proj_weight; out_proj.weight; and, if the module has biases,
+            in_proj_bias (3E,) and out_proj.bias.
         num_heads : int
+            Needed with a state.
         prefix : str
             Stands before each of these names.
+        batch_first, add_zero_attn : bool, optional
+            By default the module's; True and False with a state. A key of zeros has the score 0 and
+            gives no value: it is a sink of 0.
         dtype, precision
             As for the class itself.
 
@@ -112,8 +128,17 @@ class MultiHeadAttention:
         ValueError
             If the module appends learned keys (bias_k and bias_v).
         """
+        if not isinstance(state_dict_like, Mapping):
+            module, state_dict_like = state_dict_like, state_dict_like.state_dict()
+            num_heads = module.num_heads
+            batch_first = module.batch_first if batch_first is None else batch_first
+            add_zero_attn = module.add_zero_attn
+        if num_heads is None:
+            raise ValueError("num_heads must be given with a state")
         state = {
-            name.removeprefix(prefix): np.asarray(value)
+            name.removeprefix(prefix): np.asarray(
+                value.double() if hasattr(value, "double") else value
+            )
             for name, value in state_dict_like.items()
             if name.startswith(prefix)
         }
@@ -137,6 +162,8 @@ class MultiHeadAttention:
             bk=bk,
             bv=bv,
             bo=bo,
+            sinks=np.zeros(num_heads) if add_zero_attn else None,
+            batch_first=batch_first is not False,
             dtype=dtype,
             precision=precision,
         )
@@ -146,6 +173,7 @@ class MultiHeadAttention:
         x: ArrayLike,
         context: ArrayLike | None = None,
         *,
+        values_from: ArrayLike | None = None,
         cache: None = None,
         mask: ArrayLike | None = None,
         bias: ArrayLike | None = None,
@@ -168,6 +196,8 @@ class MultiHeadAttention:
         x : array (B, Sq, E) or (Sq, E)
         context : array (B, Sk, Ec) or (Sk, Ec), optional
             What keys and values are made of: x by default.
+        values_from : array (B, Sk, Eu) or (Sk, Eu), optional
+            What values are made of: what keys are by default.
         cache : None
             A cache is not part of the reference.
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
@@ -192,9 +222,11 @@ class MultiHeadAttention:
         if self.rope is not None and context is not None:
             raise ValueError("rope turns by positions in one sequence, and context is another")
         source = x if context is None else context
-        q = split_heads(self.query(x), self.num_heads)
-        k = split_heads(self.key(source), self.num_kv_heads)
-        v = split_heads(self.value(source), self.num_kv_heads)
+        q = self.heads(self.query, x, self.num_heads)
+        k = self.heads(self.key, source, self.num_kv_heads)
+        v = self.heads(
+            self.value, source if values_from is None else values_from, self.num_kv_heads
+        )
         if self.rope is not None:
             keys = np.arange(k.shape[-3])
             queries = np.asarray(q_offset)[..., np.newaxis] + keys
@@ -211,21 +243,24 @@ class MultiHeadAttention:
             "softcap": softcap,
             "kv_lens": kv_lens,
             "alibi_slopes": alibi_slopes,
-            "sinks": sinks,
+            "sinks": self.sinks if sinks is None else sinks,
             "relative": relative,
             "layout": "bshd",
         }
         o = attention(q, k, v, **score)
         y = self.output(o.reshape(*o.shape[:-2], -1))
+        if not self.batch_first:
+            y = y.swapaxes(0, -2)
         return (y, attention_weights(q, k, **score)) if return_weights else y
+
+    def heads(self, layer: Linear, x: ArrayLike, heads: int) -> NDArray[Any]:
+        """Return the projection of x as (B, S, H, D) or (S, H, D)."""
+        rows = np.asarray(x) if self.batch_first else np.asarray(x).swapaxes(0, -2)
+        y = layer(rows)
+        return y.reshape(*y.shape[:-1], heads, y.shape[-1] // heads)
 
     def turned(self, x: NDArray[Any], positions: NDArray[Any], length: int) -> NDArray[Any]:
         """Return heads (..., S, H, D) turned by positions (S,) or (B, S)."""
         assert self.rope is not None
         cos, sin = self.rope.tables(positions, length=length)
         return apply_rope(x, cos, sin, interleaved=self.rope.interleaved, layout="bshd")
-
-
-def split_heads(x: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Return (..., S, H·D) as (..., S, H, D)."""
-    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)

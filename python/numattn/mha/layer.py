@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,19 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from numattn._arguments import Window
 from numattn.attention import Precision, attention, attention_weights
 from numattn.cache import Cache, CacheLayer
-from numattn.heads import Heads, ProjectedContext, applied, as_bias, as_weight
-from numattn.linear import Linear
-from numattn.mha_cache import continued, refuse_with_cache
-from numattn.mha_rope import checked_rope, turn_from
+from numattn.linear import Linear, as_float_vector
 from numattn.position import Relative, Rope
-from numattn.torch_state import weights_of_torch
+
+from .cache import continued, refuse_with_cache
+from .heads import Heads, ProjectedContext, applied, as_bias, as_weight
+from .rope import checked_rope, turn_from
+from .torch_state import arguments_of_torch
 
 Array = NDArray[Any]
 
 
 class MultiHeadAttention:
-    """``y = concat_h(attention(x·Wqᵀ, c·Wkᵀ, c·Wvᵀ)_h) · Woᵀ`` with ``c = context`` or x.
+    """``y = concat_h(attention(x·Wqᵀ, c·Wkᵀ, u·Wvᵀ)_h) · Woᵀ``, c and u of ``context`` or x.
 
     Queries, keys and values of self-attention are projected in one pass over x, and attention
     reads them where the projection left them: no head is ever copied.
@@ -31,8 +31,9 @@ class MultiHeadAttention:
     ----------
     num_heads : int
         Hq.
-    wq, wk, wv : arrays of shape (Hq·D, E), (Hkv·D, Ec) and (Hkv·Dv, Ec)
-        float32, float16 or bfloat16.
+    wq, wk, wv : arrays of shape (Hq·D, E), (Hkv·D, Ec) and (Hkv·Dv, Eu)
+        float32, float16 or bfloat16; not kept. Eu differs from Ec only where values are always made
+        of an input of their own (``values_from`` in calls).
     wo : array of shape (Eo, Hq·Dv)
     bq, bk, bv, bo : arrays of shape (rows of the weight,), optional
     num_kv_heads : int, optional
@@ -40,6 +41,10 @@ class MultiHeadAttention:
     rope : numattn.position.Rope, optional
         Turns queries and keys of self-attention in place, by their positions: key j by j, query i
         by ``q_offset + i``, with a cache by how many tokens their row had before.
+    sinks : array of shape (Hq,), optional
+        The sinks of calls that give none: for each head a further logit that gives no value.
+    batch_first : bool
+        Whether x, a context and the result are (B, S, E); otherwise (S, B, E).
     dtype : {None, float32, bfloat16}
         How the weights are stored: float32 by default. With bfloat16 (``"bfloat16"`` or
         ``ml_dtypes.bfloat16``), queries, keys, values and the joined heads are bfloat16 arrays,
@@ -50,8 +55,8 @@ class MultiHeadAttention:
     Raises
     ------
     TypeError
-        A weight has a dtype that is not supported, ``rope`` is no Rope, or ``dtype`` is bfloat16
-        and the package ml_dtypes is not installed.
+        A weight or a bias has a dtype that is not supported, ``rope`` is no Rope, or ``dtype`` is
+        bfloat16 and the package ml_dtypes is not installed.
     ValueError
         The weights do not fit one another or the heads, ``rope`` turns more elements than a head
         has, ``dtype`` is no storage type or ``precision`` is unknown.
@@ -63,6 +68,8 @@ class MultiHeadAttention:
 
     Where the frequencies of ``rope`` depend on the length of the sequence, that is the length of
     x, or the last position of a query and one; with a cache, how many tokens each row has by then.
+
+    Modules can be pickled and copied like :class:`numattn.Linear`.
 
     Examples
     --------
@@ -98,6 +105,8 @@ class MultiHeadAttention:
         bo: ArrayLike | None = None,
         num_kv_heads: int | None = None,
         rope: Rope | None = None,
+        sinks: ArrayLike | None = None,
+        batch_first: bool = True,
         dtype: DTypeLike | None = None,
         precision: Precision = "highest",
     ) -> None:
@@ -108,6 +117,10 @@ class MultiHeadAttention:
         self.num_heads: int = self._heads.num_heads
         self.num_kv_heads: int = self._heads.num_kv_heads
         self.rope = checked_rope(rope, self._heads.head_dim)
+        self.batch_first: bool = bool(batch_first)
+        self.sinks = None if sinks is None else as_float_vector("sinks", sinks)
+        if self.sinks is not None and self.sinks.shape != (self.num_heads,):
+            raise ValueError(f"sinks must have shape ({self.num_heads},), not {self.sinks.shape}")
         self._precision: Precision = precision
         output = as_weight("wo", wo)
         joined = self._heads.value_dim * self.num_heads
@@ -123,33 +136,46 @@ class MultiHeadAttention:
     @classmethod
     def from_torch(
         cls,
-        state_dict_like: Mapping[str, Any],
-        num_heads: int,
+        state_dict_like: Any,
+        num_heads: int | None = None,
         prefix: str = "",
         *,
+        batch_first: bool | None = None,
+        add_zero_attn: bool | None = None,
         dtype: DTypeLike | None = None,
         precision: Precision = "highest",
     ) -> MultiHeadAttention:
-        """Take the weights of a ``torch.nn.MultiheadAttention``.
+        """Take a ``torch.nn.MultiheadAttention``, or the weights of one.
 
         Parameters
         ----------
-        state_dict_like : mapping of str to array or CPU tensor
-            ``in_proj_weight`` or ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``;
-            ``out_proj.weight``; with biases also ``in_proj_bias`` and ``out_proj.bias``.
+        state_dict_like : torch.nn.MultiheadAttention, or mapping of str to array or CPU tensor
+            The module itself, which also says how it is called; what it drops out in training is
+            kept, as in evaluation. Or its ``state_dict()``: ``in_proj_weight`` or
+            ``q_proj_weight``, ``k_proj_weight`` and ``v_proj_weight``; ``out_proj.weight``; with
+            biases also ``in_proj_bias`` and ``out_proj.bias``.
         num_heads : int
+            Needed with a state.
         prefix : str
-            Stands before each of these names, its dot included.
+            Stands before each name of a state, its dot included. Names that begin otherwise are
+            not looked at.
+        batch_first : bool, optional
+            As for the class. By default the module's own; True with a state, which does not tell.
+        add_zero_attn : bool, optional
+            Whether the module appends a key and a value of zeros. By default what the module says;
+            False with a state, which does not tell. Probabilities then are of the other keys alone,
+            and sum to less than 1.
         dtype, precision
             As for the class itself.
 
         Raises
         ------
         TypeError
-            As for the class itself.
+            As for the class itself; what is given is neither a module nor a state, or a state
+            without ``num_heads``.
         ValueError
-            Likewise, or a weight is missing, or the module appends learned keys (``bias_k``,
-            ``bias_v``).
+            As for the class itself; a weight is missing, the state has a name that no such module
+            has, the module appends learned keys (``add_bias_kv``), or contradicts what is given.
 
         Examples
         --------
@@ -160,17 +186,25 @@ class MultiHeadAttention:
         >>> na.MultiHeadAttention.from_torch(state, 1)(np.ones((3, 2), np.float32)).shape
         (3, 2)
         """
-        weights = weights_of_torch(state_dict_like, prefix)
-        return cls(num_heads, **weights, dtype=dtype, precision=precision)
+        arguments = arguments_of_torch(
+            state_dict_like, num_heads, prefix, batch_first, add_zero_attn
+        )
+        return cls(**arguments, dtype=dtype, precision=precision)
 
     def project_context(
-        self, context: ArrayLike, *, num_threads: int | None = None
+        self,
+        context: ArrayLike,
+        *,
+        values_from: ArrayLike | None = None,
+        num_threads: int | None = None,
     ) -> ProjectedContext:
         """Keys and values of a context, for calls that attend to it again and again.
 
         Parameters
         ----------
         context : array of shape (B, Sk, Ec) or (Sk, Ec)
+        values_from : array of shape (B, Sk, Eu) or (Sk, Eu), optional
+            What values are made of; the context by default.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -194,13 +228,15 @@ class MultiHeadAttention:
         >>> mha(x, source).shape
         (1, 3, 8)
         """
-        return self._heads.context(_rows("context", context), None, num_threads)
+        rows = self._rows("context", context)
+        return self._heads.context(rows, self._values_from(values_from, rows), num_threads)
 
     def __call__(
         self,
         x: ArrayLike,
         context: ArrayLike | ProjectedContext | None = None,
         *,
+        values_from: ArrayLike | None = None,
         cache: Cache | CacheLayer | None = None,
         mask: ArrayLike | None = None,
         bias: ArrayLike | None = None,
@@ -221,15 +257,19 @@ class MultiHeadAttention:
         Parameters
         ----------
         x : array of shape (B, Sq, E) or (Sq, E)
-            Without B, one row.
+            Without B, one row. What queries are made of, and keys and values without a context.
         context : array of shape (B, Sk, Ec) or (Sk, Ec), or what project_context returns, optional
             What keys and values are made of.
+        values_from : array of shape (B, Sk, Eu) or (Sk, Eu), optional
+            What values are made of, where it is not what keys are: with ``x + position`` for
+            queries and keys, as in DETR, ``mha(x + position, values_from=x)``.
         cache : a layer of a KVCache or PagedKVCache, optional
             ``cache.layer(i)``, or a cache that has one layer. x continues its rows: keys and values
             of x are appended, and attention is causal over all of them, whatever ``is_causal`` is.
             The window is the layer's own by default. ``precision`` then concerns projections alone.
         mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-            As for :func:`numattn.attention`, like ``relative``.
+            As for :func:`numattn.attention`, like ``relative``. Sinks are the module's own by
+            default.
         num_threads : int, optional
             Upper limit for this call.
         return_weights : bool
@@ -248,23 +288,24 @@ class MultiHeadAttention:
             dtype than that of queries, keys and values here.
         ValueError
             Likewise; the cache is made for other heads or rows; with a cache, one of ``context``,
-            ``mask``, ``bias``, ``q_offset``, ``kv_lens`` and ``return_weights`` is given; or with
-            ``rope``, ``context`` is.
+            ``mask``, ``bias``, ``q_offset``, ``kv_lens`` and ``return_weights`` is given; with
+            ``rope``, ``context`` is; or with a projected context, ``values_from`` is.
         MemoryError
             Memory cannot be had, or no page of the cache. The cache is as it was after any error.
         """
-        rows = _rows("x", x)
+        rows = self._rows("x", x)
         score: dict[str, Any] = {
             "window": window, "scale": scale, "softcap": softcap, "alibi_slopes": alibi_slopes,
-            "sinks": sinks, "relative": relative, "num_threads": num_threads, "layout": "bshd",
+            "sinks": self.sinks if sinks is None else sinks, "relative": relative,
+            "num_threads": num_threads, "layout": "bshd",
         }  # fmt: skip
         if cache is not None:
             refuse_with_cache(context, mask, bias, q_offset, kv_lens, return_weights)
             return continued(
-                cache, self._heads, self.rope, rows, None, score,
+                cache, self._heads, self.rope, rows, self._values_from(values_from, rows), score,
                 lambda o: self._join(o, rows, num_threads),
             )  # fmt: skip
-        q, k, v = self._project(rows, context, q_offset, num_threads)
+        q, k, v = self._project(rows, context, values_from, q_offset, num_threads)
         score |= {
             "mask": mask, "bias": bias, "is_causal": is_causal, "q_offset": q_offset,
             "kv_lens": kv_lens,
@@ -276,29 +317,50 @@ class MultiHeadAttention:
         self,
         x: Array,
         context: ArrayLike | ProjectedContext | None,
+        values_from: ArrayLike | None,
         q_offset: ArrayLike,
         num_threads: int | None,
     ) -> tuple[Array, Array, Array]:
         """q, k, v of shape (..., S, H, D): views of the projections' results, turned."""
         if context is None:
-            both, v = self._heads.of_self(x, None, num_threads)
+            both, v = self._heads.of_self(x, self._values_from(values_from, x), num_threads)
             if self.rope is not None:
                 turn_from(self.rope, both, self.num_heads, q_offset, num_threads)
             return both[..., : self.num_heads, :], both[..., self.num_heads :, :], v
         if self.rope is not None:
             raise ValueError("context must be None: rope turns by positions in one sequence")
         if not isinstance(context, ProjectedContext):
-            context = self._heads.context(_rows("context", context), None, num_threads)
+            context = self.project_context(
+                context, values_from=values_from, num_threads=num_threads
+            )
+        elif values_from is not None:
+            raise ValueError(
+                "values_from must be None: the context is projected, and its values are made"
+            )
         return self._heads.queries(x, num_threads), context.k, context.v
 
+    def _rows(self, name: str, x: ArrayLike) -> Array:
+        """An input as (B, S, E) or (S, E)."""
+        array = np.asarray(x)
+        if array.ndim not in (2, 3):
+            axes = "(B, S, E)" if self.batch_first else "(S, B, E)"
+            raise ValueError(f"{name} must have shape {axes} or (S, E), not {array.shape}")
+        return array if self.batch_first or array.ndim == 2 else array.swapaxes(0, 1)
+
+    def _values_from(self, values_from: ArrayLike | None, keys_from: Array) -> Array | None:
+        """What values are made of if not of the same rows as keys: one row for each of these."""
+        if values_from is None:
+            return None
+        rows = self._rows("values_from", values_from)
+        if rows.shape[:-1] != keys_from.shape[:-1]:
+            raise ValueError(
+                f"values_from must have rows {keys_from.shape[:-1]} like what keys are made of, "
+                f"not {rows.shape[:-1]}"
+            )
+        return rows
+
     def _join(self, o: Array, x: Array, num_threads: int | None) -> Array:
-        """The output projection of heads (..., S, Hq, Dv), in the shape and dtype of x."""
+        """The output projection of heads (..., S, Hq, Dv), with the axes and the dtype of x."""
         heads = o.reshape(*x.shape[:-1], self._output.in_features)
-        return applied(self._output, heads, x.dtype, num_threads)
-
-
-def _rows(name: str, x: ArrayLike) -> Array:
-    array = np.asarray(x)
-    if array.ndim not in (2, 3):
-        raise ValueError(f"{name} must have shape (B, S, E) or (S, E), not {array.shape}")
-    return array
+        y = applied(self._output, heads, x.dtype, num_threads)
+        return y if self.batch_first or y.ndim == 2 else y.swapaxes(0, 1)

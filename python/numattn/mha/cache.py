@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn.cache import Cache, CacheLayer
-from numattn.heads import Heads
-from numattn.mha_rope import turn_heads
 from numattn.position import Rope
+
+from .heads import Heads
+from .rope import turn_heads
 
 Array = NDArray[Any]
 
