@@ -16,10 +16,9 @@ from numattn._core import __version__
 from numattn.attention import attention, attention_weights
 from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
-from numattn.heads import ProjectedContext
 from numattn.linear import Linear
 from numattn.merge import merge_states
-from numattn.mha import MultiHeadAttention
+from numattn.mha import MultiHeadAttention, ProjectedContext
 from numattn.norm import layer_norm, rms_norm
 from numattn.paged import attention_paged
 from numattn.plan import Plan, plan
