@@ -118,7 +118,7 @@ class GptLayer:
 
         def linear(part: str, columns: int, rows: int) -> Linear:
             """Return a projection that is stored as (in, out)."""
-            weight = checkpoint.take(f"{name}.{part}.weight", (columns, rows))
+            weight = checkpoint.take(f"{name}.{part}.weight", (columns, rows), dtype=dtype)
             return Linear(weight.T, checkpoint.take(f"{name}.{part}.bias", (rows,)), dtype=dtype)
 
         self.qkv = linear("attn.c_attn", width, 3 * width)

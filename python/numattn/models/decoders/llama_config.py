@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from numattn.position import Rope
 
 from ..files.activations import ACTIVATIONS, Activation
@@ -124,17 +126,23 @@ def read_rope(settings: Settings, family: str, head_size: int) -> Rope:
         settings.part(name)  # which must be an object
     values = {**settings.values, "head_dim": head_size}
     try:
-        if family == "phi3":
-            for name in ("rope_parameters", "rope_scaling"):
-                values[name] = phi_scaling(values.get(name) or {})
-        rope = Rope.from_config(values)
-        if family != "phi3" and rope.dim != head_size:
-            raise ValueError(
-                f"partial_rotary_factor is not supported for {family}: by it {rope.dim} of "
-                f"{head_size} elements of a head turn"
-            )
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="raise", divide="raise", invalid="raise"):
+            return make_rope(values, family, head_size)
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{settings.path}: {error}") from None
+
+
+def make_rope(values: dict[str, Any], family: str, head_size: int) -> Rope:
+    """Return the rotary positions of a config.json's settings, or raise."""
+    if family == "phi3":
+        for name in ("rope_parameters", "rope_scaling"):
+            values[name] = phi_scaling(values.get(name) or {})
+    rope = Rope.from_config(values)
+    if family != "phi3" and rope.dim != head_size:
+        raise ValueError(
+            f"partial_rotary_factor is not supported for {family}: by it {rope.dim} of "
+            f"{head_size} elements of a head turn"
+        )
     return rope
 
 

@@ -22,7 +22,7 @@ from ..norms import RmsNorm
 from .llama_config import LlamaConfig
 from .step import Step
 
-Parameters: TypeAlias = tuple[Float32Array, Float32Array | None]
+Parameters: TypeAlias = tuple[NDArray[Any], Float32Array | None]
 
 
 def read_norm(checkpoint: Checkpoint, name: str, config: LlamaConfig) -> RmsNorm:
@@ -47,7 +47,7 @@ class LlamaLayer:
             """Return weight and bias of several parts that read the same; of each, its rows."""
             names = {f"{name}.{part}": rows for part, rows in parts.items()}
             weight = checkpoint.take_joined(
-                {f"{part}.weight": (rows, columns) for part, rows in names.items()}
+                {f"{part}.weight": (rows, columns) for part, rows in names.items()}, dtype
             )
             if not bias:
                 return weight, None
@@ -57,20 +57,24 @@ class LlamaLayer:
 
         rows = {"q": heads * size, "k": kv_heads * size, "v": kv_heads * size}
         qkv = {f"self_attn.{part}_proj": count for part, count in rows.items()}
-        gate_up = {"mlp.gate_proj": inner, "mlp.up_proj": inner}
         if config.joined:
             qkv = {"self_attn.qkv_proj": sum(rows.values())}
-            gate_up = {"mlp.gate_up_proj": 2 * inner}
         self.qkv = Linear(*read(qkv, width, config.qkv_bias), dtype=dtype)
         self.output = Linear(
             *read({"self_attn.o_proj": width}, heads * size, config.output_bias), dtype=dtype
         )
-        weight, bias = read(gate_up, width, config.ffn_bias)
-        halves = (slice(None, inner), slice(inner, None))
-        self.gate, self.up = (
-            Linear(weight[half], None if bias is None else bias[half], dtype=dtype)
-            for half in halves
-        )
+        if config.joined:
+            weight, bias = read({"mlp.gate_up_proj": 2 * inner}, width, config.ffn_bias)
+            self.gate, self.up = (
+                Linear(weight[half], None if bias is None else bias[half], dtype=dtype)
+                for half in (slice(None, inner), slice(inner, None))
+            )
+            del weight
+        else:
+            self.gate, self.up = (
+                Linear(*read({f"mlp.{part}_proj": inner}, width, config.ffn_bias), dtype=dtype)
+                for part in ("gate", "up")
+            )
         self.down = Linear(*read({"mlp.down_proj": width}, inner, config.ffn_bias), dtype=dtype)
         before_ffn = "pre_feedforward_layernorm" if config.gemma else "post_attention_layernorm"
         self.attention_norm = read_norm(checkpoint, f"{name}.input_layernorm", config)

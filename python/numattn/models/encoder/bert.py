@@ -2,7 +2,7 @@
 
     x = norm(word[token] + position[p] + type[t])
     for each layer: x = layer(x)                     bert_layer.py
-    vector of a text = pooling(x)                    pooling.py
+    vector of a text = pooling(x)                    text_encoder.py
 
 (Devlin et al., BERT, 2018.) A ragged batch is padded on the right, and lengths keep the padding out
 of the attention: there is no mask, and nothing of the size S × S.
@@ -10,8 +10,6 @@ of the attention: there is no mask, and nothing of the size S × S.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +24,11 @@ from ..files.folder import model_folder
 from ..files.storage import storage_dtype
 from ..ids import check_ids
 from ..lengths import check_lengths, lengths_of_mask, refuse_both
-from ..texts import each_text
-from ..token_lists import TokenLists
-from ..token_lists import token_lists as token_lists_of
-from .batches import batches_by_length
 from .bert_config import BertConfig
 from .bert_layer import Layer, Workspace, read_norm
 from .pooling import POOLINGS, Pooling
 from .sentence_folder import SentenceFolder
-from .tokenized import Tokenized, tokenized
+from .text_encoder import TextEncoder
 from .tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
@@ -49,7 +43,7 @@ IGNORED = (
 )
 
 
-class Bert:
+class Bert(TextEncoder):
     """A BERT-family encoder: BERT, RoBERTa and what shares their layers (MiniLM, BGE, E5, GTE …).
 
     Made by `Bert.from_folder`. Any number of threads may call one model at once.
@@ -84,11 +78,8 @@ class Bert:
         prompt: str = "",
     ) -> None:
         width = config.hidden_size
-        self.config = config
         self.dtype = storage_dtype(dtype)
-        self.tokenizer = tokenizer
-        self.prompt = prompt
-        self._pooling = pooling
+        super().__init__(config, tokenizer, pooling, prompt)
         checkpoint.check_layers("encoder.layer", config.num_layers, "num_hidden_layers")
         self._word = checkpoint.take(
             "embeddings.word_embeddings.weight", (config.vocab_size, width)
@@ -146,12 +137,6 @@ class Bert:
         model = cls(config, checkpoint, tokenizer, pooling, dtype, sentences.prompt)
         checkpoint.finish(IGNORED)
         return model
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens, special ones included, beyond which `tokenize` and `encode` cut a text."""
-        truncation = self.tokenizer.truncation
-        return self.config.max_positions if truncation is None else int(truncation["max_length"])
 
     def __call__(
         self,
@@ -270,126 +255,6 @@ class Bert:
             part.finish(work, None, num_threads)
         result = np.stack(maps) if layer is None else maps[0]
         return result if head is None else result[..., 0, :, :]
-
-    def tokenize(self, texts: Iterable[str]) -> Tokenized:
-        """Return the token ids of each text, and which texts were cut to `max_tokens`.
-
-        Parameters
-        ----------
-        texts : iterable of str
-            The prompt comes before each.
-
-        Returns
-        -------
-        Tokenized
-            `ids`, a list of int32 arrays; `truncated`, (n,) of bool; `lengths`, (n,) of int64, what
-            is left of each text; `num_truncated`.
-
-        Raises
-        ------
-        TypeError
-            If texts is a string or has no order (a mapping, a set, a table of several columns), or
-            holds something else than strings.
-        ValueError
-            If a text holds a lone surrogate, and so is not Unicode.
-
-        Examples
-        --------
-        >>> from numattn.models import Bert, installed_folder
-        >>> tokens = Bert.from_folder(installed_folder()).tokenize(["A cat.", "cat " * 1000])
-        >>> tokens.lengths, tokens.truncated
-        (array([  5, 256]), array([False,  True]))
-        """
-        prompted = each_text(texts)
-        if self.prompt:
-            prompted = (self.prompt + text for text in prompted)
-        return tokenized(self.tokenizer, prompted)
-
-    def encode(
-        self,
-        texts: Iterable[str],
-        *,
-        batch_tokens: int = 4096,
-        normalize: bool = True,
-        progress: Callable[[int], object] | None = None,
-        num_threads: int | None = None,
-    ) -> Float32Array:
-        """Return one vector per text: the mean of its tokens' hidden states, or that of [CLS].
-
-        Parameters
-        ----------
-        texts : iterable of str
-            A list, a one-dimensional array, a column of a table, an open file, a generator. A text
-            of more than `max_tokens` tokens is cut, with a UserWarning that counts them; `tokenize`
-            tells which.
-        batch_tokens : int
-            Tokens computed at once, padding included: bounds the memory. Texts of like length go
-            together, whatever their order.
-        normalize : bool
-            Scale each vector to length 1, so that the dot product of two is their cosine.
-        progress : callable, optional
-            Called after each batch with the number of texts in it.
-        num_threads : int, optional
-            Upper limit for this call.
-
-        Returns
-        -------
-        float32 array (n, E)
-            In the order of the texts. A text without any token (possible only with a tokenizer that
-            adds none of its own) is 0.
-
-        Raises
-        ------
-        TypeError
-            If texts is a string or has no order (a mapping, a set, a table of several columns), or
-            holds something else than strings.
-        ValueError
-            If batch_tokens is not positive, or a text holds a lone surrogate.
-        """
-        tokens = self.tokenize(texts)
-        if tokens.num_truncated:
-            warnings.warn(
-                f"{tokens.num_truncated} of {len(tokens.ids)} texts have more than "
-                f"{self.max_tokens} tokens and were cut",
-                stacklevel=2,
-            )
-        return self.encode_tokens(
-            tokens.ids,
-            batch_tokens=batch_tokens,
-            normalize=normalize,
-            progress=progress,
-            num_threads=num_threads,
-        )
-
-    def encode_tokens(
-        self,
-        token_lists: TokenLists,
-        *,
-        batch_tokens: int = 4096,
-        normalize: bool = True,
-        progress: Callable[[int], object] | None = None,
-        num_threads: int | None = None,
-    ) -> Float32Array:
-        """Return one vector per list of token ids, as `encode` does for texts."""
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be 1 or more, not {batch_tokens}")
-        lists = token_lists_of("token_lists", token_lists, self.config.vocab_size)
-        lengths = np.array([tokens.size for tokens in lists], dtype=np.int64)
-        vectors = np.zeros((lengths.size, self.config.hidden_size), dtype=np.float32)
-        for batch in batches_by_length(lengths, batch_tokens):
-            shape = (batch.size, lengths[batch].max())
-            ids = np.full(shape, self.config.pad_token_id, dtype=np.int64)
-            for row, index in enumerate(batch):
-                ids[row, : lengths[index]] = lists[index]
-            hidden = self(ids, lengths[batch], num_threads=num_threads)
-            for row, index in enumerate(batch):
-                vectors[index] = self._pooling(hidden[row, : lengths[index]])
-            if progress is not None:
-                progress(batch.size)
-        if normalize:
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors /= np.where(norms > 0, norms, 1)
-        return vectors
 
     def _embed(
         self,

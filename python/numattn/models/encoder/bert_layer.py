@@ -64,7 +64,9 @@ class Layer:
         def linear(parts: Sequence[str], rows: int, columns: int) -> Linear:
             """Return one projection for parts that read the same."""
             names = [f"{name}.{part}" for part in parts]
-            weight = checkpoint.take_joined({f"{part}.weight": (rows, columns) for part in names})
+            weight = checkpoint.take_joined(
+                {f"{part}.weight": (rows, columns) for part in names}, dtype
+            )
             bias = checkpoint.take_joined({f"{part}.bias": (rows,) for part in names})
             return Linear(weight, bias, dtype=dtype)
 

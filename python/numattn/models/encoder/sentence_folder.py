@@ -161,10 +161,11 @@ def read_prompt(path: Path) -> str:
 
 def read_transformer(folder: Path) -> tuple[int | None, bool]:
     """Return how many tokens count, None if it is not said, and whether texts become lower case."""
-    path = next((folder / name for name in SETTINGS_FILES if (folder / name).exists()), None)
-    if path is None:
+    files = [folder / name for name in SETTINGS_FILES if (folder / name).exists()]
+    # Of several, the first that says something.
+    settings = next(filter(lambda file: file.values, map(Settings.from_file, files)), None)
+    if settings is None:
         return None, False
-    settings = Settings.from_file(path)
     read = {
         "max_seq_length",
         "do_lower_case",
@@ -180,10 +181,9 @@ def read_transformer(folder: Path) -> tuple[int | None, bool]:
     allow(settings, read | WITHOUT_EFFECT)
     settings.one_of("transformer_task", ("feature-extraction",), "feature-extraction")
     settings.one_of("module_output_name", ("token_embeddings",), "token_embeddings")
-    if settings.get("modality_config", TEXT_MODALITY) != TEXT_MODALITY:
-        raise ValueError(
-            f"{path}: modality_config {shown(settings.get('modality_config'))} is not supported"
-        )
+    modalities = settings.get("modality_config", TEXT_MODALITY)
+    if modalities != TEXT_MODALITY:
+        raise ValueError(f"{settings.path}: modality_config {shown(modalities)} is not supported")
     for name in ("model_args", "model_kwargs"):
         allow(settings.part(name), MODEL_ARGUMENTS, name)
     max_tokens = settings.optional_size("max_seq_length")

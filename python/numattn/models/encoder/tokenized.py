@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 # to keep its threads busy, and no more characters than this unless one text has them.
 PIECE_TEXTS = 1024
 PIECE_CHARACTERS = 1 << 20
+# Of a text that has many more characters than can count, the beginning is enough: what comes after
+# this many tokens more does not change the first ones.
+LONG_TEXT = 1 << 16
+MARGIN = 64
 
 
-@dataclass(frozen=True)
-class Tokenized:
+class Tokenized(NamedTuple):
     """Token ids of n texts."""
 
     ids: list[NDArray[np.int32]]
@@ -40,11 +43,11 @@ class Tokenized:
         return int(np.count_nonzero(self.truncated))
 
 
-def tokenized(tokenizer: Tokenizer, texts: Iterator[str]) -> Tokenized:
+def tokenized(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenized:
     """Return what a tokenizer makes of texts. It may pad them; padding does not count."""
     ids: list[NDArray[np.int32]] = []
     truncated: list[bool] = []
-    for piece in pieces(texts):
+    for piece in pieces(shortened(tokenizer, text) for text in texts):
         for encoding in tokenizer.encode_batch(piece):
             own = np.array(encoding.ids, dtype=np.int32)
             if tokenizer.padding is not None:
@@ -52,6 +55,27 @@ def tokenized(tokenizer: Tokenizer, texts: Iterator[str]) -> Tokenized:
             ids.append(own)
             truncated.append(bool(encoding.overflowing))
     return Tokenized(ids, np.array(truncated, dtype=bool))
+
+
+def shortened(tokenizer: Tokenizer, text: str) -> str:
+    """Return a text, or as much of its beginning as all tokens that count are made of.
+
+    It ends where white space begins, and has more tokens than count.
+    """
+    truncation = tokenizer.truncation
+    size = LONG_TEXT
+    if len(text) <= size or truncation is None or truncation["direction"] != "right":
+        return text
+    wanted = truncation["max_length"] + MARGIN
+    while size < len(text):
+        ends = [match.start() for match in re.finditer(r"(?<=\S)\s", text[size // 2 : size])]
+        if ends:
+            beginning = text[: size // 2 + ends[-1]]
+            encoding = tokenizer.encode(beginning, add_special_tokens=False)
+            if len(encoding.ids) + sum(len(part.ids) for part in encoding.overflowing) >= wanted:
+                return beginning
+        size *= 2
+    return text
 
 
 def pieces(texts: Iterable[str]) -> Iterator[list[str]]:

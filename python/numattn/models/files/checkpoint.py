@@ -19,7 +19,6 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ..arrays import Float32Array
 from .folder import regular_file
 from .json_file import read_json_object
 
@@ -99,11 +98,13 @@ class Checkpoint:
         read_numbers(stored, result)
         return result
 
-    def take_joined(self, shapes: Mapping[str, tuple[int, ...]]) -> Float32Array:
-        """Return tensors of those names and shapes as one float32 array, one below the other."""
+    def take_joined(
+        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]:
+        """Return tensors of those names and shapes in one array, one below the other."""
         parts = [self._find(name, shape) for name, shape in shapes.items()]
         rows = [part.shape[0] for part in parts]
-        result = np.empty((sum(rows), *parts[0].shape[1:]), dtype=np.float32)
+        result = np.empty((sum(rows), *parts[0].shape[1:]), dtype=dtype)
         for part, end in zip(parts, np.cumsum(rows).tolist(), strict=True):
             read_numbers(part, result[end - part.shape[0] : end])
         return result
