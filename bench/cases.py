@@ -7,7 +7,7 @@ business of `ours.py` and `peers/`; what is right is the business of `oracle.py`
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +65,28 @@ class Source:
         return aligned_copy(mask)
 
 
+# Tells right from wrong, no more: above the rounding of honest work in the dtype (a whole encoder
+# 1e-6 in f32 and 1e-2 in bf16, attention 5e-4 in f16), below the error of a wrong mask or scale
+# (order 1), and in f16 also below that of a peer who computes in bf16 instead (4e-3).
+WRONG_BEYOND = {"f32": 1e-4, "f16": 2e-3, "bf16": 5e-2}
+
+
+class CaseFacts:
+    """What is so of a case unless it says otherwise."""
+
+    wrong_beyond: ClassVar[dict[str, float]] = WRONG_BEYOND
+    """By dtype: the relative error from which on a result is wrong."""
+    also_in_one_piece: ClassVar[bool] = False
+    """Whether numattn is held to itself on keys and values side by side and in the row's dtype."""
+
+    @property
+    def length(self) -> int | None:
+        """Keys of an attention row: the plot's horizontal axis."""
+        return None
+
+
 @dataclass(frozen=True)
-class AttentionCase:
+class AttentionCase(CaseFacts):
     """One call of scaled dot product attention on (batch, head, sequence, head_dim) arrays."""
 
     name: str
@@ -117,6 +137,10 @@ class AttentionCase:
             return 2.0 * np.prod(self.key_shape) * ITEM_BYTES[dtype]
         return 4.0 * self.batch * self.heads * self.head_dim * self.visible_pairs()
 
+    @property
+    def length(self) -> int:
+        return self.keys
+
     def operands(self, dtype: str) -> Operands:
         source = Source(dtype)
         operands: Operands = {
@@ -130,7 +154,7 @@ class AttentionCase:
 
 
 @dataclass(frozen=True)
-class LinearCase:
+class LinearCase(CaseFacts):
     """activation(x · weightᵀ + bias), with x (rows, inputs) and weight (outputs, inputs)."""
 
     name: str
@@ -158,7 +182,7 @@ class LinearCase:
 
 
 @dataclass(frozen=True)
-class LayerCase:
+class LayerCase(CaseFacts):
     """Multi-head self-attention with its four projections, on x (batch, sequence, embed)."""
 
     name: str
@@ -188,7 +212,7 @@ class LayerCase:
 
 
 @dataclass(frozen=True)
-class EncoderCase:
+class EncoderCase(CaseFacts):
     """All of MiniLM-L6: token ids (batch, tokens) to the last hidden state."""
 
     name: str

@@ -70,42 +70,11 @@ def hold_environment(threads: int, isa: str | None) -> dict[str, str]:
     return held
 
 
-def load(threads: int, isa: str | None) -> tuple[Numattn, list[Contestant], dict[str, str]]:
-    """numattn, the peers that can be imported, and why the other peers are left out."""
-    from ours import Numattn
-    from peers.onnxruntime import OnnxRuntime
-    from peers.openvino import OpenVINO
-    from peers.torch import Torch
-
-    ours = Numattn(threads)
-    present: list[Contestant] = []
-    missing: dict[str, str] = {}
-    kinds: list[type[Contestant]] = [Torch, OnnxRuntime, OpenVINO]
-    for peer in kinds:
-        if peer is OnnxRuntime and isa == "avx2" and " avx512f " in cpu_information("flags"):
-            missing[peer.name] = "it cannot be held to AVX2 on a CPU with AVX-512"
-            continue
-        try:
-            present.append(peer(threads))
-        except ImportError as error:
-            missing[peer.name] = str(error)
-    return ours, present, missing
-
-
 def chosen(cases: Sequence[Case | ServingCase], parts: list[str]) -> list[Case | ServingCase]:
     rows = [case for case in cases if any(part in case.name for part in parts)]
     if not rows:
         raise SystemExit("no such row; there are: " + "; ".join(case.name for case in cases))
     return rows
-
-
-def cpu_information(field: str) -> str:
-    """What the kernel says of the first CPU under `field`, or nothing."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, text = line.partition(":")
-        if name.strip() == field:
-            return text.strip()
-    return ""
 
 
 def describe_run(
@@ -115,6 +84,8 @@ def describe_run(
     peers: list[Contestant],
     missing: dict[str, str],
 ) -> dict[str, Any]:
+    from contestants import cpu_information
+
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": cpu_information("model name") or platform.processor(),
@@ -149,6 +120,8 @@ def compare(options: argparse.Namespace, ours: Numattn, peers: list[Contestant])
 def main() -> None:
     options = parse()
     held = hold_environment(options.threads, options.isa)
+    from contestants import load
+
     ours, peers, missing = load(options.threads, options.isa)
     result = describe_run(options, held, ours, peers, missing)
     if options.memory:

@@ -30,8 +30,8 @@ def status_bytes(field: str) -> int:
 def growth_of(name: str, way: int, threads: int) -> dict[str, Any]:
     """Run in the child: way number `way` of contestant `name` on the long causal row."""
     from cases import long_causal
-    from compare import load
     from contestant import Unsupported, failure
+    from contestants import load
 
     ours, peers, _ = load(threads, None)
     contestant = next(one for one in [ours, *peers] if one.name == name)

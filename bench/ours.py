@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, singledispatchmethod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cases import AttentionCase, Case, EncoderCase, LayerCase, LinearCase, Operands
-from contestant import Candidate, Recipe
+from contestant import Candidate, Recipe, Unsupported
 from oracle import model_folder
 from serving import GenerationCase, HeldCase, RaggedCase, ServingCase, llama_folder
 
@@ -31,19 +31,12 @@ class Numattn:
         self.version = str(getattr(numattn, "__version__", "unknown"))
 
     def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
-        if isinstance(case, RaggedCase):
-            return [partial(self.ragged, case, operands)]
-        if isinstance(case, HeldCase):
-            return [partial(self.paged if case.page else self.integers, case, operands)]
-        if isinstance(case, GenerationCase):
-            return [partial(self.generation, case, dtype, operands)]
-        if isinstance(case, AttentionCase):
-            return [partial(self.attention, case, operands)]
-        if isinstance(case, LinearCase):
-            return [partial(self.linear, case, dtype, operands)]
-        if isinstance(case, LayerCase):
-            return [partial(self.layer, case, dtype, operands)]
-        return [partial(self.encoder, case, dtype, operands)]
+        return [partial(self.candidate, case, dtype, operands)]
+
+    @singledispatchmethod
+    def candidate(self, case: object, dtype: str, operands: Operands) -> Candidate:
+        """Our way to compute a row; a method for each kind of case."""
+        raise Unsupported(f"nothing for {type(case).__name__}")
 
     def attention_keywords(self, case: AttentionCase, operands: Operands) -> dict[str, Any]:
         """The row's arguments, naming only what departs from the default."""
@@ -58,23 +51,27 @@ class Numattn:
             keywords["precision"] = case.precision
         return keywords
 
-    def attention(self, case: AttentionCase, operands: Operands) -> Candidate:
+    @candidate.register
+    def attention(self, case: AttentionCase, dtype: str, operands: Operands) -> Candidate:
         keywords = self.attention_keywords(case, operands)
         query, key, value = (operands[name] for name in ("query", "key", "value"))
         call = partial(self.library.attention, query, key, value, **keywords)
         return Candidate(self.kernel(case, operands), call, single)
 
+    @candidate.register
     def linear(self, case: LinearCase, dtype: str, operands: Operands) -> Candidate:
         layer = self.library.Linear(operands["weight"], operands["bias"], **storage(dtype))
         call = partial(layer, operands["x"], activation=case.activation, num_threads=self.threads)
         return Candidate("Linear", call, single)
 
+    @candidate.register
     def layer(self, case: LayerCase, dtype: str, operands: Operands) -> Candidate:
         state = {name: array for name, array in operands.items() if name != "x"}
         layer = self.library.MultiHeadAttention.from_torch(state, case.heads, **storage(dtype))
         call = partial(layer, operands["x"], num_threads=self.threads)
         return Candidate("MultiHeadAttention", call, single)
 
+    @candidate.register
     def encoder(self, case: EncoderCase, dtype: str, operands: Operands) -> Candidate:
         from numattn.models import Bert
 
@@ -82,13 +79,18 @@ class Numattn:
         call = partial(model, operands["token_ids"], num_threads=self.threads)
         return Candidate("models.Bert", call, single)
 
-    def ragged(self, case: RaggedCase, operands: Operands) -> Candidate:
+    @candidate.register
+    def ragged(self, case: RaggedCase, dtype: str, operands: Operands) -> Candidate:
         query, key, value = (operands[name] for name in ("query", "key", "value"))
         call = partial(
             self.library.attention_varlen,
             query, key, value, case.starts, case.starts, num_threads=self.threads,
         )  # fmt: skip
         return Candidate("attention_varlen", call, single)
+
+    @candidate.register
+    def held(self, case: HeldCase, dtype: str, operands: Operands) -> Candidate:
+        return self.paged(case, operands) if case.page else self.integers(case, operands)
 
     def paged(self, case: HeldCase, operands: Operands) -> Candidate:
         call = partial(
@@ -107,6 +109,7 @@ class Numattn:
         )  # fmt: skip
         return Candidate("int8 keys and values", call, single)
 
+    @candidate.register
     def generation(self, case: GenerationCase, dtype: str, operands: Operands) -> Candidate:
         from numattn.models import Llama
 
@@ -147,8 +150,7 @@ class InOnePiece:
         self.numattn, self.version = numattn, numattn.version
 
     def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
-        assert isinstance(case, HeldCase)
-        return [partial(self.numattn.attention, case, operands)]
+        return [partial(self.numattn.attention, case, dtype, operands)]
 
 
 def storage(dtype: str) -> dict[str, str]:

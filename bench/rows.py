@@ -8,27 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cases import AttentionCase, Case
+import serving_oracle  # noqa: F401  (teaches `probe` the rows of a service)
+from cases import Case
 from contestant import Candidate, Contestant, Unsupported, failure
 from measure import Clock, interleave, quick
 from oracle import Probe, probe, relative_error
 from ours import InOnePiece, Numattn
-from serving import GenerationCase, HeldCase, RaggedCase, ServingCase
-from serving_oracle import probe_generation, probe_ragged
-
-# Tells right from wrong, no more: above the rounding of honest work in the dtype (a whole encoder
-# 1e-6 in f32 and 1e-2 in bf16, attention 5e-4 in f16), below the error of a wrong mask or scale
-# (order 1), and in f16 also below that of a peer who computes in bf16 instead (4e-3).
-WRONG_BEYOND = {"f32": 1e-4, "f16": 2e-3, "bf16": 5e-2}
-
-
-# Thirty layers in bf16 leave 3e-2 of the logits (PyTorch 5e-2).
-DEEP_WRONG_BEYOND = {"f32": 1e-3, "bf16": 2e-1}
-
-
-def wrong_beyond(case: Case | ServingCase, dtype: str) -> float:
-    """The relative error from which on a result is wrong."""
-    return (DEEP_WRONG_BEYOND if isinstance(case, GenerationCase) else WRONG_BEYOND)[dtype]
+from serving import ServingCase
 
 
 @dataclass
@@ -102,7 +88,7 @@ def choose(
             entry.failed.append(failure(error))
             continue
         error_here = relative_error(probe, result)
-        if error_here > wrong_beyond(case, dtype):
+        if error_here > case.wrong_beyond[dtype]:
             entry.failed.append(f"{candidate.how} is wrong: relative error {error_here:.1e}")
             entry.status = entry.status if best else "wrong"
             continue
@@ -135,21 +121,13 @@ def hold_against_ours(
             del ready[name]
 
 
-def probe_any(case: Case | ServingCase, operands: Any) -> Probe:
-    if isinstance(case, RaggedCase):
-        return probe_ragged(case, operands)
-    if isinstance(case, GenerationCase):
-        return probe_generation(case, operands)
-    return probe(case, operands)
-
-
 def measure_row(
     case: Case | ServingCase, dtype: str, ours: Numattn, peers: list[Contestant], effort: Effort
 ) -> Row:
     """Prepare, check, time in turn, and state the ratio."""
     operands = case.operands(dtype)
-    expected = probe_any(case, operands)
-    if isinstance(case, HeldCase):
+    expected = probe(case, operands)
+    if case.also_in_one_piece:
         peers = [InOnePiece(ours), *peers]
     entries: dict[str, Entry] = {}
     ready: dict[str, Ready] = {}
@@ -158,7 +136,7 @@ def measure_row(
         entries[contestant.name] = entry
         if best is not None:
             ready[contestant.name] = best
-    hold_against_ours(entries, ready, ours.name, wrong_beyond(case, dtype))
+    hold_against_ours(entries, ready, ours.name, case.wrong_beyond[dtype])
 
     clocks = {name: Clock(one.candidate.run) for name, one in ready.items()}
     interleave(
@@ -172,8 +150,7 @@ def measure_row(
         entry.seconds, entry.calls = clock.median(), len(clock.seconds)
         entry.least_seconds = min(clock.seconds)
         entry.rate = in_unit(entry.seconds, case.unit, case.work(dtype))
-    length = case.keys if isinstance(case, AttentionCase) else None
-    row = Row(case.name, dtype, case.unit, length, entries, group=case.group)
+    row = Row(case.name, dtype, case.unit, case.length, entries, group=case.group)
     return with_ratio(row, ours.name)
 
 

@@ -1,4 +1,4 @@
-"""What the rows of a service are in float64."""
+"""What the rows of a service are in float64: `probe` of oracle.py, for them too."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cases import Operands
-from oracle import Probe, exact
+from oracle import Probe, exact, probe
 from serving import GenerationCase, RaggedCase
 
 
+@probe.register
 def probe_ragged(case: RaggedCase, operands: Operands) -> Probe:
     """The first and the last sequence."""
     from numattn import reference
@@ -29,6 +30,7 @@ def probe_ragged(case: RaggedCase, operands: Operands) -> Probe:
     return Probe(pick, np.concatenate(expected))
 
 
+@probe.register
 def probe_generation(case: GenerationCase, operands: Operands) -> Probe:
     """The logits after the token."""
     return Probe(lambda result: result.reshape(-1), llama_step(case, operands))

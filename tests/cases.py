@@ -25,6 +25,9 @@ DTYPES: dict[str, Any] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
 
+# Forms in which a cache stores tokens, beside as they come.
+STORAGES = ("int8",)
+
 # One below, at and above 1, 2, 3, 4 and 8 vectors of 16 floats, and the query blocks made of them.
 LENGTHS = (1, 15, 16, 17, 31, 33, 47, 48, 49, 63, 65, 129)
 
@@ -164,6 +167,10 @@ SCORE_FEATURES = (
     "sinks",
     "all",
 )
+
+# Those that leave an interval of keys to a row; the others change a score or hide a key.
+STRUCTURE = ("is_causal", "window", "kv_lens")
+SCORE_STEPS = tuple(name for name in SCORE_FEATURES if name not in ("plain", *STRUCTURE, "all"))
 
 
 def score_feature(name: str, rng: np.random.Generator, full: tuple[int, int, int, int]) -> Options:

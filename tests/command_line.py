@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import textwrap
 
 import pytest
 
@@ -24,3 +27,16 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "numattn", *map(str, arguments)]
+
+
+def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a script that runs the command; without standard input, and with signals as usual."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        # A process started in the background inherits SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )

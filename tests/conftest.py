@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 import numattn as na
+
+if TYPE_CHECKING:
+    from numattn.models import Bert
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,3 +32,27 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
     """A generator seeded by the test's own name: the same numbers at every run and every ISA."""
     name = getattr(request.node, "originalname", request.node.name)
     return np.random.default_rng(zlib.crc32(name.encode()))
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny BERT."""
+    from tiny_bert import write_folder
+
+    return write_folder(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def bert(bert_folder: Path) -> Bert:
+    """The model of `bert_folder`."""
+    from numattn.models import Bert
+
+    return Bert.from_folder(bert_folder)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The name of an output file that is not there yet, in a folder of its own."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / "vectors.npy"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import numattn as na
-from cases import normal, unit_inputs
+from cases import SCORE_STEPS, normal, score_feature, unit_inputs
 from numattn import position
 from numattn.position import Relative
 from tolerance import expect
@@ -112,3 +112,15 @@ def problem(
 
 def check(q: Any, k: Any, v: Any, options: dict[str, Any]) -> None:
     expect(q, k, v, **options).check(*na.attention(q, k, v, return_lse=True, **options))
+
+
+STEPS = (*SCORE_STEPS, "relative")
+
+
+def score_step(
+    name: str, rng: np.random.Generator, full: tuple[int, int, int, int], dims: tuple[int, int]
+) -> dict[str, Any]:
+    """Return the score arguments of one of `STEPS` for (B, Hq, Sq, Sk) and (D, Dv)."""
+    if name != "relative":
+        return score_feature(name, rng, full)
+    return {"relative": SCHEMES["anything"](rng, Sizes(*full[1:], *dims))}

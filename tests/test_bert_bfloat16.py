@@ -185,5 +185,5 @@ def test_a_missing_ml_dtypes_is_said(tiny: Compared) -> None:
     """
     assert output_of(script, str(tiny.folder)).splitlines() == [
         "float32",
-        "a model in bfloat16 needs ml_dtypes: pip install ml_dtypes",
+        "bfloat16 needs ml_dtypes: pip install ml_dtypes",
     ]

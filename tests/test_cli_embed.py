@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import numattn.cli.embed as embed
-from command_line import command, refused
+from command_line import refused
 from numattn.cli import main
 from numattn.cli.lines import Lines
 from numattn.cli.table import columns, fit, similarity_table
@@ -22,16 +19,6 @@ from numattn.models.files import installed
 from tiny_bert import write_folder
 
 LINES = ["the cat sat", "", "a dog ran , and ran", "it was unbelievable", "", "mat"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> Bert:
-    return Bert.from_folder(folder)
 
 
 def test_embed_compares_texts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,28 +33,30 @@ def test_embed_compares_texts(capsys: pytest.CaptureFixture[str]) -> None:
     assert table[0, 1] > 0.5 > 0.2 > table[0, 2]
 
 
-def test_embed_of_one_text(capsys: pytest.CaptureFixture[str], folder: Path, model: Bert) -> None:
-    assert main(["embed", "a cat", "--model", str(folder)]) == 0
-    first = [f"{value:.4f}" for value in model.encode(["a cat"])[0, :8]]
+def test_embed_of_one_text(
+    capsys: pytest.CaptureFixture[str], bert_folder: Path, bert: Bert
+) -> None:
+    assert main(["embed", "a cat", "--model", str(bert_folder)]) == 0
+    first = [f"{value:.4f}" for value in bert.encode(["a cat"])[0, :8]]
     assert capsys.readouterr().out.split() == ["32", "numbers:", *first, "…"]
 
 
-def test_embed_texts_into_a_file(tmp_path: Path, folder: Path, model: Bert) -> None:
+def test_embed_texts_into_a_file(tmp_path: Path, bert_folder: Path, bert: Bert) -> None:
     out = tmp_path / "vectors.npy"
-    assert main(["embed", "a cat", "dog", "--out", str(out), "--model", str(folder)]) == 0
-    np.testing.assert_array_equal(np.load(out), model.encode(["a cat", "dog"]))
+    assert main(["embed", "a cat", "dog", "--out", str(out), "--model", str(bert_folder)]) == 0
+    np.testing.assert_array_equal(np.load(out), bert.encode(["a cat", "dog"]))
 
 
-def test_embed_with_weights_in_bfloat16(tmp_path: Path, folder: Path, model: Bert) -> None:
+def test_embed_with_weights_in_bfloat16(tmp_path: Path, bert_folder: Path, bert: Bert) -> None:
     out = tmp_path / "vectors.npy"
-    arguments = ["embed", "a cat", "dog", "--out", str(out), "--model", str(folder)]
+    arguments = ["embed", "a cat", "dog", "--out", str(out), "--model", str(bert_folder)]
     assert main([*arguments, "--dtype", "bfloat16"]) == 0
-    vectors, stored = np.load(out), Bert.from_folder(folder, dtype="bfloat16")
+    vectors, stored = np.load(out), Bert.from_folder(bert_folder, dtype="bfloat16")
     np.testing.assert_array_equal(vectors, stored.encode(["a cat", "dog"]))
     assert vectors.dtype == np.float32
-    assert not np.array_equal(vectors, model.encode(["a cat", "dog"]))
+    assert not np.array_equal(vectors, bert.encode(["a cat", "dog"]))
     assert main([*arguments, "--dtype", "float32"]) == 0
-    np.testing.assert_array_equal(np.load(out), model.encode(["a cat", "dog"]))
+    np.testing.assert_array_equal(np.load(out), bert.encode(["a cat", "dog"]))
 
 
 def test_embed_with_weights_in_another_dtype(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,8 +70,8 @@ def test_embed_with_weights_in_another_dtype(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("piece", [2, 3, 4096])
 def test_embed_a_file(
     tmp_path: Path,
-    folder: Path,
-    model: Bert,
+    bert_folder: Path,
+    bert: Bert,
     monkeypatch: pytest.MonkeyPatch,
     end: str,
     last: bool,
@@ -93,10 +82,12 @@ def test_embed_a_file(
     monkeypatch.setattr(embed, "PIECE_LINES", piece)
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
     source.write_bytes(mark + (end.join(LINES) + end * last).encode())
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     vectors = np.load(out)
     assert vectors.dtype == np.float32 and vectors.flags.c_contiguous
-    np.testing.assert_allclose(vectors, model.encode(LINES), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(vectors, bert.encode(LINES), rtol=0, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "vectors.npy"]
 
 
@@ -109,7 +100,7 @@ def test_lines_are_read_as_they_stand() -> None:
 
 
 def test_embed_pieces_are_bounded_in_characters_too(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
     whole = embed.embed_piece
@@ -123,46 +114,76 @@ def test_embed_pieces_are_bounded_in_characters_too(
     source = tmp_path / "lines.txt"
     source.write_text("a cat and a dog\na\na\na cat and\nmat", encoding="utf-8")
     out = tmp_path / "vectors.npy"
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     assert sizes == [1, 3, 1]
 
 
-def test_embed_an_empty_file(tmp_path: Path, folder: Path) -> None:
+def test_embed_an_empty_file(tmp_path: Path, bert_folder: Path) -> None:
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
     source.touch()
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     assert np.load(out).shape == (0, 32)
 
 
-def test_embed_standard_input(tmp_path: Path, folder: Path, model: Bert) -> None:
-    out = tmp_path / "vectors.npy"
-    process = subprocess.run(
-        command("embed", "--file", "-", "--out", out, "--model", folder, "--threads", 1),
-        input="\n".join(LINES),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stderr == ""
-    assert f"{out}: 6 × 32 float32, in " in process.stdout
-    np.testing.assert_allclose(np.load(out), model.encode(LINES), rtol=0, atol=1e-5)
+def test_embed_says_which_lines_were_cut(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bert_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A line may have 24 tokens, with [CLS] and [SEP]."""
+    monkeypatch.setattr(embed, "PIECE_LINES", 2)
+    source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]
+    for lengths, said in [
+        ([30, 1, 22, 23], "8 of line 1, 1 of line 4"),
+        ([1, 22], ""),
+        ([22, *[40] * 7], ", ".join(f"18 of line {n}" for n in range(2, 7)) + ", 36 of 2 others"),
+        ([70] * 6, ", ".join(f"48 of line {n}" for n in range(1, 6)) + ", 48 of 1 other"),
+    ]:
+        source.write_text("".join("cat " * count + "\n" for count in lengths))
+        assert main(arguments) == 0
+        start = "numattn embed: the model reads 24 tokens of a text; left out: "
+        assert capsys.readouterr().err == (f"{start}{said}\n" if said else "")
 
 
-def test_embed_says_that_texts_were_cut(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path
+def test_embed_says_which_texts_were_cut(
+    capsys: pytest.CaptureFixture[str], bert_folder: Path, bert: Bert
+) -> None:
+    texts = ["dog", "cat " * 30]
+    assert main(["embed", *texts, "--model", str(bert_folder)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.endswith("tokens of a text; left out: 8 of text 2\n")
+    whole = bert.encode(["dog", "cat " * 22])  # what is not left out
+    assert f"{whole[0] @ whole[1]:.3f}" in printed.out.splitlines()[1]
+
+
+def test_a_prompt_is_counted_among_what_is_cut(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    prompts = {"prompts": {"query": "the cat "}, "default_prompt_name": "query"}
+    folder = write_folder(tmp_path, config_sentence_transformers=prompts)
+    assert main(["embed", "dog " * 20, "dog " * 23, "--model", str(folder)]) == 0
+    assert capsys.readouterr().err.endswith("left out: 3 of text 2\n")
+
+
+def test_embed_compares_the_lines_of_a_file(
+    capsys: pytest.CaptureFixture[str], bert_folder: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "lines.txt"
-    source.write_text("cat " * 30 + "\ndog\n" + "dog " * 30, encoding="utf-8")
-    out = tmp_path / "vectors.npy"
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
-    assert "2 texts have more than 24 tokens; the rest of each was left out" in (
-        capsys.readouterr().err
-    )
+    source.write_text("a cat\ndog\n")
+    assert main(["embed", "--file", str(source), "--model", str(bert_folder)]) == 0
+    compared = capsys.readouterr().out
+    assert main(["embed", "a cat", "dog", "--model", str(bert_folder)]) == 0
+    assert capsys.readouterr().out == compared
 
 
 def test_embed_shows_progress_on_a_terminal(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -173,7 +194,9 @@ def test_embed_shows_progress_on_a_terminal(
     source = tmp_path / "lines.txt"
     source.write_text("a cat\n" * 50, encoding="utf-8")
     out = tmp_path / "vectors.npy"
-    assert main(["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]) == 0
+    assert (
+        main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
+    )
     assert "/50 [" in terminal.getvalue()
 
 
@@ -183,7 +206,7 @@ def test_embed_shows_progress_on_a_terminal(
 def test_nothing_half_written_is_left(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    folder: Path,
+    bert_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     failure: BaseException,
     code: int,
@@ -203,19 +226,19 @@ def test_nothing_half_written_is_left(
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
     source.write_text("\n".join(LINES), encoding="utf-8")
     out.write_bytes(b"a former file")
-    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(folder)]
+    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]
     assert main(arguments) == code
     assert calls == [2, 2]
     assert out.read_bytes() == b"a former file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "vectors.npy"]
-    message = "numattn embed: no memory for 5 GB\n" if code == 2 else ""
+    message = "numattn embed: error: no memory for 5 GB\n" if code == 2 else ""
     assert capsys.readouterr().err == message
 
 
 def test_a_file_that_grows_while_it_is_read(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    folder: Path,
+    bert_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
@@ -228,22 +251,24 @@ def test_a_file_that_grows_while_it_is_read(
         return load(arguments)
 
     monkeypatch.setattr(embed, "load_model", slow_load)
-    message = refused(capsys, "embed", "--file", source, "--out", out, "--model", folder)
+    message = refused(capsys, "embed", "--file", source, "--out", out, "--model", bert_folder)
     assert "lines.txt changed while it was read" in message
     assert not out.exists()
 
 
-def test_embed_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path, folder: Path) -> None:
+def test_embed_refuses(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bert_folder: Path
+) -> None:
     latin = tmp_path / "latin.txt"
     latin.write_bytes(b"caf\n\xe9\n")
     out = tmp_path / "vectors.npy"
     for arguments, message in [
-        ([], "give texts, or --file, and not both"),
         (["a", "--file", latin, "--out", out], "give texts, or --file, and not both"),
-        (["--file", latin], "--file needs --out"),
-        (["a"] * 13, "more than 12 texts need --out"),
+        (["--file", latin], "latin.txt is not UTF-8: "),
+        (["--file", tmp_path, "--out", out], "Is a directory"),
+        (["a"] * 13, "more than 12 texts need --out, not 13"),
         (["--file", tmp_path / "none.txt", "--out", out], "none.txt"),
-        (["--file", latin, "--out", out, "--model", folder], "latin.txt is not UTF-8: "),
+        (["--file", latin, "--out", out, "--model", bert_folder], "latin.txt is not UTF-8: "),
         (["a", "--out", tmp_path], "is a folder"),
         (["a", "--out", tmp_path / "none" / "v.npy"], "no folder "),
         (["a", "--model", tmp_path / "none"], "no folder "),
@@ -275,40 +300,3 @@ def test_the_table_fits_its_width() -> None:
     assert lines[3].startswith("3  a text that is far too long")
     assert columns(fit("東京の天気", 6)) == 6
     assert fit("abc", 5) == "abc  "
-
-
-def wait_until_asleep(pid: int) -> None:
-    """Wait until a process has been asleep at ten looks in a row: it waits for its input then.
-
-    A signal between two reads of one buffer is noticed only when the next of them ends: CPython
-    looks for signals after a read, not before.
-    """
-    asleep = 0
-    while asleep < 10:
-        time.sleep(0.02)
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        asleep = asleep + 1 if state == "S" else 0
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to see it wait in")
-def test_ctrl_c_is_quiet(tmp_path: Path, folder: Path) -> None:
-    """It waits for standard input, and is interrupted there."""
-    process = subprocess.Popen(
-        command("embed", "--file", "-", "--out", tmp_path / "v.npy", "--model", folder),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # A process started in the background inherits SIGINT ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stdin is not None
-    # More than a pipe holds: once it is written, the process has begun to read.
-    process.stdin.write(b"a cat\n" * 50_000)
-    process.stdin.flush()
-    wait_until_asleep(process.pid)
-    process.send_signal(signal.SIGINT)
-    # No communicate(): it would close standard input, which could end the process by itself.
-    assert process.wait(timeout=60) == 130
-    out, error = process.communicate()
-    assert (out, error) == (b"", b"")
-    assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ plan → kernels.h, include      kernels → include      run → the standard l
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -253,11 +254,75 @@ def test_the_core_does_not_know_its_users() -> None:
         assert not names & OPTIONAL, path.name
 
 
+# Words and coercions that all of numattn shares; they compute nothing.
+SHARED = {"_arguments", "_dtypes", "_names"}
+
+
+def public_names(module: str) -> set[str]:
+    """Return what a module of numattn offers: ``__all__``, its own or else its package's."""
+    while True:
+        names: set[str] | None = getattr(importlib.import_module(module), "__all__", None)
+        if names is not None:
+            return set(names)
+        module = module.rpartition(".")[0]
+
+
+def inner_names(source: str) -> list[str]:
+    """Return what a source imports of numattn below models that is not public."""
+    found = []
+    modules = set()  # names by which the source knows numattn itself
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules |= {
+                alias.asname or "numattn" for alias in node.names if alias.name == "numattn"
+            }
+            found += [alias.name for alias in node.names if alias.name.startswith("numattn.")]
+        if not isinstance(node, ast.ImportFrom) or node.level:
+            continue
+        parts = (node.module or "").split(".")
+        if parts[0] != "numattn" or parts[1:2] and parts[1] in OPTIONAL | SHARED:
+            continue
+        known = public_names(".".join(parts)) | OPTIONAL | SHARED
+        private = any(part.startswith("_") for part in parts[1:])
+        found += [
+            f"{node.module}.{alias.name}"
+            for alias in node.names
+            if private or alias.name not in known
+        ]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in modules and node.attr not in public_names("numattn") | OPTIONAL:
+                found.append(f"{node.value.id}.{node.attr}")
+    return found
+
+
 def test_models_and_compat_use_the_public_api() -> None:
+    """What is in an ``__all__``, and the modules that all share. What they are to one another is
+    theirs."""
     for path in python_files():
         if part_of(path) in OPTIONAL:
-            source = path.read_text(encoding="utf-8")
-            assert "_core" not in source, path.name
+            assert inner_names(path.read_text(encoding="utf-8")) == [], path.name
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from numattn import _core", ["numattn._core"]),
+        ("from numattn._score import Score", ["numattn._score.Score"]),
+        ("from numattn.linear import as_matrix, Linear", ["numattn.linear.as_matrix"]),
+        ("from numattn.cache.storage import Tokens", ["numattn.cache.storage.Tokens"]),
+        (
+            "from numattn.reference.score import final_scores",
+            ["numattn.reference.score.final_scores"],
+        ),
+        ("import numattn.linear", ["numattn.linear"]),
+        ("import numattn as na; na._core.attention; na.attention", ["na._core"]),
+        ("from numattn._arguments import integers; from numattn.cache import Storage", []),
+        ("from numattn import position, reference; from .storage import storage_dtype", []),
+    ],
+)
+def test_the_inside_is_noticed(source: str, found: list[str]) -> None:
+    assert inner_names(source) == found
 
 
 WINGS = ("encoder", "decoders", "translator")

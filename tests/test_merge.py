@@ -10,6 +10,7 @@ import pytest
 import numattn as na
 from cases import DTYPES, normal
 from numattn import reference
+from tolerance import assert_same_bits
 
 
 @pytest.mark.parametrize("cuts", [(40,), (10, 40), (10, 10, 40), (1, 2, 39, 40)])
@@ -66,3 +67,46 @@ def test_wrong_parts() -> None:
         na.merge_states([o, o.astype(np.float16)], [lse, lse])
     with pytest.raises(TypeError, match="outs must be floating-point, not int64"):
         na.merge_states([o.astype(np.int64)], [lse])
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_part_without_keys_is_neutral_whatever_its_output(
+    dtype: str, junk: float, rng: np.random.Generator
+) -> None:
+    """Its memory may never have been written."""
+    o, lse = normal(rng, (2, 5, 8), dtype), normal(rng, (2, 5))
+    empty, nothing = np.full_like(o, junk), np.full_like(lse, -np.inf)
+    for order in (1, -1):
+        merged = na.merge_states([o, empty][::order], [lse, nothing][::order])
+        assert_same_bits(merged[0], o)
+        assert_same_bits(merged[1], lse)
+        exact, _ = reference.merge_states([o, empty][::order], [lse, nothing][::order])
+        np.testing.assert_array_equal(exact, o.astype(np.float64))
+    merged = na.merge_states([empty, empty], [nothing, nothing])
+    assert (merged[0] == 0).all() and np.isneginf(merged[1]).all()
+
+
+def test_a_nan_that_has_weight_is_kept(rng: np.random.Generator) -> None:
+    """Even where the weight is rounded to 0: the part has keys, and they are not numbers."""
+    o, lse = normal(rng, (1, 3, 4)), np.zeros((1, 3), np.float32)
+    other = np.full_like(o, np.nan)
+    for low in (0.0, -50.0, -1e4):
+        merged, _ = na.merge_states([o, other], [lse, np.full_like(lse, low)])
+        assert np.isnan(merged).all()
+
+
+def test_states_of_packed_sequences(rng: np.random.Generator) -> None:
+    """Their outputs have heads behind positions, their log-sum-exps before."""
+    q, k, v = normal(rng, (3, 7, 2, 8))
+    parts = [
+        na.attention_varlen(q, k[keys], v[keys], [0, 7], [0, len(k[keys])], return_lse=True)
+        for keys in (slice(3), slice(3, 7))
+    ]
+    outs, lses = zip(*parts, strict=True)
+    with pytest.raises(ValueError, match=r"give o.swapaxes\(0, 1\)"):
+        na.merge_states(outs, lses)
+    merged, lse = na.merge_states([o.swapaxes(0, 1) for o in outs], lses)
+    whole, whole_lse = na.attention_varlen(q, k, v, [0, 7], [0, 7], return_lse=True)
+    np.testing.assert_allclose(merged.swapaxes(0, 1), whole, atol=1e-6)
+    np.testing.assert_allclose(lse, whole_lse, atol=1e-6)

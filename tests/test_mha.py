@@ -9,6 +9,7 @@ import pytest
 
 import numattn as na
 from cases import normal
+from mha_weights import mha_weights
 from numattn import reference
 from tolerance import assert_same_bits, assert_weights_close, linear_epsilon
 
@@ -23,21 +24,7 @@ SIZES: dict[str, tuple[int, int, int, int, int, int]] = {
 
 
 def weights(rng: np.random.Generator, size: str, with_bias: bool) -> dict[str, Any]:
-    """Return unit-normal parameters, scaled so that each projection is of the order of 1."""
-    width, heads, kv_heads, dim, value_dim, context_width = SIZES[size]
-    shapes = {
-        "wq": (heads * dim, width),
-        "wk": (kv_heads * dim, context_width),
-        "wv": (kv_heads * value_dim, context_width),
-        "wo": (width, heads * value_dim),
-    }
-    made: dict[str, Any] = {
-        name: (normal(rng, shape) / np.sqrt(shape[1])).astype(np.float32)
-        for name, shape in shapes.items()
-    }
-    if with_bias:
-        made |= {f"b{name[1]}": normal(rng, shape[:1]) for name, shape in shapes.items()}
-    return {"num_heads": heads, "num_kv_heads": kv_heads, **made}
+    return mha_weights(rng, SIZES[size], with_bias)
 
 
 def assert_close(got: Any, expected: Any, size: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 import numattn as na
 import numattn.mha.layer
 from cases import DTYPES, normal
+from mha_weights import mha_weights
 from numattn import reference
 from numattn.reference.storage import round_to_bfloat16
 from tolerance import assert_same_bits, distance, naive_attention
@@ -29,20 +30,7 @@ SIZES: dict[str, tuple[int, int, int, int, int, int]] = {
 
 
 def weights(rng: np.random.Generator, size: str) -> dict[str, Any]:
-    """Return unit-normal parameters, scaled so that each projection is of the order of 1."""
-    width, heads, kv_heads, dim, value_dim, context_width = SIZES[size]
-    shapes = {
-        "wq": (heads * dim, width),
-        "wk": (kv_heads * dim, context_width),
-        "wv": (kv_heads * value_dim, context_width),
-        "wo": (width, heads * value_dim),
-    }
-    made: dict[str, Any] = {
-        name: (normal(rng, shape) / np.sqrt(shape[1])).astype(np.float32)
-        for name, shape in shapes.items()
-    }
-    made |= {f"b{name[1]}": normal(rng, shape[:1]) for name, shape in shapes.items()}
-    return {"num_heads": heads, "num_kv_heads": kv_heads, **made}
+    return mha_weights(rng, SIZES[size], with_bias=True)
 
 
 def naive_mha(

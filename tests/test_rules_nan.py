@@ -10,6 +10,7 @@ import pytest
 import numattn as na
 from cases import DTYPES, SCORE_FEATURES, normal, score_feature, unit_inputs
 from numattn import reference
+from relative_cases import STEPS, score_step
 from tolerance import assert_same_bits, expect
 
 HEADS, LENGTHS, DIMS = (2, 4, 2), (50, 70), (20, 24)
@@ -121,12 +122,12 @@ def test_excluded_key_weighs_exactly_nothing(
         assert_same_bits(weights, na.attention_weights(q, k, **options))
 
 
-@pytest.mark.parametrize("how", ["softcap", "alibi_slopes", "sinks"])
-def test_mask_hides_a_nan_score_beside_other_features(
-    isa: str, rng: np.random.Generator, how: str
+@pytest.mark.parametrize("step", [name for name in STEPS if name != "mask"])
+def test_mask_hides_a_nan_score_beside_other_steps(
+    isa: str, rng: np.random.Generator, step: str
 ) -> None:
     q, k, v = unit_inputs(rng, HEADS, LENGTHS, DIMS)
-    options = {"mask": np.arange(70) % 4 != 1, **score_feature(how, rng, FULL)}
+    options = {"mask": np.arange(70) % 4 != 1, **score_step(step, rng, FULL, DIMS)}
     clean = na.attention(q, k, v, **options)
     k[:, :, 1::4] = np.nan
     assert_same_bits(na.attention(q, k, v, **options), clean)

@@ -12,6 +12,7 @@ import numattn as na
 from cases import DTYPES, normal, unit_inputs
 from guard_pages import EDGES, PAGE, forbid, guarded
 from numattn import reference
+from relative_cases import STEPS, score_step
 from tolerance import assert_same_bits, assert_weights_close, expect
 
 # (heads, (Sq, Sk), score arguments, the keys [lo, hi) of each batch entry that some row sees)
@@ -82,18 +83,12 @@ def test_weights_do_not_read_excluded_keys(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("feature", ["softcap", "bias", "alibi_slopes", "mask", "sinks"])
-def test_score_features_do_not_read_excluded_keys(
-    isa: str, rng: np.random.Generator, feature: str, dtype: str
+@pytest.mark.parametrize("step", STEPS)
+def test_score_steps_do_not_read_excluded_keys(
+    isa: str, rng: np.random.Generator, step: str, dtype: str
 ) -> None:
     q, k, v = unit_inputs(rng, (1, 4, 2), (35, 150), (24, 20), dtype)
-    options: dict[str, Any] = {
-        "softcap": {"softcap": 4.0},
-        "bias": {"bias": normal(rng, (1, 4, 35, 150))},
-        "alibi_slopes": {"alibi_slopes": np.full(4, 0.01, np.float32)},
-        "mask": {"mask": rng.random((1, 1, 35, 150)) < 0.7},
-        "sinks": {"sinks": normal(rng, (4,))},
-    }[feature]
+    options = score_step(step, rng, (1, 4, 35, 150), (24, 20))
     options |= {"window": (20, 0), "q_offset": 60, "kv_lens": np.array([90])}
     for edge in EDGES:
         places = (guarded(x, edge, [(40, 90)]) for x in (k, v))

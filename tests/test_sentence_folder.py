@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, processors
 
 from numattn.models import Bert
 from tiny_bert import write_folder
@@ -305,6 +305,41 @@ def refused(**files: Any) -> dict[str, Any]:
 def test_what_is_refused(tmp_path: Path, files: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(tmp_path, **refused(**files))
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, True),
+        ({"tokenizer_class": "BertTokenizer"}, False),
+        ({"tokenizer_class": "RobertaTokenizerFast"}, False),
+        ({"tokenizer_class": "X", "model_input_names": ["input_ids", "attention_mask"]}, False),
+        ({}, False),
+    ],
+)
+def test_types_of_tokens(tmp_path: Path, settings: dict, refused: bool) -> None:
+    """Some classes of transformers take them from tokenizer.json, others have one type alone."""
+    plain = load(tmp_path / "plain")
+    path = write_folder(tmp_path / "typed", tokenizer_config=settings) / "tokenizer.json"
+    saved = Tokenizer.from_file(str(path))
+    saved.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A:1 [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    saved.save(str(path))
+    if refused:
+        with pytest.raises(ValueError, match=r"tokenizer.json gives tokens types other than 0"):
+            Bert.from_folder(tmp_path / "typed")
+    else:
+        model = Bert.from_folder(tmp_path / "typed")
+        np.testing.assert_array_equal(model.encode(TEXTS), plain.encode(TEXTS))
+
+
+def test_a_tokenizer_that_cannot_read_a_text(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    path = folder / "tokenizer.json"
+    Tokenizer(models.WordPiece({"a": 0}, unk_token="[UNK]")).save(str(path))
+    with pytest.raises(ValueError, match=r"the tokenizer fails on a text: .*\[UNK\]"):
+        Bert.from_folder(folder).encode(["b"])
 
 
 def test_a_pooling_that_is_missing(tmp_path: Path) -> None:

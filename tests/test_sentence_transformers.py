@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from numattn.models import Bert
 from test_sentence_folder import BEFORE, CLS, MEAN, modules
-from tiny_bert import write_folder
+from tiny_bert import CONFIG, tensors_of, write_folder
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 
@@ -109,3 +110,52 @@ def test_vectors(tmp_path: Path, files: dict[str, Any]) -> None:
     theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     expected = theirs.encode(TEXTS, normalize_embeddings=True)
     np.testing.assert_allclose(Bert.from_folder(folder).encode(TEXTS), expected, atol=2e-5)
+
+
+def write_roberta(folder: Path, **files: Any) -> Path:
+    """Write a folder whose tokenizer takes bytes, as RoBERTa's does."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    vocabulary = {word: number for number, word in enumerate([*specials, *alphabet])}
+    config = {
+        **CONFIG,
+        "model_type": "roberta",
+        "vocab_size": len(vocabulary),
+        "max_position_embeddings": 66,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+    }
+    write_folder(folder, config, tensors_of(config), **files)
+    made = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    made.add_special_tokens(specials)
+    made.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"tokenizer_config": {"add_prefix_space": True, "model_max_length": 20}},
+        {"tokenizer_config": {"truncation_side": "left", "model_max_length": 30}},
+        {"sentence_roberta_config": {"max_seq_length": 25, "do_lower_case": True}},
+    ],
+)
+def test_vectors_of_roberta(tmp_path: Path, files: dict[str, Any]) -> None:
+    whole = merged({"1_Pooling__config": MEAN}, files)
+    whole["tokenizer_config"] = {
+        "tokenizer_class": "RobertaTokenizer",
+        "add_prefix_space": False,
+        "model_max_length": 64,
+        **files.get("tokenizer_config", {}),
+    }
+    folder = write_roberta(tmp_path, **whole)
+    texts = ["The CAT sat", "a <pad> b", "<pad>dog", "on and on " * 5]
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    expected = theirs.encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(Bert.from_folder(folder).encode(texts), expected, atol=2e-5)

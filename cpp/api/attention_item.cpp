@@ -9,26 +9,26 @@ namespace {
 
 // Where a work item stands; its first head.
 struct Place {
-  std::int64_t batch, kv_head, block, split;
+  std::int64_t batch, row_head, block, split;
 };
 
 // Later blocks first: under a causal mask they are the longest, and should not be left for the end.
-Place place_of(const AttentionPlan& plan, std::int64_t kv_heads, std::int64_t index) {
+Place place_of(const AttentionPlan& plan, std::int64_t row_heads, std::int64_t index) {
   Place place{};
   place.split = index % plan.splits;
   index /= plan.splits;
   place.block = plan.blocks - 1 - index % plan.blocks;
   index /= plan.blocks;
   const std::int64_t heads = plan.heads_per_item;
-  place.kv_head = index % (kv_heads / heads) * heads;
-  place.batch = index / (kv_heads / heads);
+  place.row_head = index % (row_heads / heads) * heads;
+  place.batch = index / (row_heads / heads);
   return place;
 }
 
 // Partial states lie split by split: (item of block 0.., split) → rows_per_head rows.
 PartialState partial_of(const Run& run, const Place& place) {
   const std::int64_t rows = run.plan.rows_per_head;
-  const std::int64_t head = place.batch * run.problem.row_heads() + place.kv_head;
+  const std::int64_t head = place.batch * run.problem.row_heads() + place.row_head;
   const std::int64_t at = (head * run.plan.splits + place.split) * rows;
   const std::int64_t total = run.problem.batch * run.problem.row_heads() * run.plan.splits * rows;
   const std::int64_t first = place.block * run.plan.block_rows;
@@ -39,8 +39,9 @@ PartialState partial_of(const Run& run, const Place& place) {
 
 void set_outputs(const Run& run, std::int64_t batch, std::int64_t head, std::int64_t query,
                  QueryRow& row) {
-  row.output = static_cast<char*>(run.output.data) + batch * run.output.strides[0] +
-               head * run.output.strides[1] + query * run.output.strides[2];
+  const View& output = run.part.output;
+  row.output = static_cast<char*>(output.data) + batch * output.strides[0] +
+               head * output.strides[1] + query * output.strides[2];
   if (run.part.lse != nullptr) {
     row.lse =
         run.part.lse + batch * run.part.lse_batch_stride + head * run.part.lse_head_stride + query;
@@ -49,20 +50,21 @@ void set_outputs(const Run& run, std::int64_t batch, std::int64_t head, std::int
 
 AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, int row_count,
                      float* workspace) {
-  const AttentionParams& params = run.problem.params;
+  const AttentionProblem& problem = run.problem;
   AttendBlock block{};
   block.rows = rows;
   block.row_count = row_count;
-  block.head_dim = run.problem.head_dim;
-  block.value_dim = run.problem.value_dim;
-  block.query_dtype = params.q.dtype;
-  block.query_column_stride = params.q.strides[3];
-  block.output_dtype = run.output.dtype;
-  const std::int64_t kv_head = place.kv_head * run.problem.kv_heads / run.problem.row_heads();
-  block.key = keys_of(params, place.batch, kv_head);
-  block.value = values_of(params, place.batch, kv_head);
-  block.rules = rules_of(run.problem);
-  block.relative = relative_block(run.problem, place.kv_head);
+  block.head_dim = problem.head_dim;
+  block.value_dim = problem.value_dim;
+  block.query_dtype = problem.q.dtype;
+  block.query_column_stride = problem.q.strides[3];
+  block.output_dtype = run.part.output.dtype;
+  const std::int64_t kv_head = place.row_head * problem.kv_heads / problem.row_heads();
+  block.key = rows_of(problem.k, problem, place.batch, kv_head);
+  block.value = rows_of(problem.v, problem, place.batch, kv_head);
+  block.rules = rules_of(problem.score);
+  // With terms by distance a row head is a query head.
+  block.relative = relative_block(problem.score, place.row_head);
   block.workspace = workspace;
   return block;
 }
@@ -70,7 +72,7 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
 // Visits keys in stretches, between which an interrupt is noticed. visit(block) computes a block's
 // range of keys; several blocks take turns.
 template <class Visit>
-void visit_keys(const Run& run, std::int64_t stretch, KeySpan keys, Worker& worker,
+void visit_keys(const Run& run, std::int64_t stretch, KeyRange keys, Worker& worker,
                 const Visit& visit) {
   std::int64_t from = keys.begin;
   bool is_last = false;
@@ -80,8 +82,7 @@ void visit_keys(const Run& run, std::int64_t stretch, KeySpan keys, Worker& work
     for (std::int64_t turn = 0; turn < run.plan.heads_per_item; ++turn) {
       AttendBlock& block = *run.head_memory(worker.index(), turn).block;
       block.begin = from == keys.begin;
-      block.key_begin = from;
-      block.key_end = to;
+      block.keys = {from, to};
       block.end = is_last;
       visit(block);
     }
@@ -91,43 +92,41 @@ void visit_keys(const Run& run, std::int64_t stretch, KeySpan keys, Worker& work
 
 // Prepares one head of the item: its rows and its block. Returns the keys that any row sees, of the
 // item's split.
-KeySpan begin_head(const Run& run, const Place& place, const HeadMemory& memory) {
+KeyRange begin_head(const Run& run, const Place& place, const HeadMemory& memory) {
   const AttentionPlan& plan = run.plan;
   const std::int64_t first = place.block * plan.block_rows;
   const int row_count = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
-  KeySpan keys{INT64_MAX, 0};
-  run.rows.each(place.kv_head, first, first + row_count,
+  KeyRange keys{0, 0};
+  run.rows.each(place.row_head, first, first + row_count,
                 [&](std::int64_t index, std::int64_t head, std::int64_t query) {
                   QueryRow& row = memory.rows[index - first];
                   row = run.rows.make(place.batch, head, query);
                   if (plan.splits == 1) set_outputs(run, place.batch, head, query, row);
-                  if (row.key_begin >= row.key_end) return;
-                  keys.begin = std::min(keys.begin, row.key_begin);
-                  keys.end = std::max(keys.end, row.key_end);
+                  keys = keys.hull(row.span);
                 });
   *memory.block = block_of(run, place, memory.rows, row_count, memory.workspace);
   memory.block->fetch_ahead = place.block == plan.blocks - 1;
   if (plan.splits > 1) {
     *memory.partial = partial_of(run, place);
     memory.block->partial = memory.partial;
-    keys.begin = std::max(keys.begin, place.split * plan.split_keys);
-    keys.end = std::min(keys.end, (place.split + 1) * plan.split_keys);
+    keys = keys.both({place.split * plan.split_keys, (place.split + 1) * plan.split_keys});
   }
-  return keys.empty() ? KeySpan{0, 0} : keys;
+  return keys.empty() ? KeyRange{0, 0} : keys;
 }
 
 }  // namespace
 
 void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionPlan& plan = run.plan;
-  const AttentionParams& params = run.problem.params;
+  const AttentionProblem& problem = run.problem;
   const int heads = static_cast<int>(plan.heads_per_item);
-  Place place = place_of(plan, run.problem.row_heads(), index);
-  KeySpan keys{};
-  for (int turn = 0; turn < heads; ++turn, ++place.kv_head) {
+  Place place = place_of(plan, problem.row_heads(), index);
+  KeyRange keys{};
+  for (int turn = 0; turn < heads; ++turn, ++place.row_head) {
     const HeadMemory memory = run.head_memory(worker.index(), turn);
     keys = begin_head(run, place, memory);  // the same for every head
-    memory.block->heads = {turn, heads, params.k.strides[1], params.v.strides[1], keys.end};
+    memory.block->heads = {turn, heads, problem.k.data.strides[1], problem.v.data.strides[1],
+                           keys.end};
   }
   visit_keys(run, heads == 1 ? plan.visit_keys : plan.key_block, keys, worker,
              [&](AttendBlock& block) { plan.kernel->attend(block); });
@@ -140,7 +139,7 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
   const Place place{head / run.problem.row_heads(), head % run.problem.row_heads(),
                     in_head / plan.block_rows, 0};
   QueryRow row{};
-  run.rows.each(place.kv_head, in_head, in_head + 1,
+  run.rows.each(place.row_head, in_head, in_head + 1,
                 [&](std::int64_t, std::int64_t query_head, std::int64_t query) {
                   row = run.rows.make(place.batch, query_head, query);
                   set_outputs(run, place.batch, query_head, query, row);
@@ -155,7 +154,7 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
   combined.peak_stride = plan.rows_per_head;
   combined.split_count = static_cast<int>(plan.splits);
   combined.value_dim = run.problem.value_dim;
-  combined.output_dtype = run.output.dtype;
+  combined.output_dtype = run.part.output.dtype;
   combined.output = row.output;
   combined.lse = row.lse;
   combined.sink = row.sink;
@@ -172,7 +171,7 @@ void weigh_item(const Run& run, std::int64_t index, std::int64_t row_count, floa
   const std::int64_t first = place.block * plan.block_rows;
   const int block_rows = static_cast<int>(std::min(plan.block_rows, plan.rows_per_head - first));
   const HeadMemory memory = run.head_memory(worker.index(), 0);
-  run.rows.each(place.kv_head, first, first + block_rows,
+  run.rows.each(place.row_head, first, first + block_rows,
                 [&](std::int64_t at, std::int64_t head, std::int64_t query) {
                   const std::int64_t row =
                       (place.batch * problem.query_heads + head) * row_count + at / group;

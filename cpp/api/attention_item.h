@@ -5,8 +5,8 @@
 #include <cstdint>
 
 #include "attention_operands.h"
-#include "check.h"
 #include "parallel.h"
+#include "parts.h"
 
 namespace numattn {
 
@@ -20,28 +20,23 @@ struct HeadMemory {
 
 // What the work items of one part share. All parts of a call share its threads and their memory.
 struct Run {
-  const AttentionPart& part;
+  const AttentionPart part;
   const AttentionProblem& problem;
   const Kernels& kernels;
-  AttentionPlan plan;
   RowMaker rows;
-  View output;              // canonical order
-  std::int64_t first_item;  // among the items of all parts
-  std::int64_t first_row;   // among the rows of all parts that are combined from splits
-  char* memory = nullptr;   // the threads' blocks, `thread_bytes` apart
+  AttentionPlan plan{};
+  char* memory = nullptr;  // the threads' blocks, `thread_bytes` apart
   std::int64_t thread_bytes = 0;
   float* partials = nullptr;
 
-  Run(const AttentionPart& of, const Kernels& with, AttentionPlan planned, const IntArray* picked,
-      std::int64_t item, std::int64_t row)
-      : part(of),
-        problem(*of.problem),
+  Run(const AttentionCall& call, const Results& results, std::int64_t of, const Kernels& with,
+      const IntArray* picked)
+      : part(part_of(call, results, of)),
+        problem(part.problem),
         kernels(with),
-        plan(planned),
-        rows(problem, picked),
-        output(in_bhsd(of.output, problem.params.layout)),
-        first_item(item),
-        first_row(row) {}
+        rows(problem, picked) {}
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
 
   // Of one of the heads of the thread's item: the block, where its partial results go, its rows,
   // and its workspace.
@@ -52,9 +47,6 @@ struct Run {
             reinterpret_cast<PartialState*>(from + sizeof(AttendBlock)),
             reinterpret_cast<QueryRow*>(rows),
             reinterpret_cast<float*>(from + plan.head_bytes() - plan.workspace_floats * 4)};
-  }
-  std::int64_t combined_rows() const {
-    return plan.splits == 1 ? 0 : problem.batch * problem.row_heads() * plan.rows_per_head;
   }
 };
 

@@ -13,23 +13,6 @@ Matrix matrix_of(const View& view, std::int64_t batch, std::int64_t head) {
   return {data, view.dtype, view.strides[2], view.strides[3]};
 }
 
-TokenRows tokens_of(const View& view, const std::optional<View>& scale, const PageTable& pages,
-                    std::int64_t page_stride, std::int64_t scale_stride, std::int64_t batch,
-                    std::int64_t head) {
-  TokenRows tokens{};
-  tokens.matrix = matrix_of(view, batch, head);
-  tokens.pages = pages.pages;
-  tokens.page_rows = pages.page_rows;
-  tokens.page_stride = page_stride;
-  if (scale) {
-    const Matrix scales = matrix_of(*scale, batch, head);
-    tokens.scales = scales.data;
-    tokens.scale_row_stride = scales.row_stride;
-    tokens.scale_page_stride = scale_stride;
-  }
-  return tokens;
-}
-
 const char* element(const View& view, std::int64_t batch, std::int64_t head, std::int64_t query) {
   return static_cast<const char*>(view.data) + batch * view.strides[0] + head * view.strides[1] +
          query * view.strides[2];
@@ -37,9 +20,9 @@ const char* element(const View& view, std::int64_t batch, std::int64_t head, std
 
 // Whether the kernel reads every head's tokens where they lie (all heads share strides and
 // alignment of the first one only if the outer strides keep it).
-bool in_place(const View& view, const TokenRows& first) {
-  if (view.strides[0] % 4 != 0 || view.strides[1] % 4 != 0) return false;
-  return reads_in_place(first);
+bool in_place(const StoredTokens& tokens, const AttentionProblem& problem) {
+  if (tokens.data.strides[0] % 4 != 0 || tokens.data.strides[1] % 4 != 0) return false;
+  return reads_in_place(rows_of(tokens, problem, 0, 0));
 }
 
 }  // namespace
@@ -49,73 +32,66 @@ AttentionShape shape_of(const AttentionProblem& problem) {
           problem.keys,  problem.head_dim,    problem.value_dim};
 }
 
-TokenRows keys_of(const AttentionParams& params, std::int64_t batch, std::int64_t head) {
-  return tokens_of(params.k, params.k_scale, params.pages, params.pages.key_stride,
-                   params.pages.key_scale_stride, batch, head);
+TokenRows rows_of(const StoredTokens& tokens, const AttentionProblem& problem, std::int64_t batch,
+                  std::int64_t kv_head) {
+  TokenRows rows{};
+  rows.matrix = matrix_of(tokens.data, batch, kv_head);
+  rows.pages = problem.pages;
+  rows.page_rows = problem.page_rows;
+  rows.page_stride = tokens.page_stride;
+  if (tokens.scale) {
+    const Matrix scales = matrix_of(*tokens.scale, batch, kv_head);
+    rows.scales = scales.data;
+    rows.scale_row_stride = scales.row_stride;
+    rows.scale_page_stride = tokens.scale_page_stride;
+  }
+  return rows;
 }
 
-TokenRows values_of(const AttentionParams& params, std::int64_t batch, std::int64_t head) {
-  return tokens_of(params.v, params.v_scale, params.pages, params.pages.value_stride,
-                   params.pages.value_scale_stride, batch, head);
-}
-
-TileNeeds needs_of(const AttentionProblem& problem) {
-  const AttentionParams& params = problem.params;
+PlanNeeds needs_of(const AttentionProblem& problem) {
   // Not kept: to join heads also where pages have theirs apart, as PagedKVCache does. As fast in
   // float32, up to 14 % slower in bfloat16 (Zen 4).
-  const auto heads_inside = [](const View& view) {
-    return std::abs(view.strides[1]) < std::abs(view.strides[2]);
+  const auto heads_inside = [](const StoredTokens& tokens) {
+    return std::abs(tokens.data.strides[1]) < std::abs(tokens.data.strides[2]);
   };
-  return {params.mask.has_value(),
-          params.bias.has_value(),
-          !in_place(params.k, keys_of(params, 0, 0)),
-          !in_place(params.v, values_of(params, 0, 0)),
-          heads_inside(params.k) && heads_inside(params.v),
-          params.relative.has_value()};
+  return {{problem.score.mask.has_value(), problem.score.bias.has_value(),
+           !in_place(problem.k, problem), !in_place(problem.v, problem),
+           problem.score.relative.has_value()},
+          heads_inside(problem.k) && heads_inside(problem.v)};
 }
 
 AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
-  const DType dtype = problem.params.k.dtype;
-  const AttendKernel& attend =
-      problem.params.relative     ? kernels.attend
-      : dtype == DType::kBFloat16 ? kernels.attend_bfloat16
-      : problem.params.precision == Precision::kHigh && dtype == DType::kFloat32
-          ? kernels.attend_high
-          : kernels.attend;
+  const DType dtype = problem.k.data.dtype;
+  const AttendKernel& attend = problem.score.relative      ? kernels.attend
+                               : dtype == DType::kBFloat16 ? kernels.attend_bfloat16
+                               : problem.precision == Precision::kHigh && dtype == DType::kFloat32
+                                   ? kernels.attend_high
+                                   : kernels.attend;
   return plan_attention(attend, kernels.decode, shape_of(problem), needs_of(problem));
 }
 
-ScoreRules rules_of(const AttentionProblem& problem) {
-  const AttentionParams& params = problem.params;
-  return {problem.scale,
-          static_cast<float>(params.softcap.value_or(0.0)),
-          params.alibi_slopes.has_value(),
-          params.bias ? params.bias->dtype : DType::kFloat32,
-          params.mask ? params.mask->strides[3] : 0,
-          params.bias ? params.bias->strides[3] : 0};
+ScoreRules rules_of(const Score& score) {
+  return {score.scale,
+          score.softcap,
+          score.alibi_slopes.data != nullptr,
+          score.bias ? score.bias->dtype : DType::kFloat32,
+          score.mask ? score.mask->strides[3] : 0,
+          score.bias ? score.bias->strides[3] : 0};
 }
 
 QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t query) const {
-  const AttentionParams& params = problem_.params;
+  const Score& score = problem_.score;
   QueryRow row{};
-  row.query = element(params.q, batch, head, query);
-  if (params.mask) row.mask = element(*params.mask, batch, head, query);
-  if (params.bias) row.bias = element(*params.bias, batch, head, query);
-  row.position = saturating_add(offset(batch), query);
-  const std::int64_t keys = params.kv_lens ? params.kv_lens->data[batch] : problem_.keys;
-  const KeySpan span = key_span(spans_, row.position, keys);
-  row.key_begin = span.begin;
-  row.key_end = span.end;
-  if (const auto& slopes = params.alibi_slopes) {
-    row.alibi_slope = slopes->data[(slopes->rank == 2 ? batch * problem_.query_heads : 0) + head];
-  }
-  row.sink = params.sinks ? params.sinks->data[head] : -INFINITY;
+  row.query = element(problem_.q, batch, head, query);
+  if (score.mask) row.mask = element(*score.mask, batch, head, query);
+  if (score.bias) row.bias = element(*score.bias, batch, head, query);
+  const std::int64_t* offset = score.q_offset.of(batch);
+  row.position = saturating_add(offset == nullptr ? 0 : *offset, query);
+  const std::int64_t* length = score.kv_lens.of(batch);
+  row.span = key_span(score.spans, row.position, length == nullptr ? problem_.keys : *length);
+  if (const float* slopes = score.alibi_slopes.of(batch)) row.alibi_slope = slopes[head];
+  row.sink = score.sinks == nullptr ? -INFINITY : score.sinks[head];
   return row;
-}
-
-std::int64_t RowMaker::offset(std::int64_t batch) const {
-  const IntArray& offsets = problem_.params.q_offset;
-  return offsets.size == 0 ? 0 : offsets.data[offsets.size == 1 ? 0 : batch];
 }
 
 }  // namespace numattn

@@ -1,4 +1,5 @@
-// Every rule about shapes, types and ranges, once. The only place that throws.
+// What a caller passes: every rule about shapes, types and ranges, once. The files check_<noun>.cpp
+// are the only ones of this folder that throw.
 #pragma once
 
 #include <cstdint>
@@ -10,23 +11,43 @@
 #include "numattn/attention.h"
 #include "numattn/linear.h"
 #include "numattn/norm.h"
+#include "numattn/rope.h"
 
 namespace numattn {
 
-// The view of rank 3 as one batch entry of rank 4; others as they are.
-View with_batch(const View& view);
+// What keys and values are called in messages: "k", "k_pages".
+struct TokenNames {
+  const char *k, *v;
+};
 
-// The same array with axes in (batch, head, position, element) order.
-View in_bhsd(const View& view, Layout layout);
+// Types and sizes of q, keys and values, and the scales of the latter.
+void check_operands(const AttentionParams& params, const TokenNames& names);
 
-// A view of scales with the axis that the tokens' elements have, so that it can be read like them.
-View with_unit_axis(const View& view);
+// Integers have scales, other types have none.
 void check_scales(const AttentionParams& params);
 
-Activation parse_activation(const std::string& name);
+// Takes the problem's lengths from its views, which must fit one another, but for batch sizes.
+void take_lengths(AttentionProblem& problem, const AttentionParams& params,
+                  const TokenNames& names);
+
+// The array of results must fit 64 bits.
+void check_output_size(const AttentionProblem& problem);
+
+// What the arguments of a score must fit beside a problem's lengths.
+struct ScoreFit {
+  const AttentionProblem& problem;
+  std::int64_t entries;   // of which each may have its own
+  const char* entry;      // and what they are: "batch entry"
+  const char* keys;       // what the problem's keys are: "the number of keys"
+  const char* keys_axis;  // "Sk"
+};
+
+Score check_score(const ScoreParams& params, const ScoreFit& fit);
+void check_relative(const RelativeTerms& terms, const AttentionProblem& problem);
 
 void check_linear_weight(const View& weight, const std::optional<View>& bias);
 void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& call);
 void check_norm(const NormParams& params);
+void check_rope(const RopeParams& params);
 
 }  // namespace numattn

@@ -1,21 +1,13 @@
-#include "check_relative.h"
-
+// What terms by distance are given: shapes of tables and biases, rows by distance.
 #include <algorithm>
 
-#include "check_view.h"
+#include "check.h"
 
 namespace numattn {
 namespace {
 
 // Kernels limit positions to twice this: differences then fit 64 bits.
 constexpr std::int64_t kFarthestDistance = std::int64_t{1} << 60;
-
-std::string shape_text(const FloatArray& array) {
-  View view;
-  view.rank = array.rank;
-  std::copy(array.shape.begin(), array.shape.end(), view.shape.begin());
-  return shape_text(view);
-}
 
 // (1 or query_heads, [rows,] width); rank and width follow from what the array is.
 void check_array(const FloatArray& array, const char* name, int rank, const char* axes,
@@ -53,9 +45,7 @@ void check_rows(const RelativeTerms& terms) {
 
 }  // namespace
 
-void check_relative(const AttentionProblem& problem) {
-  if (!problem.params.relative) return;
-  const RelativeTerms& terms = *problem.params.relative;
+void check_relative(const RelativeTerms& terms, const AttentionProblem& problem) {
   const char* table = "(Hq or 1, T, D)";
   check_array(terms.query_table, "query_table", 3, table, problem.head_dim, problem);
   check_array(terms.key_table, "key_table", 3, table, problem.head_dim, problem);

@@ -1,6 +1,6 @@
-#include "check_rope.h"
-
+// What a rotary embedding is given: shapes, types and positions.
 #include "check.h"
+#include "layout.h"
 
 namespace numattn {
 namespace {

@@ -2,8 +2,6 @@
 #include <string>
 
 #include "check.h"
-#include "check_view.h"
-#include "numattn/attention.h"
 
 namespace numattn {
 namespace {
@@ -21,28 +19,23 @@ void check_scale(const View& scale, const char* name, const View& tokens, const 
 
 }  // namespace
 
-View with_unit_axis(const View& view) {
-  View wide = view;
-  wide.shape[static_cast<std::size_t>(view.rank)] = 1;
-  wide.strides[static_cast<std::size_t>(view.rank)] = 0;
-  ++wide.rank;
-  return wide;
-}
-
 void check_scales(const AttentionParams& params) {
-  if (params.k_scale.has_value() != params.v_scale.has_value()) {
-    refuse(params.k_scale ? "v_scale" : "k_scale", " is missing: keys and values are stored alike");
+  const bool has_scales = params.k.scale.has_value();
+  if (has_scales != params.v.scale.has_value()) {
+    refuse(has_scales ? "v_scale" : "k_scale", " is missing: keys and values are stored alike");
   }
-  for (const char* name : {"k", "v"}) {
-    const View& tokens = *name == 'k' ? params.k : params.v;
-    if (params.k_scale || tokens.dtype != DType::kInt8) continue;
-    throw DTypeError(std::string(name) +
-                     " has dtype int8, which needs k_scale and v_scale; without them, cast it with "
-                     ".astype(np.float32)");
-  }
-  if (!params.k_scale) return;
-  check_scale(*params.k_scale, "k_scale", params.k, "k");
-  check_scale(*params.v_scale, "v_scale", params.v, "v");
+  const auto check_tokens = [](const StoredTokens& tokens, const char* name,
+                               const char* scale_name) {
+    if (tokens.scale) {
+      check_scale(*tokens.scale, scale_name, tokens.data, name);
+    } else if (tokens.data.dtype == DType::kInt8) {
+      throw DTypeError(std::string(name) + " has dtype " + dtype_name(tokens.data.dtype) +
+                       ", which needs k_scale and v_scale; without them, cast it with "
+                       ".astype(np.float32)");
+    }
+  };
+  check_tokens(params.k, "k", "k_scale");
+  check_tokens(params.v, "v", "v_scale");
 }
 
 }  // namespace numattn

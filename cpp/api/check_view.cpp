@@ -1,6 +1,8 @@
 #include "check_view.h"
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdio>
 
 #include "numattn/attention.h"
 
@@ -19,6 +21,12 @@ bool has_zero_stride(const View& view) {
 
 std::string number(std::int64_t value) { return std::to_string(value); }
 
+std::string real_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.9g", value);
+  return text;
+}
+
 std::string shape_text(const View& view) {
   std::string text = "(";
   for (int axis = 0; axis < view.rank; ++axis) {
@@ -26,6 +34,13 @@ std::string shape_text(const View& view) {
     text += std::to_string(view.shape[static_cast<std::size_t>(axis)]);
   }
   return text + (view.rank == 1 ? ",)" : ")");
+}
+
+std::string shape_text(const FloatArray& array) {
+  View view;
+  view.rank = array.rank;
+  std::copy(array.shape.begin(), array.shape.end(), view.shape.begin());
+  return shape_text(view);
 }
 
 std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what) {
@@ -93,6 +108,24 @@ void check_output(const View& output, const std::array<std::int64_t, 4>& shape, 
   check_same_shape(output, "out", shape, rank);
   check_same_dtype(output, "out", dtype, owner);
   check_writable(output, "out");
+}
+
+View contiguous_view(const std::vector<std::int64_t>& shape, DType dtype, const char* name) {
+  if (shape.size() > 4) {
+    refuse(name, " must have 3 or 4 dimensions, not ",
+           number(static_cast<std::int64_t>(shape.size())));
+  }
+  View view;
+  view.dtype = dtype;
+  view.rank = static_cast<int>(shape.size());
+  std::int64_t stride = view.item_size();
+  for (std::size_t axis = shape.size(); axis-- > 0;) {
+    if (shape[axis] < 0) refuse(name, " has the negative length ", number(shape[axis]));
+    view.shape[axis] = shape[axis];
+    view.strides[axis] = stride;
+    stride = checked_product(stride, std::max<std::int64_t>(shape[axis], 1), name);
+  }
+  return view;
 }
 
 void check_num_threads(int num_threads) {

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "numattn/small_array.h"
 #include "numattn/view.h"
 
 namespace numattn {
@@ -20,9 +21,11 @@ template <class... Parts>
 }
 
 std::string number(std::int64_t value);
+std::string real_text(double value);
 
 // "(2, 8, 128, 64)"
 std::string shape_text(const View& view);
+std::string shape_text(const FloatArray& array);
 
 // a · b; std::invalid_argument where it exceeds 64 bits.
 std::int64_t checked_product(std::int64_t a, std::int64_t b, const char* what);
@@ -45,11 +48,11 @@ void check_same_shape(const View& view, const char* name, const std::array<std::
 // `owner` is whose type it should be: "q".
 void check_same_dtype(const View& view, const char* name, DType dtype, const char* owner);
 
-// A thread limit: 0 is none.
 // A result "out" of that shape, in the dtype of `owner`, that can be written.
 void check_output(const View& output, const std::array<std::int64_t, 4>& shape, int rank,
                   DType dtype, const char* owner);
 
+// A thread limit: 0 is none.
 void check_num_threads(int num_threads);
 
 }  // namespace numattn

@@ -8,6 +8,7 @@
 #include "check.h"
 #include "check_linear_state.h"
 #include "gemm_plan.h"
+#include "names.h"
 #include "numattn/threads.h"
 #include "parallel.h"
 #include "scratch.h"

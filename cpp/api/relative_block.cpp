@@ -11,9 +11,9 @@ const float* of_head(const FloatArray& array, std::int64_t head) {
 
 }  // namespace
 
-RelativeBlock relative_block(const AttentionProblem& problem, std::int64_t query_head) {
-  if (!problem.params.relative) return {};
-  const RelativeTerms& terms = *problem.params.relative;
+RelativeBlock relative_block(const Score& score, std::int64_t query_head) {
+  if (!score.relative) return {};
+  const RelativeTerms& terms = *score.relative;
   return {terms.distance_rows.data,
           terms.distance_rows.size,
           terms.first_distance,

@@ -7,7 +7,7 @@
 
 namespace numattn {
 
-// Those of one query head; none where the problem has none.
-RelativeBlock relative_block(const AttentionProblem& problem, std::int64_t query_head);
+// Those of one query head; none where the score has none.
+RelativeBlock relative_block(const Score& score, std::int64_t query_head);
 
 }  // namespace numattn

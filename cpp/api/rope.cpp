@@ -5,7 +5,7 @@
 #include <cstdlib>
 
 #include "check.h"
-#include "check_rope.h"
+#include "layout.h"
 #include "numattn/threads.h"
 #include "parallel.h"
 #include "scratch.h"

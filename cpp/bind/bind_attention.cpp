@@ -3,70 +3,25 @@
 #include <pybind11/stl.h>
 
 #include "numpy_view.h"
+#include "score.h"
 
 namespace numattn::bind {
 namespace {
 
-// numattn._arguments.RelativeArguments or None: tables, biases, rows by distance.
-std::optional<RelativeTerms> relative_terms(const py::object& object) {
-  if (object.is_none()) return std::nullopt;
-  const auto parts = object.cast<py::tuple>();
-  RelativeTerms terms;
-  terms.query_table = float_array(parts[0]).value_or(FloatArray{});
-  terms.key_table = float_array(parts[1]).value_or(FloatArray{});
-  terms.value_table = float_array(parts[2]).value_or(FloatArray{});
-  terms.content_bias = float_array(parts[3]).value_or(FloatArray{});
-  terms.position_bias = float_array(parts[4]).value_or(FloatArray{});
-  terms.distance_rows = int_array(parts[5]).value_or(IntArray{});
-  terms.first_distance = parts[6].cast<std::int64_t>();
-  return terms;
-}
-
-// numattn._arguments.Score: the score arguments in its order, coerced there.
-class ScoreArguments {
- public:
-  explicit ScoreArguments(const py::tuple& score) : score_(score) {}
-
-  // The views look at arrays that `score` and this object keep alive.
-  void apply_to(AttentionParams& params) {
-    params.mask = optional_view(score_[0], "mask", mask_owner_);
-    params.bias = optional_view(score_[1], "bias", bias_owner_);
-    params.is_causal = score_[2].cast<bool>();
-    params.q_offset = int_array(score_[3]).value_or(IntArray{});
-    params.window_left = score_[4].cast<std::int64_t>();
-    params.window_right = score_[5].cast<std::int64_t>();
-    params.scale = score_[6].cast<std::optional<double>>();
-    params.softcap = score_[7].cast<std::optional<double>>();
-    params.kv_lens = int_array(score_[8]);
-    params.alibi_slopes = float_array(score_[9]);
-    params.sinks = float_array(score_[10]);
-    params.layout = parse_layout(score_[11].cast<std::string>());
-    params.num_threads = score_[12].cast<int>();
-    params.precision = parse_precision(score_[13].cast<std::string>());
-    params.relative = relative_terms(score_[14]);
-  }
-
- private:
-  py::tuple score_;
-  py::array mask_owner_, bias_owner_;
-};
-
-std::vector<py::ssize_t> output_shape(const AttentionProblem& problem) {
-  return {problem.output_shape.begin(), problem.output_shape.begin() + problem.rank};
-}
-
 // q, keys and values, and the scales of the latter if these are integers; keeps the arrays alive.
 class Operands {
  public:
-  // `pages`: keys and values are pools of pages.
-  Operands(const py::object& q, const py::object& k, const py::object& v, const py::object& k_scale,
-           const py::object& v_scale, bool pages)
+  Operands(const py::object& q, const py::object& k, const py::object& v, const char* k_name,
+           const char* v_name)
       : q_(as_array(q)), k_(as_array(k)), v_(as_array(v)) {
     params.q = view_of(q_, "q");
-    params.k = view_of(k_, pages ? "k_pages" : "k");
-    params.v = view_of(v_, pages ? "v_pages" : "v");
-    params.k_scale = optional_view(k_scale, "k_scale", k_scale_);
-    params.v_scale = optional_view(v_scale, "v_scale", v_scale_);
+    params.k.data = view_of(k_, k_name);
+    params.v.data = view_of(v_, v_name);
+  }
+
+  void set_scales(const py::object& k_scale, const py::object& v_scale) {
+    params.k.scale = optional_view(k_scale, "k_scale", k_scale_);
+    params.v.scale = optional_view(v_scale, "v_scale", v_scale_);
   }
 
   const py::array& q() const { return q_; }
@@ -77,147 +32,107 @@ class Operands {
   py::array q_, k_, v_, k_scale_, v_scale_;
 };
 
-// `out`, or a new array of that shape and the model's dtype.
-py::array output_or_new(const py::object& out, const py::array& model,
-                        const std::vector<py::ssize_t>& shape) {
-  return out.is_none() ? empty_like_dtype(model, shape) : py::reinterpret_borrow<py::array>(out);
-}
-
-// Computes all parts; the output, and with it the lse if that is wanted.
-py::object run_parts(const std::vector<AttentionPart>& parts, int num_threads,
-                     const py::array& output, const py::array& lse, bool return_lse) {
-  run_unlocked([&] {
-    return run_attention(parts.data(), static_cast<std::int64_t>(parts.size()), num_threads,
-                         interrupted);
-  });
+// Computes the call's output, and with it the lse if that is wanted.
+py::object run(const AttentionCall& call, const py::array& q, const py::object& out,
+               bool return_lse) {
+  const py::array output = output_or_new(out, q, output_shape(call));
+  const View result = output_view(output, "out");
+  if (!out.is_none()) check_attention_output(call, result);
+  py::array lse;
+  if (return_lse) lse = empty_float32(lse_shape(call));
+  float* lse_data = return_lse ? static_cast<float*>(lse.mutable_data()) : nullptr;
+  run_unlocked([&] { return run_attention(call, result, lse_data, interrupted); });
   if (return_lse) return py::make_tuple(output, lse);
   return output;
 }
 
 py::object attention(const py::object& q, const py::object& k, const py::object& v,
-                     const py::object& k_scale, const py::object& v_scale,
-                     const py::tuple& score_tuple, const py::object& out, bool return_lse) {
-  Operands operands(q, k, v, k_scale, v_scale, false);
+                     const py::object& k_scale, const py::object& v_scale, const py::tuple& score,
+                     const std::string& layout, const std::string& precision, int num_threads,
+                     const py::object& out, bool return_lse) {
+  Operands operands(q, k, v, "k", "v");
+  operands.set_scales(k_scale, v_scale);
+  const ScoreArguments arguments(score);
   AttentionParams& params = operands.params;
-  ScoreArguments score(score_tuple);
-  score.apply_to(params);
-  const AttentionProblem problem = check_attention(params);
-  const py::array output = output_or_new(out, operands.q(), output_shape(problem));
-  const View result = output_view(output, "out");
-  if (!out.is_none()) check_attention_output(problem, result);
-  py::array lse;
-  float* lse_data = nullptr;
-  if (return_lse) {
-    std::vector<py::ssize_t> shape{problem.batch, problem.query_heads, problem.queries};
-    if (problem.rank == 3) shape.erase(shape.begin());
-    lse = empty_float32(shape);
-    lse_data = static_cast<float*>(lse.mutable_data());
-  }
-  const AttentionPart part{&problem, result, lse_data, problem.query_heads * problem.queries,
-                           problem.queries};
-  return run_parts({part}, params.num_threads, output, lse, return_lse);
+  params.score = arguments.params;
+  params.layout = parse_layout(layout);
+  params.precision = parse_precision(precision);
+  params.num_threads = num_threads;
+  return run(check_attention(params), operands.q(), out, return_lse);
 }
 
 // q, k, v (total, H, D) in rows; the starts of the sequences in them.
 py::object attention_varlen(const py::object& q, const py::object& k, const py::object& v,
                             const py::object& query_starts, const py::object& key_starts,
-                            const py::tuple& score_tuple, const py::object& out, bool return_lse) {
-  Operands operands(q, k, v, py::none(), py::none(), false);
-  ScoreArguments score(score_tuple);
-  score.apply_to(operands.params);
+                            const py::tuple& score, const std::string& precision, int num_threads,
+                            const py::object& out, bool return_lse) {
+  Operands operands(q, k, v, "k", "v");
+  const ScoreArguments arguments(score);
   RaggedParams params;
   params.shared = operands.params;
+  params.shared.score = arguments.params;
+  params.shared.precision = parse_precision(precision);
+  params.shared.num_threads = num_threads;
   params.query_starts = *int_array(query_starts);
   params.key_starts = *int_array(key_starts);
-  const std::vector<AttentionProblem> problems = check_ragged(params);
-  const View& queries = params.shared.q;
-  const std::int64_t total = queries.shape[0];
-  const std::vector<py::ssize_t> shape{total, queries.shape[1], params.shared.v.shape[2]};
-  const py::array output = output_or_new(out, operands.q(), shape);
-  const View result = output_view(output, "out");
-  if (!out.is_none()) check_ragged_output(params, result);
-  py::array lse;
-  if (return_lse) lse = empty_float32({queries.shape[1], total});
-  float* lse_data = return_lse ? static_cast<float*>(lse.mutable_data()) : nullptr;
-  std::vector<AttentionPart> parts;
-  for (std::size_t i = 0; i < problems.size(); ++i) {
-    const std::int64_t first = params.query_starts.data[i];
-    View part = result;
-    part.data = static_cast<char*>(result.data) + first * result.strides[0];
-    part.shape[0] = problems[i].queries;
-    parts.push_back({&problems[i], part, return_lse ? lse_data + first : nullptr, 0, total});
-  }
-  return run_parts(parts, params.shared.num_threads, output, lse, return_lse);
+  return run(check_ragged(params), operands.q(), out, return_lse);
 }
 
 // k and v are pools of pages, `table` (B, n) says which of them each entry has.
 py::object attention_paged(const py::object& q, const py::object& k, const py::object& v,
                            const py::object& k_scale, const py::object& v_scale,
-                           const py::array& table, const py::tuple& score_tuple,
+                           const py::array& table, const py::tuple& score,
+                           const std::string& layout, const std::string& precision, int num_threads,
                            const py::object& out, bool return_lse) {
-  Operands operands(q, k, v, k_scale, v_scale, true);
+  Operands operands(q, k, v, "k_pages", "v_pages");
+  operands.set_scales(k_scale, v_scale);
+  const ScoreArguments arguments(score);
   PagedParams params;
-  ScoreArguments score(score_tuple);
-  score.apply_to(operands.params);
   params.shared = operands.params;
+  params.shared.score = arguments.params;
+  params.shared.layout = parse_layout(layout);
+  params.shared.precision = parse_precision(precision);
+  params.shared.num_threads = num_threads;
   params.block_table = *int_array(table);
   params.table_rows = table.shape(0);
   params.table_columns = table.shape(1);
-  const std::vector<AttentionProblem> problems = check_paged(params);
-  const View& queries = params.shared.q;
-  std::vector<py::ssize_t> shape(queries.shape.begin(), queries.shape.end());
-  shape[3] = params.shared.v.shape[3];
-  const py::array output = output_or_new(out, operands.q(), shape);
-  const View result = output_view(output, "out");
-  if (!out.is_none()) check_paged_output(params, result);
-  const bool heads_first = params.shared.layout == Layout::kBhsd;
-  const std::int64_t heads = queries.shape[heads_first ? 1 : 2];
-  const std::int64_t length = queries.shape[heads_first ? 2 : 1];
-  py::array lse;
-  if (return_lse) lse = empty_float32({queries.shape[0], heads, length});
-  float* lse_data = return_lse ? static_cast<float*>(lse.mutable_data()) : nullptr;
-  std::vector<AttentionPart> parts;
-  for (std::size_t b = 0; b < problems.size(); ++b) {
-    const auto entry = static_cast<std::int64_t>(b);
-    View part = result;
-    part.data = static_cast<char*>(result.data) + entry * result.strides[0];
-    part.shape[0] = 1;
-    float* own_lse = return_lse ? lse_data + entry * heads * length : nullptr;
-    parts.push_back({&problems[b], part, own_lse, 0, length});
-  }
-  return run_parts(parts, params.shared.num_threads, output, lse, return_lse);
+  return run(check_paged(params), operands.q(), out, return_lse);
 }
 
 py::array attention_weights(const py::object& q_object, const py::object& k_object,
-                            const py::object& rows_object, const py::tuple& score_tuple) {
+                            const py::object& rows_object, const py::tuple& score,
+                            const std::string& layout, int num_threads) {
   const py::array q = as_array(q_object);
   const py::array k = as_array(k_object);
+  const ScoreArguments arguments(score);
   AttentionParams params;
   params.q = view_of(q, "q");
-  params.k = view_of(k, "k");
-  params.v = params.k;  // no values are read; the keys' shape always fits
-  ScoreArguments score(score_tuple);
-  score.apply_to(params);
-  const AttentionProblem problem = check_attention(params);
+  params.k.data = view_of(k, "k");
+  params.score = arguments.params;
+  params.layout = parse_layout(layout);
+  params.num_threads = num_threads;
+  const AttentionCall call = check_weights(params);
   const std::optional<IntArray> rows = int_array(rows_object);
-  const auto lengths = weights_shape(problem, rows ? rows->size : problem.queries);
-  std::vector<py::ssize_t> shape(lengths.begin() + (problem.rank == 3 ? 1 : 0), lengths.end());
-  py::array weights = empty_float32(shape);
+  py::array weights = empty_float32(weights_shape(call, rows ? rows->size : call.whole.queries));
   float* data = static_cast<float*>(weights.mutable_data());
-  run_unlocked([&] { return run_attention_weights(problem, rows, data, interrupted); });
+  run_unlocked([&] { return run_attention_weights(call, rows, data, interrupted); });
   return weights;
 }
 
 py::dict plan(const std::vector<std::int64_t>& q_shape, const std::vector<std::int64_t>& k_shape,
               const std::vector<std::int64_t>& v_shape, const py::array& dtype_model,
-              const py::tuple& score_tuple) {
+              const py::tuple& score, const std::string& layout, const std::string& precision,
+              int num_threads) {
   const DType dtype = dtype_of(dtype_model, "dtype");
+  const ScoreArguments arguments(score);
   AttentionParams params;
   params.q = contiguous_view(q_shape, dtype, "q");
-  params.k = contiguous_view(k_shape, dtype, "k");
-  params.v = contiguous_view(v_shape, dtype, "v");
-  ScoreArguments score(score_tuple);
-  score.apply_to(params);
+  params.k.data = contiguous_view(k_shape, dtype, "k");
+  params.v.data = contiguous_view(v_shape, dtype, "v");
+  params.score = arguments.params;
+  params.layout = parse_layout(layout);
+  params.precision = parse_precision(precision);
+  params.num_threads = num_threads;
   const AttentionReport report = report_attention(check_attention(params));
   py::dict result;
   result["kernel"] = report.kernel;
@@ -241,6 +156,7 @@ void bind_attention(py::module_& module) {
   module.def("attention_varlen", &attention_varlen);
   module.def("attention_weights", &attention_weights);
   module.def("plan", &plan);
+  module.attr("score_fields") = score_fields();
 }
 
 }  // namespace numattn::bind

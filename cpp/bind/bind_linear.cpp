@@ -14,7 +14,7 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
   call.activation = activation;
   call.residual = known_view(residual, "residual");
   call.num_threads = num_threads;
-  const py::array output = output_or_new(out, x, linear.out_features());
+  const py::array output = output_or_new(out, x, {x.shape(0), linear.out_features()});
   call.output = output_view(output, "out");
   run_unlocked([&] { return linear.run(call, interrupted); });
   return output;

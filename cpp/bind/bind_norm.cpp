@@ -14,7 +14,7 @@ py::array norm(Norm kind, const py::array& x, const py::array& weight, const py:
   params.bias = known_view(bias, "bias");
   params.epsilon = epsilon;
   params.num_threads = num_threads;
-  const py::array output = output_or_new(out, x, x.shape(1));
+  const py::array output = output_or_new(out, x, {x.shape(0), x.shape(1)});
   params.output = output_view(output, "out");
   run_unlocked([&] { return run_norm(params, interrupted); });
   return output;

@@ -31,8 +31,7 @@ py::array apply_rope(const py::array& x, const py::array& cos, const py::array& 
   params.interleaved = interleaved;
   params.layout = parse_layout(layout);
   params.num_threads = num_threads;
-  const py::array output = out.is_none() ? empty_like_dtype(x, {x.shape(), x.shape() + x.ndim()})
-                                         : py::reinterpret_borrow<py::array>(out);
+  const py::array output = output_or_new(out, x, {x.shape(), x.shape() + x.ndim()});
   params.output = output_view(output, "out");
   run_unlocked([&] { return run_rope(params, interrupted); });
   return output;

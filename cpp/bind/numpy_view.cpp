@@ -125,16 +125,13 @@ std::optional<IntArray> int_array(const py::object& object) {
   return IntArray{array.data(), array.size()};
 }
 
-py::array empty_like_dtype(const py::array& model, const std::vector<py::ssize_t>& shape) {
+py::array output_or_new(const py::object& out, const py::array& model,
+                        const std::vector<std::int64_t>& shape) {
+  if (!out.is_none()) return py::reinterpret_borrow<py::array>(out);
   return py::array(model.dtype(), shape);
 }
 
-py::array output_or_new(const py::object& out, const py::array& x, std::int64_t columns) {
-  if (!out.is_none()) return py::reinterpret_borrow<py::array>(out);
-  return empty_like_dtype(x, {x.shape(0), static_cast<py::ssize_t>(columns)});
-}
-
-py::array empty_float32(const std::vector<py::ssize_t>& shape) {
+py::array empty_float32(const std::vector<std::int64_t>& shape) {
   return py::array(py::dtype::of<float>(), shape);
 }
 

@@ -6,6 +6,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "numattn/attention.h"
 #include "numattn/view.h"
@@ -34,10 +35,10 @@ std::optional<View> known_view(const py::object& object, const char* name);
 std::optional<FloatArray> float_array(const py::object& object);
 std::optional<IntArray> int_array(const py::object& object);
 
-py::array empty_like_dtype(const py::array& model, const std::vector<py::ssize_t>& shape);
-// `out`, or a new matrix of x's dtype with x's rows where it is None.
-py::array output_or_new(const py::object& out, const py::array& x, std::int64_t columns);
-py::array empty_float32(const std::vector<py::ssize_t>& shape);
+// `out`, or a new array of that shape and the model's dtype where it is None.
+py::array output_or_new(const py::object& out, const py::array& model,
+                        const std::vector<std::int64_t>& shape);
+py::array empty_float32(const std::vector<std::int64_t>& shape);
 
 // True where Python has a pending signal whose handler raised; the error is then set.
 bool interrupted();

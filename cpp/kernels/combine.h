@@ -3,7 +3,7 @@
 //   m = max m_s,   l = Σ l_s · 2^(m_s − m),   O = Σ O_s · 2^(m_s − m);   l_s = 0 is neutral
 #pragma once
 
-#include "attend.h"
+#include "softmax.h"
 
 namespace numattn {
 namespace {

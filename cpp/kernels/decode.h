@@ -63,25 +63,27 @@ inline std::int64_t fetched_bytes(const TokenRows& tokens, std::int64_t width) {
 }
 
 // The rows of the tile after one of `count` tokens: as many, of which the last are repetitions.
-inline void list_ahead(const TokenRows& tokens, KeyTile after, std::int64_t count,
+inline void list_ahead(const TokenRows& tokens, KeyRange after, std::int64_t count,
                        const char** rows) {
   list_rows(tokens, after, rows);
-  for (std::int64_t j = after.count; j < count; ++j) rows[j] = rows[after.count - 1];
+  for (std::int64_t j = after.count(); j < count; ++j) rows[j] = rows[after.count() - 1];
 }
 
 // This head's share of all heads' rows of the next tile: with c = turn · count + j, the part of
 // head c % heads in row c / heads. One division a list: with one a row, a head's turn took twice
 // the time that its tile is worth.
 inline void list_share(TokenRows tokens, const HeadTurn& heads, std::int64_t head_stride,
-                       KeyTile after, std::int64_t count, const char** rows) {
+                       KeyRange after, std::int64_t count, const char** rows) {
   tokens.matrix.data -= heads.turn * head_stride;
   const std::int64_t first = heads.turn * count;
-  const auto within = [&](std::int64_t row) { return row < after.count ? row : after.count - 1; };
+  const auto within = [&](std::int64_t row) {
+    return row < after.count() ? row : after.count() - 1;
+  };
   const std::int64_t begin = within(first / heads.count);
   const std::int64_t end = within((first + count - 1) / heads.count) + 1;
   // Rows are listed behind the places that they go to: each is read before it is overwritten.
   const char** listed = rows + count - (end - begin);
-  list_rows(tokens, {after.begin + begin, end - begin}, listed);
+  list_rows(tokens, {after.begin + begin, after.begin + end}, listed);
   const char* const* row = listed;
   std::int64_t head = first % heads.count;
   for (std::int64_t j = 0; j < count; ++j) {
@@ -100,16 +102,16 @@ class DecodeTiles {
     next_rows_ = key_rows_ + facts.key_block;
   }
 
-  KeyTile tile_from(std::int64_t key, std::int64_t end) const {
-    return {key, key < end ? key_tile_end(key, end, facts_) - key : 0};
+  KeyRange tile_from(std::int64_t key, std::int64_t end) const {
+    return key < end ? first_tile({key, end}, facts_) : KeyRange{end, end};
   }
 
   // To be called before the first advance().
-  void begin(KeyTile keys) { list_rows(block_.key, keys, next_rows_); }
+  void begin(KeyRange keys) { list_rows(block_.key, keys, next_rows_); }
 
   // The tile whose keys were listed last; `after` is the next one.
   template <class Element>
-  DecodeTile<Element> advance(KeyTile keys, KeyTile after, bool copies) {
+  DecodeTile<Element> advance(KeyRange keys, KeyRange after, bool copies) {
     const char** rows = key_rows_;
     key_rows_ = next_rows_;
     next_rows_ = rows;
@@ -130,20 +132,20 @@ class DecodeTiles {
 
  private:
   template <class Element>
-  void list_fetched(KeyTile keys, KeyTile after, DecodeTile<Element>& tile) {
+  void list_fetched(KeyRange keys, KeyRange after, DecodeTile<Element>& tile) {
     const HeadTurn& heads = block_.heads;
     tile.fetched_first = work_.value_rows;
     tile.fetched_second = next_rows_;
     if (heads.count == 1) {
       tile.first_bytes = fetched_bytes(block_.value, block_.value_dim);
-      if (after.count > 0) {
-        list_ahead(block_.key, after, keys.count, next_rows_);
+      if (!after.empty()) {
+        list_ahead(block_.key, after, keys.count(), next_rows_);
       } else {
         tile.fetched_second = key_rows_;
       }
-    } else if (after.count > 0) {
-      list_share(block_.key, heads, heads.key_head_stride, after, keys.count, work_.share_rows);
-      list_share(block_.value, heads, heads.value_head_stride, after, keys.count, next_rows_);
+    } else if (!after.empty()) {
+      list_share(block_.key, heads, heads.key_head_stride, after, keys.count(), work_.share_rows);
+      list_share(block_.value, heads, heads.value_head_stride, after, keys.count(), next_rows_);
       tile.fetched_first = work_.share_rows;
       tile.first_bytes = fetched_bytes(block_.key, block_.head_dim);
     }
@@ -160,23 +162,22 @@ class DecodeTiles {
 template <class Element>
 inline void decode_keys(const AttendBlock& block, const TileFacts& facts,
                         const DecodeWorkspace& work, bool copies) {
-  const LaneGroup rows = lane_group(block.rows, block.row_count, work.floats.query);
-  const std::int64_t begin = rows.span_begin > block.key_begin ? rows.span_begin : block.key_begin;
-  const std::int64_t end = rows.span_end < block.key_end ? rows.span_end : block.key_end;
-  const std::int64_t reach = block.heads.count == 1 ? end : block.heads.key_end;
+  const LaneGroup rows(block.rows, block.row_count, work.query);
+  const KeyRange seen = rows.span.both(block.keys);
+  const std::int64_t reach = block.heads.count == 1 ? seen.end : block.heads.key_end;
   DecodeTiles tiles(block, facts, work);
-  KeyTile keys = tiles.tile_from(begin, end);
+  KeyRange keys = tiles.tile_from(seen.begin, seen.end);
   tiles.begin(keys);
-  while (keys.count > 0) {
-    const KeyTile after = tiles.tile_from(keys.begin + keys.count, reach);
+  while (!keys.empty()) {
+    const KeyRange after = tiles.tile_from(keys.end, reach);
     const DecodeTile<Element> tile = tiles.advance<Element>(keys, after, copies);
     const auto copy = [&](const TokenRows& tokens, std::int64_t width, float* to) {
-      if (copies) list_rows(copied(tokens, keys, width, to), {0, keys.count}, work.copied_rows);
+      if (copies) list_rows(copied(tokens, keys, width, to), {0, keys.count()}, work.copied_rows);
     };
-    copy(block.key, block.head_dim, work.floats.key);
-    decode_tile(block, tile, wholly_visible(rows, keys), facts, work,
-                [&] { copy(block.value, block.value_dim, work.floats.value); });
-    keys = tiles.tile_from(keys.begin + keys.count, end);
+    copy(block.key, block.head_dim, work.key);
+    decode_tile(block, tile, rows.shared.holds(keys), facts, work,
+                [&] { copy(block.value, block.value_dim, work.value); });
+    keys = tiles.tile_from(keys.end, seen.end);
   }
 }
 
@@ -186,8 +187,9 @@ inline bool reads_elements(const AttendBlock& block, DType dtype) {
 }
 
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
-  const DecodeWorkspace work = decode_workspace_of(block, facts);
-  if (block.begin) begin_decode(block, work.floats);
+  Areas areas(block.workspace);
+  const DecodeWorkspace work(areas, facts, workspace_needs(block, kDecodeRows, block.value_dim));
+  if (block.begin) begin_decode(block, work);
   if (reads_elements<BFloat16>(block, DType::kBFloat16)) {
     decode_keys<BFloat16>(block, facts, work, false);
   } else if (reads_elements<Float16>(block, DType::kFloat16)) {
@@ -197,7 +199,7 @@ inline void decode(const AttendBlock& block, const TileFacts& facts) {
   } else {
     decode_keys<float>(block, facts, work, !reads_elements<float>(block, DType::kFloat32));
   }
-  if (block.end) end_decode(block, work.floats);
+  if (block.end) end_decode(block, work);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@
 // Scores lie with keys contiguous, so masks and biases are read along their own rows.
 #pragma once
 
-#include "attend.h"
+#include "softmax.h"
 
 namespace numattn {
 namespace {
@@ -27,7 +27,7 @@ inline int rows_at_once(int left) { return left < kRowsAtOnce ? left : kRowsAtOn
 // keys.
 template <class Element>
 struct DecodeTile {
-  KeyTile keys;
+  KeyRange keys;
   ListedRows<Element> key;
   ListedRows<Element> value;
   const float* key_scales;  // null where elements are the numbers themselves
@@ -38,40 +38,23 @@ struct DecodeTile {
   const char* const* fetched_second;  // with its values, as much as those have
 };
 
-struct DecodeWorkspace {
-  Workspace floats;
+struct DecodeWorkspace : FloatWorkspace {
   const char** key_rows;  // of two tiles
   const char** value_rows;
   const char** copied_rows;
   const char** share_rows;
   float* key_scales;
   float* value_scales;
+
+  DecodeWorkspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs)
+      : FloatWorkspace(areas, facts, needs),
+        key_rows(areas.take<const char*>(2 * facts.key_block)),
+        value_rows(areas.take<const char*>(facts.key_block)),
+        copied_rows(areas.take<const char*>(facts.key_block)),
+        share_rows(areas.take<const char*>(facts.key_block)),
+        key_scales(areas.take(facts.key_block)),
+        value_scales(areas.take(facts.key_block)) {}
 };
-
-// attend_workspace(), and lists of a tile's rows and scales.
-inline AttendWorkspace decode_workspace(const TileFacts& facts, const WorkspaceNeeds& needs) {
-  AttendWorkspace at = attend_workspace(facts, needs);
-  AreaTaker area{at.total};
-  constexpr std::int64_t kPointerFloats = sizeof(char*) / sizeof(float);
-  at.lists = area.take(5 * facts.key_block * kPointerFloats);
-  at.scales = area.take(2 * facts.key_block);
-  at.total = area.next;
-  return at;
-}
-
-inline DecodeWorkspace decode_workspace_of(const AttendBlock& block, const TileFacts& facts) {
-  const WorkspaceNeeds needs = workspace_needs(block, kDecodeRows, block.value_dim);
-  const AttendWorkspace at = decode_workspace(facts, needs);
-  const char** lists = reinterpret_cast<const char**>(block.workspace + at.lists);
-  float* scales = block.workspace + at.scales;
-  return {workspace_of(block, facts, kDecodeRows, block.value_dim),
-          lists,
-          lists + 2 * facts.key_block,
-          lists + 3 * facts.key_block,
-          lists + 4 * facts.key_block,
-          scales,
-          scales + facts.key_block};
-}
 
 // Keys whose products with `Rows` rows are accumulated side by side: enough independent chains to
 // hide the latency of a fused multiply-add (4 cycles, up to 2 a cycle), few enough to stay in
@@ -126,12 +109,12 @@ inline void score_rows(const float* query, std::int64_t query_stride, const Deco
                        std::int64_t head_dim, float* scores, std::int64_t score_stride) {
   constexpr int kKeys = keys_abreast(Rows);
   std::int64_t j = 0;
-  for (; j + kKeys <= in.keys.count; j += kKeys) {
+  for (; j + kKeys <= in.keys.count(); j += kKeys) {
     for (int i = 0; i < kKeys; ++i) fetch_bytes(in.fetched_first[j + i], in.first_bytes);
     score_keys<Rows, kKeys>(query, query_stride, in.key.from(j), head_dim, scores + j,
                             score_stride);
   }
-  for (; j < in.keys.count; ++j) {
+  for (; j < in.keys.count(); ++j) {
     score_keys<Rows, 1>(query, query_stride, in.key.from(j), head_dim, scores + j, score_stride);
   }
 }
@@ -143,41 +126,25 @@ inline void multiply_row(std::int64_t count, const float* factors, float* row) {
   }
 }
 
-// One row's raw scores become logits in place: the steps of score_tile(), keys in lanes.
-inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyTile keys,
+// One row's raw scores become logits in place, keys in lanes.
+inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyRange keys,
                           float* scores) {
+  const KeyLanes lanes(row, rules, keys);
+  Transforms::apply(rules, lanes, scores);
   const Vec excluded = broadcast(-kInfinity);
-  const Vec cap = broadcast(rules.softcap * kLog2E);
-  const Vec slope = broadcast(row.alibi_slope * -kLog2E);
-  float ramp[Vec::kWidth];
-  for (int i = 0; i < Vec::kWidth; ++i) ramp[i] = static_cast<float>(i);
-  const auto limited = [&keys](std::int64_t key) {
-    const std::int64_t relative = key - keys.begin;
-    return broadcast(static_cast<float>(relative < 0            ? 0
-                                        : relative > keys.count ? keys.count
-                                                                : relative));
-  };
-  const Vec begin = limited(row.key_begin);
-  const Vec end = limited(row.key_end);
-  const Vec position = broadcast(relative_position(row.position, keys.begin));
-  for (std::int64_t j = 0; j < keys.count; j += Vec::kWidth) {
-    const int count = lanes_left(j, keys.count);
-    const Vec key = load(ramp) + broadcast(static_cast<float>(j));
-    Vec score = load(scores + j);
-    if (rules.softcap > 0.0f) score = softcapped(score, cap);
-    if (row.bias != nullptr) {
-      const char* from = row.bias + (keys.begin + j) * rules.bias_key_stride;
-      const Vec bias = read_elements(from, rules.bias_dtype, rules.bias_key_stride, count);
-      score = biased(score, bias);
-    }
-    if (rules.alibi) score = with_alibi(score, slope, position - key);
+  const KeyRange seen = row.span.both(keys).from(keys.begin);
+  const Vec begin = broadcast(static_cast<float>(seen.begin));
+  const Vec end = broadcast(static_cast<float>(seen.end));
+  lanes.change(scores, [&](const KeyLanes::Place& at, Vec score) {
     if (row.mask != nullptr) {
-      const char* from = row.mask + (keys.begin + j) * rules.mask_key_stride;
-      const Vec allowed = read_elements(from, DType::kBool, rules.mask_key_stride, count);
-      score = masked(score, allowed);
+      const char* from = row.mask + (keys.begin + at.j) * rules.mask_key_stride;
+      const Vec allowed =
+          read_elements(from, DType::kBool, rules.mask_key_stride, lanes_left(at.j, keys.count()));
+      score = select(equal(allowed, zero()), excluded, score);
     }
-    store(scores + j, select(less_equal(begin, key) & less(key, end), score, excluded));
-  }
+    const Vec key = at.key();
+    return select(less_equal(begin, key) & less(key, end), score, excluded);
+  });
 }
 
 // The row's scores become weights; its peak and sum move on; returns the old state's factor α.
@@ -215,7 +182,7 @@ inline void add_value_rows(int rows, std::int64_t value_dim, const DecodeTile<El
     };
   };
   const auto operands_at = [&](std::int64_t d) {
-    return ListedOperands<Element>{in.keys.count, weights, weight_stride, 1, in.value, d};
+    return ListedOperands<Element>{in.keys.count(), weights, weight_stride, 1, in.value, d};
   };
   std::int64_t d = 0;
   for (; d + kColumns <= value_dim; d += kColumns) {
@@ -239,9 +206,9 @@ inline void add_visible_value_rows(const AttendBlock& block, const DecodeTile<El
     const QueryRow& row = block.rows[r];
     for (std::int64_t d = 0; d < block.value_dim; ++d) {
       float sum = 0.0f;
-      for (std::int64_t j = 0; j < in.keys.count; ++j) {
+      for (std::int64_t j = 0; j < in.keys.count(); ++j) {
         const std::int64_t key = in.keys.begin + j;
-        if (key < row.key_begin || key >= row.key_end) continue;
+        if (key < row.span.begin || key >= row.span.end) continue;
         sum += weights[r * weight_stride + j] * to_float(in.value[j][d]);
       }
       float* at = output + r * output_stride + d;
@@ -255,7 +222,7 @@ inline void add_visible_value_rows(const AttendBlock& block, const DecodeTile<El
 template <class Element>
 inline bool has_nonfinite(const DecodeTile<Element>& in, std::int64_t width) {
   Vec sum = zero();
-  for (std::int64_t j = 0; j < in.keys.count; ++j) {
+  for (std::int64_t j = 0; j < in.keys.count(); ++j) {
     if (in.value_scales != nullptr) sum = fma(broadcast(in.value_scales[j]), zero(), sum);
     for (std::int64_t d = 0; in.value_scales == nullptr && d < width; d += Vec::kWidth) {
       const int count = lanes_left(d, width);
@@ -276,23 +243,23 @@ inline void decode_tile(const AttendBlock& block, const DecodeTile<Element>& in,
   const std::int64_t query_stride = padded_floats(block.head_dim);
   const std::int64_t output_stride = padded_floats(block.value_dim);
   const std::int64_t score_stride = padded_floats(facts.key_block);
-  float* weights = work.floats.score;
+  float* weights = work.score;
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
     with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
-      score_rows<decltype(rows)::value>(work.floats.query + r * query_stride, query_stride, in,
+      score_rows<decltype(rows)::value>(work.query + r * query_stride, query_stride, in,
                                         block.head_dim, weights + r * score_stride, score_stride);
     });
   }
   float alpha[kDecodeRows];
   for (int r = 0; r < block.row_count; ++r) {
     float* scores = weights + r * score_stride;
-    if (in.key_scales != nullptr) multiply_row(in.keys.count, in.key_scales, scores);
+    if (in.key_scales != nullptr) multiply_row(in.keys.count(), in.key_scales, scores);
     finish_scores(block.rows[r], block.rules, in.keys, scores);
-    alpha[r] = update_row(in.keys.count, scores, work.floats.peak + r, work.floats.sum + r);
-    if (in.value_scales != nullptr) multiply_row(in.keys.count, in.value_scales, scores);
+    alpha[r] = update_row(in.keys.count(), scores, work.peak + r, work.sum + r);
+    if (in.value_scales != nullptr) multiply_row(in.keys.count(), in.value_scales, scores);
   }
   copy_values();
-  float* output = work.floats.output;
+  float* output = work.output;
   if (!all_visible && has_nonfinite(in, block.value_dim)) {
     add_visible_value_rows(block, in, weights, score_stride, alpha, output, output_stride);
     return;

@@ -7,6 +7,7 @@ namespace {
 constexpr float kLog2E = 1.44269504088896340736f;
 constexpr double kLn2 = 0.69314718055994530942;
 constexpr float kInfinity = __builtin_inff();
+constexpr float kLargest = 3.4028234663852886e38f;
 
 // 2^x rounds to zero below 2^-150; clamping there keeps −inf − floor(−inf) from making a NaN.
 constexpr float kSmallestPower = -160.0f;

@@ -1,4 +1,5 @@
-// What a kernel is given and what a table of kernels offers: plain structures, no code that runs.
+// What a kernel is given and what a table of kernels offers: plain structures, and the arithmetic
+// on them that the front end needs as well.
 //
 // Kernels check nothing: the front end (cpp/api/check.h) has done that once.
 #pragma once
@@ -6,6 +7,10 @@
 #include <cstdint>
 
 #include "numattn/dtype.h"
+
+// Code here is compiled into the files of every instruction set. A copy that the linker could
+// choose for all of them would be one too many (docs/architecture.md, rule 3), so none is left.
+#define NUMATTN_INLINE __attribute__((always_inline))
 
 namespace numattn {
 
@@ -15,6 +20,28 @@ struct Matrix {
   DType dtype;
   std::int64_t row_stride;
   std::int64_t column_stride;
+};
+
+// Keys [begin, end) of a head; none where end <= begin.
+struct KeyRange {
+  std::int64_t begin;
+  std::int64_t end;
+
+  NUMATTN_INLINE std::int64_t count() const { return end - begin; }
+  NUMATTN_INLINE bool empty() const { return end <= begin; }
+  NUMATTN_INLINE bool holds(KeyRange keys) const { return begin <= keys.begin && keys.end <= end; }
+  // The keys of both.
+  NUMATTN_INLINE KeyRange both(KeyRange other) const {
+    return {begin > other.begin ? begin : other.begin, end < other.end ? end : other.end};
+  }
+  // The shortest range that holds each of the two that has keys.
+  NUMATTN_INLINE KeyRange hull(KeyRange other) const {
+    if (empty()) return other;
+    if (other.empty()) return *this;
+    return {begin < other.begin ? begin : other.begin, end > other.end ? end : other.end};
+  }
+  // The same keys, counted from `first`.
+  NUMATTN_INLINE KeyRange from(std::int64_t first) const { return {begin - first, end - first}; }
 };
 
 // Keys or values of one head, a row for each token. They may lie in pages of a pool, and be stored
@@ -31,13 +58,12 @@ struct TokenRows {
 
 // One query row of a block: a pair (query head, query position) that reads one key head.
 struct QueryRow {
-  const char* query;       // head_dim elements
-  char* output;            // value_dim contiguous elements; null when partial results are kept
-  float* lse;              // null when not wanted
-  const char* mask;        // elements over keys, from key 0; null without a mask
-  const char* bias;        // likewise
-  std::int64_t key_begin;  // the row's span: structure lets it see [key_begin, key_end)
-  std::int64_t key_end;
+  const char* query;      // head_dim elements
+  char* output;           // value_dim contiguous elements; null when partial results are kept
+  float* lse;             // null when not wanted
+  const char* mask;       // elements over keys, from key 0; null without a mask
+  const char* bias;       // elements over keys, from key 0; null without a bias
+  KeyRange span;          // the keys that structure lets the row see
   std::int64_t position;  // where the row stands among the keys
   float alibi_slope;
   float sink;  // an extra logit; −inf is none
@@ -105,14 +131,13 @@ struct AttendBlock {
   TokenRows value;
   ScoreRules rules;
   RelativeBlock relative;
-  std::int64_t key_begin;  // this visit looks at keys [key_begin, key_end) only
-  std::int64_t key_end;
+  KeyRange keys;  // this visit looks at these only
   bool begin;
   bool end;
   HeadTurn heads;               // decode only
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
-  float* workspace;             // attend_workspace() floats
+  float* workspace;             // as many floats as the kernel says
 };
 
 // Exact weights of one query block: rows[i].output is a float32 row of key_count weights.
@@ -231,6 +256,20 @@ struct RopeBlock {
   float* workspace;                // rope_workspace() floats
 };
 
+// What the kernels must lay out tile by tile.
+struct TileNeeds {
+  bool mask, bias;            // dense ones
+  bool key_copy, value_copy;  // tiles that cannot be read in place
+  bool relative;              // terms by distance
+};
+
+struct WorkspaceNeeds {
+  int row_capacity;  // query rows of a block, whole lane groups (decode: rows)
+  std::int64_t head_dim;
+  std::int64_t value_dim;  // 0 where no output is accumulated
+  TileNeeds tile;
+};
+
 // Sizes a kernel works in; they shape the plan, and the key block the result's rounding.
 struct TileFacts {
   int lane_group;    // query rows that share a vector register group
@@ -240,14 +279,11 @@ struct TileFacts {
   int vector_width;  // float32 lanes of a register
 };
 
-struct AttendWorkspace;
-struct WorkspaceNeeds;
-
 // One way to compute attention, and what it takes.
 struct AttendKernel {
   const char* name;
   TileFacts facts;
-  AttendWorkspace (*workspace)(const TileFacts&, const WorkspaceNeeds&);
+  std::int64_t (*workspace)(const TileFacts&, const WorkspaceNeeds&);  // floats
   void (*attend)(const AttendBlock&);
 };
 
@@ -286,25 +322,6 @@ struct Kernels {
 // Floats from one area of a workspace to the next: whole cache lines.
 static inline std::int64_t padded_floats(std::int64_t count) { return (count + 15) / 16 * 16; }
 
-// Areas of the workspace of attend, decode and weights, in floats from its start.
-struct AttendWorkspace {
-  std::int64_t query, output, peak, sum, score, mask, bias, key, value, low_weight;
-  std::int64_t position_query, slot_row, slot_of, slot, table, shear;  // kernels/relative.h
-  std::int64_t lists, scales;                                          // kernels/decode_tile.h
-  std::int64_t total;
-};
-
-// Gives out areas of whole cache lines, one after the other.
-struct AreaTaker {
-  std::int64_t next = 0;
-
-  std::int64_t take(std::int64_t floats) {
-    const std::int64_t start = next;
-    next += padded_floats(floats);
-    return start;
-  }
-};
-
 // True where the kernel may read the matrix as float32 rows where it lies.
 static inline bool reads_in_place(const Matrix& matrix) {
   return matrix.dtype == DType::kFloat32 && matrix.column_stride == 4 &&
@@ -324,70 +341,6 @@ static inline std::int64_t rope_table_stride(const RopeBlock& block) {
 // batch entry may not in another), and a row of x as floats.
 static inline std::int64_t rope_workspace(const RopeBlock& block) {
   return 2 * block.row_count * rope_table_stride(block) + padded_floats(2 * block.pairs);
-}
-
-struct WorkspaceNeeds {
-  int row_capacity;  // query rows of a block, whole lane groups (decode: rows)
-  std::int64_t head_dim;
-  std::int64_t value_dim;     // 0 where no output is accumulated
-  bool mask, bias;            // dense ones are laid out tile by tile
-  bool key_copy, value_copy;  // tiles that cannot be read in place
-  bool relative = false;      // terms by distance
-};
-
-// Keys for which a tile of a dense mask has room: they are gathered 64 at a time.
-static inline std::int64_t padded_mask_keys(const TileFacts& facts) {
-  return (facts.key_block + 63) / 64 * 64;
-}
-
-// 16 bits for each register of scores.
-static inline std::int64_t mask_tile_floats(const TileFacts& facts) {
-  return facts.lane_group / facts.vector_width * padded_mask_keys(facts) / 2;
-}
-
-// Distances between the rows of a lane group and the keys of a tile, whole vectors of rows.
-static inline std::int64_t tile_distances(const TileFacts& facts) {
-  return facts.lane_group + facts.key_block;
-}
-
-// Columns of a transposed table: a vector may begin at any distance.
-static inline std::int64_t slot_columns(const TileFacts& facts) {
-  return padded_floats(tile_distances(facts) + facts.vector_width);
-}
-
-static inline void take_relative_areas(const TileFacts& facts, const WorkspaceNeeds& needs,
-                                       AreaTaker& area, AttendWorkspace& at) {
-  const std::int64_t distances = tile_distances(facts);
-  const std::int64_t head_dim = padded_floats(needs.head_dim);
-  const std::int64_t value_dim = padded_floats(needs.value_dim);
-  at.position_query = area.take(head_dim * needs.row_capacity);
-  at.slot_row = area.take(2 * distances);  // 64-bit integers
-  at.slot_of = area.take(distances);       // 32-bit integers
-  at.slot = area.take(distances * facts.lane_group);
-  at.table = area.take(slot_columns(facts) * (head_dim > value_dim ? head_dim : value_dim));
-  at.shear = area.take((facts.key_block + 2 * facts.vector_width) * facts.vector_width);
-}
-
-static inline AttendWorkspace attend_workspace(const TileFacts& facts,
-                                               const WorkspaceNeeds& needs) {
-  AttendWorkspace at{};
-  AreaTaker area;
-  const std::int64_t rows = needs.row_capacity;
-  const std::int64_t head_dim = padded_floats(needs.head_dim);
-  const std::int64_t value_dim = padded_floats(needs.value_dim);
-  const std::int64_t tile = static_cast<std::int64_t>(facts.lane_group) * facts.key_block;
-  at.query = area.take(head_dim * rows);
-  at.output = area.take(value_dim * rows);
-  at.peak = area.take(rows);
-  at.sum = area.take(rows);
-  at.score = area.take(tile);
-  at.mask = area.take(needs.mask ? mask_tile_floats(facts) : 0);
-  at.bias = area.take(needs.bias ? tile : 0);
-  at.key = area.take(needs.key_copy ? head_dim * facts.key_block : 0);
-  at.value = area.take(needs.value_copy ? value_dim * facts.key_block : 0);
-  if (needs.relative) take_relative_areas(facts, needs, area, at);
-  at.total = area.next;
-  return at;
 }
 
 // Rows whose sums gemm holds at a time: enough that a slice of a packed panel is used eight times.

@@ -1,8 +1,8 @@
 // Overrides a table's entries with the kernels whose products take pairs of bfloat16.
 #pragma once
 
-#include "attend_pairs.h"
 #include "gemm_pairs.h"
+#include "pair_tiles.h"
 #include "table.h"
 
 namespace numattn {
@@ -13,13 +13,15 @@ constexpr TileFacts kPairFacts{kLaneGroup, kPairKeyBlock, kPairBlockRows, kPairB
 static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than listed");
 
 constexpr Kernels with_pairs(Kernels kernels) {
-  kernels.attend_bfloat16 = {"attend_bfloat16", kPairFacts, pair_workspace<1>,
-                             [](const AttendBlock& block) { attend_pairs<1>(block, kPairFacts); }};
+  kernels.attend_bfloat16 = {
+      "attend_bfloat16", kPairFacts, floats_of<PairWorkspace<1>>,
+      [](const AttendBlock& block) { attend<PairTiles<1>>(block, kPairFacts); }};
   kernels.gemm = {gemm_pairs_copies, gemm_pairs_workspace, gemm_pairs};
   if (kHighPays) {
     kernels.splits_for_high = true;
-    kernels.attend_high = {"attend_high", kPairFacts, pair_workspace<2>,
-                           [](const AttendBlock& block) { attend_pairs<2>(block, kPairFacts); }};
+    kernels.attend_high = {
+        "attend_high", kPairFacts, floats_of<PairWorkspace<2>>,
+        [](const AttendBlock& block) { attend<PairTiles<2>>(block, kPairFacts); }};
   }
   return kernels;
 }

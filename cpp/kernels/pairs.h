@@ -12,7 +12,6 @@
 #pragma once
 
 #include "score.h"
-#include "vec/bfloat16.h"
 
 namespace numattn {
 namespace {

@@ -18,6 +18,7 @@
 // that a row does not depend on the rows beside it: their slots add 0 to it.
 #pragma once
 
+#include "row_products.h"
 #include "score.h"
 
 namespace numattn {
@@ -44,18 +45,18 @@ struct TileSlots {
   int count;
 };
 
-inline int tile_distances(const LaneGroup& group, KeyTile keys) {
-  return static_cast<int>(keys.count) + group.vectors * Vec::kWidth - 1;
+inline int tile_distances(const LaneGroup& group, KeyRange keys) {
+  return static_cast<int>(keys.count()) + group.vectors * Vec::kWidth - 1;
 }
 
-inline TileSlots find_slots(const RelativeBlock& relative, const LaneGroup& group, KeyTile keys,
-                            const Workspace& work) {
+inline TileSlots find_slots(const RelativeBlock& relative, const LaneGroup& group, KeyRange keys,
+                            const FloatWorkspace& work) {
   const std::int64_t given = group.rows[0].position;
   const std::int64_t position = given > kFarthestPosition    ? kFarthestPosition
                                 : given < -kFarthestPosition ? -kFarthestPosition
                                                              : given;
-  const std::int64_t first = position - (keys.begin + keys.count - 1) - relative.first_distance;
-  const std::int64_t last = keys.count + group.row_count - 2;
+  const std::int64_t first = position - (keys.begin + keys.count() - 1) - relative.first_distance;
+  const std::int64_t last = keys.count() + group.row_count - 2;
   const std::int64_t end = relative.distance_count - 1;
   int count = 0;
   for (int t = 0; t < tile_distances(group, keys); ++t) {
@@ -68,7 +69,7 @@ inline TileSlots find_slots(const RelativeBlock& relative, const LaneGroup& grou
 }
 
 // What find_slots() found for the tile before.
-inline TileSlots found_slots(const LaneGroup& group, KeyTile keys, const Workspace& work) {
+inline TileSlots found_slots(const LaneGroup& group, KeyRange keys, const FloatWorkspace& work) {
   return {work.relative.slot_row, work.relative.slot_of,
           work.relative.slot_of[tile_distances(group, keys) - 1] + 1};
 }
@@ -109,7 +110,7 @@ __attribute__((noinline)) void add_query_biases(const AttendBlock& block, int ro
 }
 
 inline const float* position_queries(const RelativeBlock& relative, const LaneGroup& group,
-                                     const Workspace& work) {
+                                     const FloatWorkspace& work) {
   const bool apart = relative.content_bias != nullptr || relative.position_bias != nullptr;
   return apart ? work.relative.position_query + (group.query - work.query) : group.query;
 }
@@ -143,8 +144,8 @@ inline void shear_slots(const TileSlots& slots, std::int64_t count, int v, const
 }
 
 // scores[key][lane] += query · query_table
-inline void add_query_terms(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                            const TileSlots& slots, const Workspace& work) {
+inline void add_query_terms(const AttendBlock& block, const LaneGroup& group, KeyRange keys,
+                            const TileSlots& slots, const FloatWorkspace& work) {
   const RelativeWorkspace& areas = work.relative;
   const FloatRows table = slot_rows(block.relative.query_table, block.head_dim, slots, areas.table);
   const float* query = position_queries(block.relative, group, work);
@@ -159,14 +160,14 @@ inline void add_query_terms(const AttendBlock& block, const LaneGroup& group, Ke
                                 {},
                                 0});
   if (slots.count == 1) {
-    change_scores(group, keys.count, work.score, [&](std::int64_t, int v, Vec score) {
+    change_scores(group, keys.count(), work.score, [&](std::int64_t, int v, Vec score) {
       return score + load(areas.slot + v * Vec::kWidth);
     });
     return;
   }
   for (int v = 0; v < group.vectors; ++v) {
-    float* last = work.score + (keys.count - 1) * kLaneGroup + v * Vec::kWidth;
-    shear_slots(slots, keys.count, v, areas.slot, areas.shear, [last](std::int64_t i, Vec term) {
+    float* last = work.score + (keys.count() - 1) * kLaneGroup + v * Vec::kWidth;
+    shear_slots(slots, keys.count(), v, areas.slot, areas.shear, [last](std::int64_t i, Vec term) {
       float* at = last - i * kLaneGroup;
       store(at, load(at) + term);
     });
@@ -207,16 +208,16 @@ inline Vec load_by_slot(const float* by_slot, const std::int32_t* of, int first)
 
 // scores[key][lane] += scale · log2 e · key · key_table. A few keys at a time: they meet few
 // distances more than one key does.
-inline void add_key_terms(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                          FloatRows key, const TileSlots& slots, const Workspace& work) {
+inline void add_key_terms(const AttendBlock& block, const LaneGroup& group, KeyRange keys,
+                          FloatRows key, const TileSlots& slots, const FloatWorkspace& work) {
   constexpr std::int64_t kProductStride = kLaneGroup + 2 * Vec::kWidth;
   static_assert(kTileRows <= 2 * Vec::kWidth, "keys that meet more slots than a row has room for");
   const RelativeWorkspace& areas = work.relative;
   transpose_slots(block.relative.key_table, block.head_dim, slots, areas.slot_columns, areas.table);
   const Vec factor = broadcast(block.rules.scale * kLog2E);
-  for (std::int64_t j = 0; j < keys.count; j += kTileRows) {
-    const int rows = keys.count - j < kTileRows ? static_cast<int>(keys.count - j) : kTileRows;
-    const std::int64_t last = keys.count - 1 - j;  // t of the first key and lane 0
+  for (std::int64_t j = 0; j < keys.count(); j += kTileRows) {
+    const int rows = keys.count() - j < kTileRows ? static_cast<int>(keys.count() - j) : kTileRows;
+    const std::int64_t last = keys.count() - 1 - j;  // t of the first key and lane 0
     const int first_slot = slots.of[last - (rows - 1)];
     const int slot_count = slots.of[last + group.vectors * Vec::kWidth - 1] + 1 - first_slot;
     RowProducts products{{key.data + j * key.stride, key.stride},
@@ -247,8 +248,8 @@ inline void add_key_terms(const AttendBlock& block, const LaneGroup& group, KeyT
 
 // Adds both terms to the raw scores of the tile. Not inlined, for it would be into every kernel.
 __attribute__((noinline)) void add_relative_scores(const AttendBlock& block, const LaneGroup& group,
-                                                   KeyTile keys, FloatRows key,
-                                                   const Workspace& work) {
+                                                   KeyRange keys, FloatRows key,
+                                                   const FloatWorkspace& work) {
   const TileSlots slots = find_slots(block.relative, group, keys, work);
   if (block.relative.query_table != nullptr) add_query_terms(block, group, keys, slots, work);
   if (block.relative.key_table != nullptr) add_key_terms(block, group, keys, key, slots, work);
@@ -293,15 +294,12 @@ struct LaneSlots {
   float begin[kLaneGroup];
   float end[kLaneGroup];
 
-  LaneSlots(const LaneGroup& group, KeyTile keys, const TileSlots& slots) : begin{}, end{} {
+  LaneSlots(const LaneGroup& group, KeyRange keys, const TileSlots& slots) : begin{}, end{} {
     for (int i = 0; i < group.row_count; ++i) {
-      const QueryRow& row = group.rows[i];
-      const std::int64_t from = row.key_begin > keys.begin ? row.key_begin - keys.begin : 0;
-      const std::int64_t seen = row.key_end - keys.begin;
-      const std::int64_t to = seen < keys.count ? seen : keys.count;
-      if (from >= to) continue;
-      begin[i] = static_cast<float>(slots.of[i - (to - 1) + keys.count - 1]);
-      end[i] = static_cast<float>(slots.of[i - from + keys.count - 1] + 1);
+      const KeyRange seen = group.rows[i].span.both(keys).from(keys.begin);
+      if (seen.empty()) continue;
+      begin[i] = static_cast<float>(slots.of[i - (seen.end - 1) + keys.count() - 1]);
+      end[i] = static_cast<float>(slots.of[i - seen.begin + keys.count() - 1] + 1);
     }
   }
   Mask visible(std::int64_t slot, int v) const {
@@ -311,10 +309,10 @@ struct LaneSlots {
 };
 
 // The slots of the tile whose scores were made last, with their weights in the workspace.
-__attribute__((noinline)) TileSlots weighed_slots(const LaneGroup& group, KeyTile keys,
-                                                  const Workspace& work) {
+__attribute__((noinline)) TileSlots weighed_slots(const LaneGroup& group, KeyRange keys,
+                                                  const FloatWorkspace& work) {
   const TileSlots slots = found_slots(group, keys, work);
-  weigh_slots(slots, group.vectors, keys.count, work.score, work.relative.shear,
+  weigh_slots(slots, group.vectors, keys.count(), work.score, work.relative.shear,
               work.relative.slot);
   return slots;
 }

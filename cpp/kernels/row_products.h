@@ -44,11 +44,7 @@ __attribute__((noinline)) void multiply_each(const RowProducts& in) {
 
 // The same for a number of vectors that is known at run time.
 inline void multiply_each(int vectors, const RowProducts& in) {
-  switch (vectors) {
-    case 1: multiply_each<1>(in); break;
-    case 2: multiply_each<2>(in); break;
-    default: multiply_each<kTileVectors>(in);
-  }
+  with_count<kTileVectors>(vectors, [&](auto count) { multiply_each<decltype(count)::value>(in); });
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ namespace {
 // to the output once per 192 keys, not once per 64, and its three streams need a load in eight
 // cycles. Measured on Zen 4, f32, S2048: 64 keys 95, 96 keys 98, 192 keys 101, 256 keys 102
 // GFLOP/s.
-constexpr int kKeyBlock = kTileRows == 8 ? 192 : 96;
+constexpr int kKeyBlock = Vec::kKeyBlock;
 
 // Query rows of a block: two lane groups of AVX-512, so that a fetched tile of keys is used twice
 // while queries, outputs and scores stay within half of a 256 KiB second-level cache.
@@ -33,15 +33,16 @@ constexpr int kDecodeKeyBlock = 96;
 constexpr TileFacts kDecodeFacts{kDecodeRows, kDecodeKeyBlock, kDecodeRows, kDecodeRows,
                                  Vec::kWidth};
 
-constexpr AttendKernel kAttend{"attend", kAttendFacts, attend_workspace,
-                               [](const AttendBlock& block) { attend(block, kAttendFacts); }};
+constexpr AttendKernel kAttend{
+    "attend", kAttendFacts, floats_of<FloatWorkspace>,
+    [](const AttendBlock& block) { attend<FloatTiles>(block, kAttendFacts); }};
 
 constexpr Kernels make_kernels(const char* isa) {
   return {isa,
           kAttend,
           kAttend,
           kAttend,
-          {"decode", kDecodeFacts, decode_workspace,
+          {"decode", kDecodeFacts, floats_of<DecodeWorkspace>,
            [](const AttendBlock& block) { decode(block, kDecodeFacts); }},
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,

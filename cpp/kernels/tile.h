@@ -11,7 +11,6 @@
 
 #include <cstdint>
 
-#include "matrix.h"
 #include "tokens.h"
 
 namespace numattn {
@@ -19,13 +18,8 @@ namespace {
 
 // Tile shape: rows · vectors accumulators, `vectors` registers of b and one of a fit the file.
 // 32 registers: 8 × 3; 16 registers: 6 × 2.
-#ifdef __AVX512F__
-constexpr int kTileRows = 8;
-constexpr int kTileVectors = 3;
-#else
-constexpr int kTileRows = 6;
-constexpr int kTileVectors = 2;
-#endif
+constexpr int kTileRows = Vec::kTileRows;
+constexpr int kTileVectors = Vec::kTileVectors;
 constexpr int kLaneGroup = kTileVectors * Vec::kWidth;
 
 template <class Element>

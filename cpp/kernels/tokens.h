@@ -6,11 +6,6 @@
 namespace numattn {
 namespace {
 
-struct KeyTile {
-  std::int64_t begin;
-  std::int64_t count;
-};
-
 inline const char* token_row(const TokenRows& tokens, std::int64_t token) {
   const Matrix& matrix = tokens.matrix;
   if (tokens.pages == nullptr) return matrix.data + token * matrix.row_stride;
@@ -42,16 +37,16 @@ struct ListedRows {
 // j + count − 1 of the tile stand in rows from `row` on of that page; without pages, of page 0. One
 // division a tile: with one a page, short tiles in the cache took 6 % longer.
 template <class Visit>
-inline void each_stretch(const TokenRows& tokens, KeyTile tile, const Visit& visit) {
+inline void each_stretch(const TokenRows& tokens, KeyRange tile, const Visit& visit) {
   if (tokens.pages == nullptr) {
-    visit(0, tile.count, 0, tile.begin);
+    visit(0, tile.count(), 0, tile.begin);
     return;
   }
   const std::int64_t* page = tokens.pages + tile.begin / tokens.page_rows;
   std::int64_t row = tile.begin % tokens.page_rows;
-  for (std::int64_t j = 0; j < tile.count; ++page) {
+  for (std::int64_t j = 0; j < tile.count(); ++page) {
     const std::int64_t room = tokens.page_rows - row;
-    const std::int64_t count = room < tile.count - j ? room : tile.count - j;
+    const std::int64_t count = room < tile.count() - j ? room : tile.count() - j;
     visit(j, count, *page, row);
     j += count;
     row = 0;
@@ -59,7 +54,7 @@ inline void each_stretch(const TokenRows& tokens, KeyTile tile, const Visit& vis
 }
 
 // rows[j] = the row of token tile.begin + j
-inline void list_rows(const TokenRows& tokens, KeyTile tile, const char** rows) {
+inline void list_rows(const TokenRows& tokens, KeyRange tile, const char** rows) {
   const std::int64_t stride = tokens.matrix.row_stride;
   each_stretch(tokens, tile,
                [&](std::int64_t j, std::int64_t count, std::int64_t page, std::int64_t row) {
@@ -69,7 +64,7 @@ inline void list_rows(const TokenRows& tokens, KeyTile tile, const char** rows) 
 }
 
 // scales[j] = the scale of token tile.begin + j
-inline void list_scales(const TokenRows& tokens, KeyTile tile, float* scales) {
+inline void list_scales(const TokenRows& tokens, KeyRange tile, float* scales) {
   const std::int64_t stride = tokens.scale_row_stride;
   each_stretch(tokens, tile,
                [&](std::int64_t j, std::int64_t count, std::int64_t page, std::int64_t row) {
@@ -91,7 +86,7 @@ inline bool lies_in_rows(const TokenRows& tokens, DType dtype) {
 }
 
 // Tokens of the tile as numbers: where they lie, or copied to `copy` (count × padded width floats).
-inline FloatRows float_rows(const TokenRows& tokens, KeyTile tile, std::int64_t width,
+inline FloatRows float_rows(const TokenRows& tokens, KeyRange tile, std::int64_t width,
                             float* copy) {
   const Matrix& matrix = tokens.matrix;
   if (reads_in_place(tokens)) {
@@ -100,7 +95,7 @@ inline FloatRows float_rows(const TokenRows& tokens, KeyTile tile, std::int64_t 
   }
   const std::int64_t stride = padded_floats(width);
   with_reader(matrix.dtype, matrix.column_stride, [&](const auto& read) {
-    for (std::int64_t j = 0; j < tile.count; ++j) {
+    for (std::int64_t j = 0; j < tile.count(); ++j) {
       const std::int64_t token = tile.begin + j;
       float* row = copy + j * stride;
       copy_row(token_row(tokens, token), matrix.column_stride, width, read, row);
@@ -113,7 +108,7 @@ inline FloatRows float_rows(const TokenRows& tokens, KeyTile tile, std::int64_t 
 }
 
 // Such a copy as tokens 0, 1, … of a matrix.
-inline TokenRows copied(const TokenRows& tokens, KeyTile tile, std::int64_t width, float* copy) {
+inline TokenRows copied(const TokenRows& tokens, KeyRange tile, std::int64_t width, float* copy) {
   const FloatRows rows = float_rows(tokens, tile, width, copy);
   TokenRows result{};
   result.matrix = {reinterpret_cast<const char*>(rows.data), DType::kFloat32, rows.stride * 4, 4};

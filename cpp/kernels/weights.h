@@ -4,26 +4,26 @@
 // grows with the number of keys. Hidden keys get exactly 0.
 #pragma once
 
-#include "attend.h"
+#include "float_tiles.h"
 
 namespace numattn {
 namespace {
 
 // Scores of the tile, transposed into the rows' outputs; hidden ones are −inf.
-inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyTile keys,
-                         FloatRows key, const Workspace& work) {
+inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyRange keys,
+                         FloatRows key, const FloatWorkspace& work) {
   // Without values: the keys stand in for what is fetched ahead.
   const auto multiply = [&] {
-    multiply_keys(group, key, key, keys.count, block, work.score);
+    multiply_keys(group, key, key, keys.count(), block, work.score);
     if (block.relative.distance_rows != nullptr) {
       add_relative_scores(block, group, keys, key, work);
     }
   };
-  const ScoredTile tile = score_tile(block, group, keys, work, multiply);
+  const ScoredTile tile = score_tile(block, group, keys, work, work.score, multiply);
   if (tile.excluded) return;
-  if (tile.mask != nullptr) apply_mask(group, keys.count, tile, work.score);
+  if (tile.mask != nullptr) apply_mask(group, keys.count(), tile, work.score);
   for (int lane = 0; lane < group.row_count; lane += Vec::kWidth) {
-    write_rows(work.score, keys.count, lane, group.row_count, broadcast(1.0f),
+    write_rows(work.score, keys.count(), lane, group.row_count, broadcast(1.0f),
                [&](int i, std::int64_t j, Vec values, int count) {
                  float* row = reinterpret_cast<float*>(group.rows[lane + i].output);
                  store_partial(row + keys.begin + j, values, count);
@@ -72,29 +72,25 @@ inline void normalise_weights(const QueryRow& row, std::int64_t key_count) {
 
 // The next run of keys from `from` on that rows of the group see without a gap; empty when there is
 // none. Rows may have been picked far apart, and what lies between their spans is not to be read.
-inline KeyTile next_stretch(const LaneGroup& group, std::int64_t from) {
-  std::int64_t begin = INT64_MAX;
+inline KeyRange next_stretch(const LaneGroup& group, std::int64_t from) {
+  KeyRange run{INT64_MAX, INT64_MAX};
   for (int i = 0; i < group.row_count; ++i) {
-    const QueryRow& row = group.rows[i];
-    const std::int64_t start = row.key_begin > from ? row.key_begin : from;
-    if (start < row.key_end && start < begin) begin = start;
+    const KeyRange left = group.rows[i].span.both({from, INT64_MAX});
+    if (!left.empty() && left.begin < run.begin) run = {left.begin, left.begin};
   }
-  if (begin == INT64_MAX) return {from, 0};
-  std::int64_t end = begin;
   for (bool grown = true; grown;) {
     grown = false;
     for (int i = 0; i < group.row_count; ++i) {
-      const QueryRow& row = group.rows[i];
-      if (row.key_begin <= end && row.key_end > end) {
-        end = row.key_end;
-        grown = true;
-      }
+      const KeyRange span = group.rows[i].span;
+      if (span.begin > run.end || span.end <= run.end) continue;
+      run.end = span.end;
+      grown = true;
     }
   }
-  return {begin, end - begin};
+  return run;
 }
 
-inline void begin_weights(const WeightsBlock& weights, const Workspace& work) {
+inline void begin_weights(const WeightsBlock& weights, const FloatWorkspace& work) {
   const AttendBlock& block = weights.scores;
   pack_queries(block, block.rows, block.row_count, work.query);
   add_query_biases(block, block.row_count, work.query, work.relative.position_query);
@@ -106,20 +102,17 @@ inline void begin_weights(const WeightsBlock& weights, const Workspace& work) {
 
 inline void weigh(const WeightsBlock& weights, const TileFacts& facts) {
   const AttendBlock& block = weights.scores;
-  const Workspace work = workspace_of(block, facts, kLaneGroup, 0);
+  Areas areas(block.workspace);
+  const FloatWorkspace work(areas, facts, workspace_needs(block, kLaneGroup, 0));
   if (block.begin) begin_weights(weights, work);
-  const LaneGroup group = lane_group(block.rows, block.row_count, work.query);
-  std::int64_t j = block.key_begin;
-  while (j < block.key_end) {
-    const KeyTile stretch = next_stretch(group, j);
-    if (stretch.count == 0 || stretch.begin >= block.key_end) break;
-    const std::int64_t reach = stretch.begin + stretch.count;
-    const std::int64_t end = reach < block.key_end ? reach : block.key_end;
-    const std::int64_t tile_end = key_tile_end(stretch.begin, end, facts);
-    const KeyTile keys{stretch.begin, tile_end - stretch.begin};
+  const LaneGroup group(block.rows, block.row_count, work.query);
+  for (std::int64_t j = block.keys.begin;;) {
+    const KeyRange stretch = next_stretch(group, j).both(block.keys);
+    if (stretch.empty()) break;
+    const KeyRange keys = first_tile(stretch, facts);
     const FloatRows key = float_rows(block.key, keys, block.head_dim, work.key);
     write_scores(block, group, keys, key, work);
-    j = tile_end;
+    j = keys.end;
   }
   if (!block.end) return;
   for (int i = 0; i < block.row_count; ++i) normalise_weights(block.rows[i], weights.key_count);

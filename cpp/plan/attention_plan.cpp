@@ -59,21 +59,20 @@ std::int64_t AttentionPlan::scratch_bytes(int threads) const {
 }
 
 AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& decode,
-                             const AttentionShape& shape, const TileNeeds& needs) {
+                             const AttentionShape& shape, const PlanNeeds& needs) {
   const std::int64_t rows_per_head = shape.group() * shape.queries;
-  const bool few = rows_per_head <= decode.facts.block_rows && !needs.relative;
+  const bool few = rows_per_head <= decode.facts.block_rows && !needs.tile.relative;
   const AttendKernel& kernel = few ? decode : attend;
   const TileFacts& facts = kernel.facts;
-  const bool copies = needs.key_copy || needs.value_copy;
+  const bool copies = needs.tile.key_copy || needs.tile.value_copy;
   AttentionPlan plan =
       cut(kernel, shape, rows_per_head, copies ? facts.copied_rows : facts.block_rows,
           rows_per_head <= kMostSplitRows);
   const int capacity = static_cast<int>(
       divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
-  const WorkspaceNeeds workspace{capacity,   shape.head_dim, shape.value_dim,  needs.mask,
-                                 needs.bias, needs.key_copy, needs.value_copy, needs.relative};
   plan.workspace_floats =
-      std::max(kernel.workspace(facts, workspace).total, padded_floats(shape.value_dim));
+      std::max(kernel.workspace(facts, {capacity, shape.head_dim, shape.value_dim, needs.tile}),
+               padded_floats(shape.value_dim));
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
   }
@@ -85,13 +84,12 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
 }
 
 AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& shape,
-                           std::int64_t rows, const TileNeeds& needs) {
+                           std::int64_t rows, const PlanNeeds& needs) {
   const TileFacts& facts = attend.facts;
   const std::int64_t block_rows = needs.lone_rows ? 1 : facts.lane_group;
   AttentionPlan plan = cut(attend, shape, shape.group() * rows, block_rows, false);
-  const WorkspaceNeeds workspace{facts.lane_group, shape.head_dim, 0,     needs.mask,
-                                 needs.bias,       needs.key_copy, false, needs.relative};
-  plan.workspace_floats = attend_workspace(facts, workspace).total;
+  plan.workspace_floats =
+      attend.workspace(facts, {facts.lane_group, shape.head_dim, 0, needs.tile});
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
                static_cast<double>(rows) * static_cast<double>(shape.keys) *
                static_cast<double>(shape.head_dim);

@@ -24,14 +24,10 @@ struct AttentionShape {
   std::int64_t group() const { return query_heads / kv_heads; }
 };
 
-// What the kernels must lay out tile by tile.
-struct TileNeeds {
-  bool mask;
-  bool bias;
-  bool key_copy;
-  bool value_copy;
+// What shapes a plan besides.
+struct PlanNeeds {
+  TileNeeds tile;
   bool heads_inside = false;  // a token's heads lie nearer to one another than a head's tokens
-  bool relative = false;      // terms by distance: always `attend`
   bool lone_rows = false;  // weights of rows that are no neighbours in position, where that matters
 };
 
@@ -67,10 +63,10 @@ struct AttentionPlan {
 // `attend` computes whole blocks of rows, `decode` key heads with few rows. The plan refers to the
 // one that it chose.
 AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& decode,
-                             const AttentionShape& shape, const TileNeeds& needs);
+                             const AttentionShape& shape, const PlanNeeds& needs);
 
 // The plan of attention_weights over `rows` query rows of each head.
 AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& shape,
-                           std::int64_t rows, const TileNeeds& needs);
+                           std::int64_t rows, const PlanNeeds& needs);
 
 }  // namespace numattn

@@ -12,7 +12,7 @@ std::int64_t saturating_add(std::int64_t a, std::int64_t b) {
                : std::numeric_limits<std::int64_t>::min();
 }
 
-KeySpan key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count) {
+KeyRange key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count) {
   std::int64_t begin = 0;
   std::int64_t end = key_count;
   if (rules.causal) end = std::min(end, saturating_add(position, 1));
@@ -20,7 +20,7 @@ KeySpan key_span(const SpanRules& rules, std::int64_t position, std::int64_t key
   if (rules.window_right >= 0) {
     end = std::min(end, saturating_add(saturating_add(position, rules.window_right), 1));
   }
-  return begin < end ? KeySpan{begin, end} : KeySpan{0, 0};
+  return begin < end ? KeyRange{begin, end} : KeyRange{0, 0};
 }
 
 }  // namespace numattn

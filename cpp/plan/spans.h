@@ -7,25 +7,16 @@
 
 #include <cstdint>
 
+#include "kernels.h"
+
+#include "numattn/score.h"
+
 namespace numattn {
-
-struct SpanRules {
-  bool causal = false;
-  std::int64_t window_left = -1;
-  std::int64_t window_right = -1;
-};
-
-struct KeySpan {
-  std::int64_t begin;
-  std::int64_t end;
-
-  bool empty() const { return begin >= end; }
-};
 
 // Sums that stop at the ends of 64 bits: no key lies there, so what is beyond means the same.
 std::int64_t saturating_add(std::int64_t a, std::int64_t b);
 
 // Keys [begin, end) within [0, key_count) that the row at `position` sees; (0, 0) for none.
-KeySpan key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count);
+KeyRange key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count);
 
 }  // namespace numattn

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from numattn._names import Array
+
 INT64 = np.dtype(np.int64)
 MOST_THREADS = 2**31 - 1
+SMALLEST_NORMAL = 2.0**-126
+LARGEST_SCORE = 2.3e38  # in units of log 2, in which scores are kept, just below float32's largest
 
-Window = Sequence[int | None] | None
+
+def as_array(name: str, value: ArrayLike) -> Array:
+    """The value as an array, without a copy where it is one.
+
+    A masked array is refused: np.asarray would drop its mask, and what a mask means differs from
+    argument to argument.
+    """
+    if type(value) is np.ndarray:  # the usual case, told quickly
+        return value
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    if any(isinstance(part, np.ndarray) and isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost: give its .filled(...) or .data, "
+            "and what attention is to leave out as its mask"
+        )
+    return np.asarray(value)
+
+
+def optional_array(name: str, value: ArrayLike | None) -> Array | None:
+    """The same for an argument that may be left out."""
+    return None if value is None else as_array(name, value)
 
 
 def integers(name: str, value: ArrayLike) -> NDArray[np.int64]:
     """A contiguous int64 array of the value's shape."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype is INT64 and array.flags.c_contiguous:  # the usual case, told quickly
         return array
     if array.size == 0 and array.dtype == np.float64:  # an empty list
@@ -37,28 +61,31 @@ def integer_array(name: str, value: ArrayLike, *, scalar: bool) -> NDArray[np.in
     return array
 
 
-def float_array(name: str, value: ArrayLike, most_axes: int) -> NDArray[np.float32]:
-    """A contiguous float32 array of small per-head numbers."""
-    array = np.asarray(value)
+def float_array(
+    name: str, value: ArrayLike, most_axes: int, *, limit: bool = False
+) -> NDArray[np.float32]:
+    """A contiguous float32 array of small per-head numbers.
+
+    Scores are kept within ±`LARGEST_SCORE`: finite numbers beyond are refused, or count as that
+    with ``limit``.
+    """
+    array = as_array(name, value)
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must hold real numbers, not {array.dtype}")
     if not 1 <= array.ndim <= most_axes:
         raise ValueError(f"{name} must have 1 to {most_axes} dimensions, not shape {array.shape}")
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def window_sides(window: Window) -> tuple[int, int]:
-    """(left, right) with −1 for an unbounded side."""
-    if window is None:
-        return (-1, -1)
-    try:
-        left, right = window
-    except (TypeError, ValueError):
-        raise ValueError(f"window must be a pair (left, right) or None, not {window!r}") from None
-    return (
-        -1 if left is None else bounded_integer("window", left),
-        -1 if right is None else bounded_integer("window", right),
-    )
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, dtype=np.float32)
+    beyond = np.abs(narrow) > LARGEST_SCORE
+    if not beyond.any():
+        return narrow
+    beyond &= np.isfinite(array)
+    if beyond.any() and not limit:
+        raise ValueError(
+            f"{name} must be of magnitudes up to {LARGEST_SCORE:.2g}, not {array[beyond][0]}"
+        )
+    largest = np.float32(LARGEST_SCORE)
+    return np.where(beyond, np.copysign(largest, narrow), narrow)
 
 
 def bounded_integer(name: str, value: Any) -> int:
@@ -94,85 +121,46 @@ def optional_real(name: str, value: float | None) -> float | None:
         raise TypeError(f"{name} must be a real number, not {value!r}") from None
 
 
-def _offsets(q_offset: ArrayLike) -> NDArray[np.int64] | None:
-    if isinstance(q_offset, int) and q_offset == 0:
-        return None
-    if isinstance(q_offset, int):
-        bounded_integer("q_offset", q_offset)
-    return integer_array("q_offset", q_offset, scalar=True).reshape(-1)
+def single(name: str, value: float) -> float:
+    """A real number that float32 holds in full: others would come out as 0, infinity or nearly so.
+
+    Whether infinities, NaN and negative numbers are allowed is the core's to say.
+    """
+    number = optional_real(name, value)
+    if number is None:
+        raise TypeError(f"{name} must be a real number, not None")
+    if number and math.isfinite(number) and not SMALLEST_NORMAL <= abs(number) <= LARGEST_SCORE:
+        raise ValueError(
+            f"{name} must be 0 or of a magnitude from {SMALLEST_NORMAL:.2g} to "
+            f"{LARGEST_SCORE:.2g}, not {number}"
+        )
+    return number
 
 
-class RelativeArguments(NamedTuple):
-    """Terms by distance in the order in which the core takes them; the core ignores the scale."""
-
-    query_table: NDArray[np.float32] | None
-    key_table: NDArray[np.float32] | None
-    value_table: NDArray[np.float32] | None
-    content_bias: NDArray[np.float32] | None
-    position_bias: NDArray[np.float32] | None
-    distance_rows: NDArray[np.int64]
-    first_distance: int
-    scale: float | None
-
-
-class Score(NamedTuple):
-    """The score arguments in the order in which the core takes them."""
-
-    mask: Any
-    bias: Any
-    is_causal: bool
-    q_offset: NDArray[np.int64] | None
-    window_left: int
-    window_right: int
-    scale: float | None
-    softcap: float | None
-    kv_lens: NDArray[np.int64] | None
-    alibi_slopes: NDArray[np.float32] | None
-    sinks: NDArray[np.float32] | None
-    layout: str
-    num_threads: int
-    precision: str
-    relative: RelativeArguments | None
+def flag(name: str, value: Any) -> bool:
+    """A truth value: True, False, or the integers 1 and 0; no string is one."""
+    if value is True or value is False:  # told quickly
+        return bool(value)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if number not in (0, 1):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return bool(number)
 
 
-def score_arguments(
-    mask: ArrayLike | None,
-    bias: ArrayLike | None,
-    is_causal: bool,
-    q_offset: ArrayLike,
-    window: Window,
-    scale: float | None,
-    softcap: float | None,
-    kv_lens: ArrayLike | None,
-    alibi_slopes: ArrayLike | None,
-    sinks: ArrayLike | None,
-    layout: str,
-    num_threads: int | None,
-    precision: str = "highest",
-    relative: RelativeArguments | None = None,
-) -> Score:
-    """Coerce the score arguments of every function of the family."""
-    if scale is None and relative is not None:
-        scale = relative.scale
-    left, right = (-1, -1) if window is None else window_sides(window)
+def layout_name(layout: object) -> str:
+    """A layout's name; whether there is one of that name, the core says."""
     if not isinstance(layout, str):
         raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+    return layout
+
+
+def precision_name(precision: object) -> str:
+    """A precision's name; whether there is one of that name, the core says."""
     if not isinstance(precision, str):
         raise ValueError(f"precision must be 'highest' or 'high', not {precision!r}")
-    return Score(
-        mask,
-        bias,
-        bool(is_causal),
-        _offsets(q_offset),
-        left,
-        right,
-        optional_real("scale", scale),
-        optional_real("softcap", softcap),
-        None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
-        None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
-        None if sinks is None else float_array("sinks", sinks, 1),
-        layout,
-        thread_count(num_threads),
-        precision,
-        relative,
-    )
+    return precision

@@ -5,6 +5,7 @@ from typing import Any, overload
 from numpy.typing import NDArray
 
 __version__: str
+score_fields: tuple[str, ...]
 
 def attention(
     q: Any,
@@ -13,6 +14,9 @@ def attention(
     k_scale: Any,
     v_scale: Any,
     score: tuple[Any, ...],
+    layout: str,
+    precision: str,
+    num_threads: int,
     out: Any,
     return_lse: bool,
     /,
@@ -25,6 +29,9 @@ def attention_paged(
     v_scale: Any,
     block_table: NDArray[Any],
     score: tuple[Any, ...],
+    layout: str,
+    precision: str,
+    num_threads: int,
     out: Any,
     return_lse: bool,
     /,
@@ -36,17 +43,24 @@ def attention_varlen(
     query_starts: NDArray[Any],
     key_starts: NDArray[Any],
     score: tuple[Any, ...],
+    precision: str,
+    num_threads: int,
     out: Any,
     return_lse: bool,
     /,
 ) -> Any: ...
-def attention_weights(q: Any, k: Any, rows: Any, score: tuple[Any, ...], /) -> NDArray[Any]: ...
+def attention_weights(
+    q: Any, k: Any, rows: Any, score: tuple[Any, ...], layout: str, num_threads: int, /
+) -> NDArray[Any]: ...
 def plan(
     q_shape: list[int],
     k_shape: list[int],
     v_shape: list[int],
     dtype_model: NDArray[Any],
     score: tuple[Any, ...],
+    layout: str,
+    precision: str,
+    num_threads: int,
     /,
 ) -> dict[str, Any]: ...
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, integer_array, score_arguments
-from numattn.position.relative import Relative, relative_arguments
+from numattn._arguments import (
+    as_array,
+    flag,
+    integer_array,
+    layout_name,
+    optional_array,
+    precision_name,
+    thread_count,
+)
+from numattn._memory import require_apart
+from numattn._names import Array, Float32Array, Int64Array, Layout, Precision
+from numattn._score import Score, ScoreOptions, require_known, spelled_out
 
-Layout = Literal["bhsd", "bshd"]
-Precision = Literal["highest", "high"]
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @overload
@@ -23,17 +31,6 @@ def attention(
     k: ArrayLike,
     v: ArrayLike,
     *,
-    mask: ArrayLike | None = ...,
-    bias: ArrayLike | None = ...,
-    is_causal: bool = ...,
-    q_offset: ArrayLike = ...,
-    window: Window = ...,
-    scale: float | None = ...,
-    softcap: float | None = ...,
-    kv_lens: ArrayLike | None = ...,
-    alibi_slopes: ArrayLike | None = ...,
-    sinks: ArrayLike | None = ...,
-    relative: Relative | None = ...,
     k_scale: ArrayLike | None = ...,
     v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
@@ -41,6 +38,7 @@ def attention(
     out: Array | None = ...,
     return_lse: Literal[False] = ...,
     num_threads: int | None = ...,
+    **score: Unpack[ScoreOptions],
 ) -> Array: ...
 @overload
 def attention(
@@ -48,17 +46,6 @@ def attention(
     k: ArrayLike,
     v: ArrayLike,
     *,
-    mask: ArrayLike | None = ...,
-    bias: ArrayLike | None = ...,
-    is_causal: bool = ...,
-    q_offset: ArrayLike = ...,
-    window: Window = ...,
-    scale: float | None = ...,
-    softcap: float | None = ...,
-    kv_lens: ArrayLike | None = ...,
-    alibi_slopes: ArrayLike | None = ...,
-    sinks: ArrayLike | None = ...,
-    relative: Relative | None = ...,
     k_scale: ArrayLike | None = ...,
     v_scale: ArrayLike | None = ...,
     layout: Layout = ...,
@@ -66,23 +53,14 @@ def attention(
     out: Array | None = ...,
     return_lse: Literal[True],
     num_threads: int | None = ...,
-) -> tuple[Array, NDArray[np.float32]]: ...
+    **score: Unpack[ScoreOptions],
+) -> tuple[Array, Float32Array]: ...
+@spelled_out(ScoreOptions)
 def attention(
     q: ArrayLike,
     k: ArrayLike,
     v: ArrayLike,
     *,
-    mask: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    is_causal: bool = False,
-    q_offset: ArrayLike = 0,
-    window: Window = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    kv_lens: ArrayLike | None = None,
-    alibi_slopes: ArrayLike | None = None,
-    sinks: ArrayLike | None = None,
-    relative: Relative | None = None,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
     layout: Layout = "bhsd",
@@ -90,12 +68,13 @@ def attention(
     out: Array | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
-) -> Array | tuple[Array, NDArray[np.float32]]:
+    **score: Unpack[ScoreOptions],
+) -> Array | tuple[Array, Float32Array]:
     """Scaled softmax attention: ``softmax(scale · q kᵀ + …) v``, never holding an S × S matrix.
 
     The order is: scores ``s = scale · q · kᵀ``, softcap, bias and ALiBi added, mask and structure
-    (causal, window, lengths) applied, softmax with the sink, product with v. Accumulation and
-    softmax are in float32 whatever the dtype.
+    (what leaves each query an interval of keys) applied, softmax with the sink, product with v.
+    Accumulation and softmax are in float32 whatever the dtype.
 
     Parameters
     ----------
@@ -106,34 +85,7 @@ def attention(
     v : array of shape (B, Hkv, Sk, Dv)
         Values, q's dtype. Three-dimensional q, k, v are one batch entry and give a
         three-dimensional result.
-    mask : bool array, optional
-        True = may attend. Broadcasts to (B, Hq, Sq, Sk), never expanded in memory. A key hidden
-        here has weight exactly 0 whatever its score; but its value row may still be multiplied by
-        0, so a NaN or infinity there may show. Hide padding with ``kv_lens`` to have it never read.
-    bias : float32 array (or q's dtype), optional
-        Added to the scores; broadcasts likewise. −inf excludes a key.
-    is_causal : bool
-        Key j is visible to query i iff ``j <= q_offset + i``.
-    q_offset : int or int array of shape (B,)
-        Position of the first query among the keys. 0 aligns the causal diagonal top-left
-        (PyTorch, JAX, ONNX); ``Sk - Sq`` bottom-right (a decoder with a cache).
-    window : (left, right), optional
-        Key j is visible iff ``pos - left <= j <= pos + right``, ``pos = q_offset + i``; −1 or None
-        leaves a side unbounded.
-    scale : float, optional
-        Default ``1 / sqrt(D)``, or that of ``relative`` if it has one.
-    softcap : float, optional
-        Scores become ``softcap · tanh(s / softcap)``.
-    kv_lens : int array of shape (B,), optional
-        Only keys ``j < kv_lens[b]`` exist.
-    alibi_slopes : array of shape (Hq,) or (B, Hq), optional
-        Adds ``-slope · |pos - j|``.
-    sinks : array of shape (Hq,), optional
-        One extra logit per head that takes probability and gives no value.
-    relative : numattn.position.Relative, optional
-        Terms of scores and values by the distance of a query from a key, through learned tables:
-        :func:`numattn.position.shaw`, ``transformer_xl``, ``disentangled``. They belong to the
-        scaled scores, before softcap. Computed in float32 for every dtype and number of queries.
+    {score}
     k_scale, v_scale : float32 arrays of shape (B, Hkv, Sk), optional
         For k and v of dtype int8, whose numbers are those integers times the scale of their token
         and head; the last axis left out of the layout of k and v. See :func:`numattn.quantize`.
@@ -192,60 +144,30 @@ def attention(
             [0.269, 0.731, 0.   ],
             [0.212, 0.212, 0.576]]], dtype=float32)
     """
-    score = score_arguments(
-        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision, relative_arguments(relative),
-    )  # fmt: skip
+    require_known("attention", score, ScoreOptions)
+    rules = Score.of(**score)
+    q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
+    k_factor, v_factor = optional_array("k_scale", k_scale), optional_array("v_scale", v_scale)
     if out is not None:
-        inputs = {"q": q, "k": k, "v": v, "mask": mask, "bias": bias, "q_offset": q_offset}
-        inputs |= {"kv_lens": kv_lens, "alibi_slopes": alibi_slopes, "sinks": sinks}
-        inputs |= {"k_scale": k_scale, "v_scale": v_scale}
-        inputs |= {} if relative is None else vars(relative)
-        _require_apart(out, inputs)
-    result: Array | tuple[Array, NDArray[np.float32]] = _core.attention(
-        q, k, v, k_scale, v_scale, score, out, bool(return_lse)
-    )
+        scales = {"k_scale": k_factor, "v_scale": v_factor}
+        require_apart(out, {"q": q, "k": k, "v": v, **scales, "score": rules})
+    result: Array | tuple[Array, Float32Array] = _core.attention(
+        q, k, v, k_factor, v_factor, rules, layout_name(layout), precision_name(precision),
+        thread_count(num_threads), out, flag("return_lse", return_lse),
+    )  # fmt: skip
     return result
 
 
-def _require_apart(out: Array, inputs: dict[str, ArrayLike | None]) -> None:
-    """Refuse an ``out`` that shares memory with an input."""
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    for name, array in inputs.items():
-        if isinstance(array, np.ndarray) and _overlap(out, array):
-            raise ValueError(f"out overlaps {name}: the result needs memory of its own")
-
-
-def _overlap(a: Array, b: Array) -> bool:
-    if not np.may_share_memory(a, b):
-        return False
-    shares_memory: Any = np.shares_memory  # its annotation knows only two kinds of max_work
-    try:
-        return bool(shares_memory(a, b, max_work=100_000))
-    except Exception:  # np.exceptions.TooHardError, np.TooHardError before NumPy 1.25
-        return True
-
-
+@spelled_out(ScoreOptions)
 def attention_weights(
     q: ArrayLike,
     k: ArrayLike,
     *,
     rows: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    is_causal: bool = False,
-    q_offset: ArrayLike = 0,
-    window: Window = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    kv_lens: ArrayLike | None = None,
-    alibi_slopes: ArrayLike | None = None,
-    sinks: ArrayLike | None = None,
-    relative: Relative | None = None,
     layout: Layout = "bhsd",
     num_threads: int | None = None,
-) -> NDArray[np.float32]:
+    **score: Unpack[ScoreOptions],
+) -> Float32Array:
     """Exact attention probabilities of all query rows, or of chosen ones without the rest.
 
     Parameters
@@ -255,9 +177,7 @@ def attention_weights(
     rows : int or int array of shape (R,), optional
         The query rows wanted, negative ones counted from the end; all by default. Positions,
         masks and biases are those of the rows named.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-        As for :func:`attention`.
-    relative, layout
+    layout, **score
         As for :func:`attention`.
     num_threads : int, optional
         Upper limit for this call.
@@ -281,22 +201,20 @@ def attention_weights(
     >>> na.attention_weights(q, k, rows=-1, scale=1.0).round(3)
     array([[[0.212, 0.212, 0.576]]], dtype=float32)
     """
-    score = score_arguments(
-        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads,
-        relative=relative_arguments(relative, values=False),
-    )  # fmt: skip
-    queries = np.asarray(q)
+    require_known("attention_weights", score, ScoreOptions)
+    rules = Score.of(**score)
+    queries, keys = as_array("q", q), as_array("k", k)
     if queries.ndim not in (3, 4):
         raise ValueError(f"q must have 3 or 4 dimensions, not shape {queries.shape}")
     count = queries.shape[-2] if layout == "bhsd" else queries.shape[-3]
-    weights: NDArray[np.float32] = _core.attention_weights(
-        queries, k, _row_indices(rows, count), score
-    )
+    weights: Float32Array = _core.attention_weights(
+        queries, keys, _row_indices(rows, count), rules, layout_name(layout),
+        thread_count(num_threads),
+    )  # fmt: skip
     return weights
 
 
-def _row_indices(rows: ArrayLike | None, count: int) -> NDArray[np.int64] | None:
+def _row_indices(rows: ArrayLike | None, count: int) -> Int64Array | None:
     if rows is None:
         return None
     picked = integer_array("rows", rows, scalar=True).reshape(-1)
@@ -304,6 +222,3 @@ def _row_indices(rows: ArrayLike | None, count: int) -> NDArray[np.int64] | None
         wrong = picked[(picked < -count) | (picked >= count)][0]
         raise ValueError(f"rows names query {wrong}, but there are {count} queries")
     return np.where(picked < 0, picked + count, picked)
-
-
-__all__: Sequence[str] = ["attention", "attention_weights"]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import _core
-from numattn._arguments import thread_count
-from numattn.attention import Precision, _overlap
-
-Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
-Array = NDArray[Any]
+from numattn._arguments import as_array, thread_count
+from numattn._dtypes import storage_name
+from numattn._memory import require_apart
+from numattn._names import Activation, Array, Precision
 
 
 def check_floating(name: str, array: Array) -> None:
@@ -28,32 +26,10 @@ def check_floating(name: str, array: Array) -> None:
 
 def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:
     """A contiguous float32 vector from one of float32, float16 or bfloat16."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype != np.float32:  # the usual case, told quickly
         check_floating(name, array)
     return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def storage_name(dtype: DTypeLike | None) -> str:
-    """The name of a type that weights can be stored in: "float32", which None means, or "bfloat16".
-
-    Raises
-    ------
-    ValueError
-        The dtype is another one.
-    """
-    if dtype is None:
-        return "float32"
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        return "bfloat16"  # NumPy itself knows the name only once ml_dtypes is imported
-    try:
-        wanted = np.dtype(dtype)
-    except (TypeError, ValueError):
-        raise ValueError(f"dtype must be float32 or bfloat16, not {dtype!r}") from None
-    name: str = wanted.name
-    if name not in ("float32", "bfloat16") or not wanted.isnative:
-        raise ValueError(f"dtype must be float32 or bfloat16, not {wanted}")
-    return name
 
 
 class Linear:
@@ -120,7 +96,7 @@ class Linear:
         if not isinstance(precision, str):
             raise ValueError(f"precision must be 'highest' or 'high', not {precision!r}")
         self._packed = _core.PackedLinear(
-            np.asarray(weight),
+            as_array("weight", weight),
             None if bias is None else as_float_vector("bias", bias),
             self.dtype,
             precision,
@@ -173,18 +149,15 @@ class Linear:
         MemoryError
             Memory cannot be had; nothing is written.
         """
-        rows = np.asarray(x)
+        rows = as_array("x", x)
         if rows.ndim == 0:
             raise ValueError("x must have at least one dimension")
-        addition = None if residual is None else np.asarray(residual)
+        addition = None if residual is None else as_array("residual", residual)
         shape = (*rows.shape[:-1], self.out_features)
         _check_companion("residual", addition, shape)
         if out is not None:
             _check_companion("out", out, shape)
-            if _overlap(out, rows):
-                raise ValueError("out overlaps x: the result needs memory of its own")
-            if addition is not None and _crosses(out, addition):
-                raise ValueError("out overlaps residual without being the same array")
+            require_apart(out, {"x": rows, "residual": addition}, may_be=("residual",))
         result: Array = self._packed.run(
             as_matrix(rows),
             activation or "",
@@ -236,14 +209,3 @@ def _check_companion(name: str, array: Array | None, shape: tuple[int, ...]) -> 
         raise TypeError(f"{name} must be a NumPy array, not {type(array).__name__}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, not {array.shape}")
-
-
-def _crosses(out: Array, residual: Array) -> bool:
-    """Whether the two share memory other than element by element."""
-    if out is residual or not np.may_share_memory(out, residual):
-        return False
-    same = (
-        out.__array_interface__["data"] == residual.__array_interface__["data"]
-        and out.strides == residual.strides
-    )
-    return not same and _overlap(out, residual)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Array = NDArray[Any]
+from numattn._arguments import as_array
+from numattn._names import Array
 
 
 def merge_states(
@@ -24,7 +24,7 @@ def merge_states(
     outs : sequence of arrays of shape (..., S, Dv)
         Results of :func:`numattn.attention` in layout "bhsd", of one shape and dtype.
     lses : sequence of arrays of shape (..., S)
-        Their log-sum-exps. −inf, a part without visible keys, is neutral.
+        Their log-sum-exps. −inf, a part without visible keys, is neutral whatever its output.
 
     Returns
     -------
@@ -55,9 +55,11 @@ def merge_states(
     >>> bool(np.allclose(merged, whole))
     True
     """
-    results, sums = [np.asarray(o) for o in outs], [np.asarray(lse) for lse in lses]
+    results = [as_array("outs", o) for o in outs]
+    sums = [as_array("lses", lse) for lse in lses]
     _check(results, sums)
-    wide = np.float64 if results[0].dtype == np.float64 else np.float32
+    given = {array.dtype for array in (results[0], *sums)}
+    wide = np.float64 if np.dtype(np.float64) in given else np.float32
     stacked = np.stack([lse.astype(wide) for lse in sums])
     peak = stacked.max(axis=0)
     with np.errstate(invalid="ignore"):  # −inf − −inf, replaced at once
@@ -65,8 +67,9 @@ def merge_states(
     total = weights.sum(axis=0)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
     merged = np.zeros(results[0].shape, wide)
-    for share, result in zip(shares, results, strict=True):
-        merged += share[..., None] * result.astype(wide)
+    for share, result, lse in zip(shares, results, stacked, strict=True):
+        neutral = np.isneginf(lse)[..., None]  # whatever its output holds, be it NaN
+        merged += share[..., None] * np.where(neutral, 0, result).astype(wide)
     with np.errstate(divide="ignore"):
         lse = np.where(total != 0, peak + np.log(total), -np.inf)
     return merged.astype(results[0].dtype), lse.astype(np.float32)
@@ -85,7 +88,9 @@ def _check(results: list[Array], sums: list[Array]) -> None:
         if result.dtype != dtype:
             raise TypeError(f"outs must have one dtype, not {dtype} and {result.dtype}")
         if result.ndim < 1 or result.shape != shape or lse.shape != shape[:-1]:
+            packed = lse.ndim == 2 and lse.shape[::-1] == shape[:-1] == result.shape[:-1]
+            hint = ": of attention_varlen's results, give o.swapaxes(0, 1)" if packed else ""
             raise ValueError(
                 f"part {index} must have an output of shape {shape} and an lse of shape "
-                f"{shape[:-1]}, not {result.shape} and {lse.shape}"
+                f"{shape[:-1]}, not {result.shape} and {lse.shape}{hint}"
             )

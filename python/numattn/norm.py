@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import thread_count
-from numattn.linear import _crosses, as_float_vector, as_matrix, as_output_matrix
-
-Array = NDArray[Any]
+from numattn._arguments import as_array, single, thread_count
+from numattn._memory import require_apart
+from numattn._names import Array
+from numattn.linear import as_float_vector, as_matrix, as_output_matrix
 
 
 def layer_norm(
@@ -33,7 +33,7 @@ def layer_norm(
         float32, float16 or bfloat16.
     weight, bias : arrays of shape (n,)
     eps : float
-        Added to the variance.
+        Added to the variance: 0, or a number that float32 holds.
     out : array of x's shape and dtype, optional
         May be x itself.
     num_threads : int, optional
@@ -59,18 +59,11 @@ def layer_norm(
     >>> na.layer_norm(np.array([[1, 2, 3]], np.float32), np.ones(3, np.float32)).round(3)
     array([[-1.225,  0.   ,  1.225]], dtype=float32)
     """
-    rows = _checked(x, out)
-    result: Array = _core.layer_norm(
-        as_matrix(rows),
-        as_float_vector("weight", weight),
-        None if bias is None else as_float_vector("bias", bias),
-        float(eps),
-        None if out is None else as_output_matrix(out),
-        thread_count(num_threads),
-    )
-    if out is not None:
-        return out
-    return result if rows.ndim == 2 else result.reshape(rows.shape)
+    vectors = {
+        "weight": as_float_vector("weight", weight),
+        "bias": None if bias is None else as_float_vector("bias", bias),
+    }
+    return _normalised(_core.layer_norm, x, vectors, eps, out, num_threads)
 
 
 def rms_norm(
@@ -92,7 +85,7 @@ def rms_norm(
     weight : array of shape (n,)
         Gemma's files hold it less 1.
     eps : float
-        Added to the mean of the squares.
+        Added to the mean of the squares: 0, or a number that float32 holds.
     out : array of x's shape and dtype, optional
         May be x itself.
     num_threads : int, optional
@@ -119,22 +112,20 @@ def rms_norm(
     >>> na.rms_norm(np.array([[3, 4]], np.float32), np.ones(2, np.float32)).round(3)
     array([[0.849, 1.131]], dtype=float32)
     """
-    rows = _checked(x, out)
-    result: Array = _core.rms_norm(
-        as_matrix(rows),
-        as_float_vector("weight", weight),
-        float(eps),
-        None if out is None else as_output_matrix(out),
-        thread_count(num_threads),
-    )
-    if out is not None:
-        return out
-    return result if rows.ndim == 2 else result.reshape(rows.shape)
+    vectors: dict[str, Array | None] = {"weight": as_float_vector("weight", weight)}
+    return _normalised(_core.rms_norm, x, vectors, eps, out, num_threads)
 
 
-def _checked(x: ArrayLike, out: Array | None) -> Array:
-    """x as an array, beside an `out` that it may share its memory with or not."""
-    rows = np.asarray(x)
+def _normalised(
+    kernel: Callable[..., Array],
+    x: ArrayLike,
+    vectors: Mapping[str, Array | None],
+    eps: float,
+    out: Array | None,
+    num_threads: int | None,
+) -> Array:
+    """What a kernel of the core makes of x, row by row, with vectors as long as a row."""
+    rows = as_array("x", x)
     if rows.ndim == 0:
         raise ValueError("x must have at least one dimension")
     if out is not None:
@@ -142,6 +133,14 @@ def _checked(x: ArrayLike, out: Array | None) -> Array:
             raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
         if out.shape != rows.shape:
             raise ValueError(f"out must have x's shape {rows.shape}, not {out.shape}")
-        if _crosses(out, rows):
-            raise ValueError("out overlaps x without being the same array")
-    return rows
+        require_apart(out, {"x": rows, **vectors}, may_be=("x",))
+    result = kernel(
+        as_matrix(rows),
+        *vectors.values(),
+        single("eps", eps),
+        None if out is None else as_output_matrix(out),
+        thread_count(num_threads),
+    )
+    if out is not None:
+        return out
+    return result if rows.ndim == 2 else result.reshape(rows.shape)

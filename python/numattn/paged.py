@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, integers, score_arguments
-from numattn.attention import Layout, Precision, _require_apart
-from numattn.position.relative import Relative, relative_arguments
+from numattn._arguments import (
+    as_array,
+    flag,
+    integers,
+    layout_name,
+    optional_array,
+    precision_name,
+    thread_count,
+)
+from numattn._memory import require_apart
+from numattn._names import Array, Layout, Precision
+from numattn._score import PagedScore, Score, require_known, spelled_out
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
+@spelled_out(PagedScore)
 def attention_paged(
     q: ArrayLike,
     k_pages: ArrayLike,
@@ -21,16 +32,6 @@ def attention_paged(
     block_table: ArrayLike,
     kv_lens: ArrayLike,
     *,
-    mask: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    is_causal: bool = False,
-    q_offset: ArrayLike = 0,
-    window: Window = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    alibi_slopes: ArrayLike | None = None,
-    sinks: ArrayLike | None = None,
-    relative: Relative | None = None,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
     layout: Layout = "bhsd",
@@ -38,6 +39,7 @@ def attention_paged(
     out: Array | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
+    **score: Unpack[PagedScore],
 ) -> Any:
     """Attention of each batch entry to the tokens that its row of a block table names.
 
@@ -56,10 +58,8 @@ def attention_paged(
         ``kv_lens[b]`` is not looked at.
     kv_lens : int array of shape (B,)
         Tokens of each entry, at most n · page.
-    mask, bias : arrays, optional
-        As for :func:`numattn.attention`, broadcast to (B, Hq, Sq, n · page).
-    is_causal, q_offset, window, scale, softcap, alibi_slopes, sinks, relative, layout, precision
-        As for :func:`numattn.attention`.
+    layout, precision, **score
+        As for :func:`numattn.attention`, with n · page for Sk.
     k_scale, v_scale : float32 arrays of shape (P, page, Hkv), optional
         For pages of dtype int8: what their integers are to be multiplied by.
     out : array of q's shape with Dv for D, optional
@@ -96,17 +96,17 @@ def attention_paged(
     >>> na.attention_paged(q, pages, pages, [[1, 0]], [3], scale=1.0)[0, 0].round(3)
     array([[0.576, 0.   , 0.212, 0.212]], dtype=float32)
     """
-    score = score_arguments(
-        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision, relative_arguments(relative),
-    )  # fmt: skip
+    require_known("attention_paged", score, PagedScore)
+    rules = Score.of(kv_lens=kv_lens, **score)
     table = integers("block_table", block_table)
     if table.ndim != 2:
         raise ValueError(f"block_table must have shape (B, n), not {table.shape}")
+    q, k, v = as_array("q", q), as_array("k_pages", k_pages), as_array("v_pages", v_pages)
+    k_factor, v_factor = optional_array("k_scale", k_scale), optional_array("v_scale", v_scale)
     if out is not None:
-        inputs = {"q": q, "k_pages": k_pages, "v_pages": v_pages, "mask": mask, "bias": bias}
-        inputs |= {"k_scale": k_scale, "v_scale": v_scale}
-        _require_apart(out, inputs | ({} if relative is None else vars(relative)))
+        pages = {"k_pages": k, "v_pages": v, "k_scale": k_factor, "v_scale": v_factor}
+        require_apart(out, {"q": q, **pages, "block_table": table, "score": rules})
     return _core.attention_paged(
-        q, k_pages, v_pages, k_scale, v_scale, table, score, out, bool(return_lse)
-    )
+        q, k, v, k_factor, v_factor, table, rules, layout_name(layout), precision_name(precision),
+        thread_count(num_threads), out, flag("return_lse", return_lse),
+    )  # fmt: skip

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, score_arguments
-from numattn.attention import Layout, Precision
-from numattn.position.relative import Relative, relative_arguments
+from numattn._arguments import layout_name, precision_name, thread_count
+from numattn._dtypes import COMPUTED, as_dtype
+from numattn._names import Layout, Precision
+from numattn._score import Score, ScoreOptions, require_known, spelled_out
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -64,26 +67,17 @@ class Plan:
         )
 
 
+@spelled_out(ScoreOptions)
 def plan(
     q_shape: Sequence[int],
     k_shape: Sequence[int],
     v_shape: Sequence[int] | None = None,
     *,
     dtype: Any = np.float32,
-    mask: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    is_causal: bool = False,
-    q_offset: ArrayLike = 0,
-    window: Window = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    kv_lens: ArrayLike | None = None,
-    alibi_slopes: ArrayLike | None = None,
-    sinks: ArrayLike | None = None,
-    relative: Relative | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
     num_threads: int | None = None,
+    **score: Unpack[ScoreOptions],
 ) -> Plan:
     """Say how :func:`numattn.attention` would compute C-contiguous arrays of these shapes.
 
@@ -93,9 +87,7 @@ def plan(
         Shapes as for :func:`numattn.attention`; v's defaults to k's.
     dtype : dtype or str
         float32, float16 or bfloat16.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-        As for :func:`numattn.attention`.
-    relative, layout, precision
+    layout, precision, **score
         As for :func:`numattn.attention`.
     num_threads : int, optional
         Upper limit for the call.
@@ -107,7 +99,9 @@ def plan(
     Raises
     ------
     TypeError, ValueError
-        Whatever the call itself would raise.
+        Whatever the call itself would raise; ValueError for another dtype.
+    ImportError
+        The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
 
     Examples
     --------
@@ -116,21 +110,11 @@ def plan(
     >>> p.kernel, p.query_block
     ('decode', 4)
     """
-    score = score_arguments(
-        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks,
-        layout, num_threads, precision, relative_arguments(relative),
-    )  # fmt: skip
-    model = np.empty(0, _dtype(dtype))
+    require_known("plan", score, ScoreOptions)
+    model = np.empty(0, as_dtype(dtype, COMPUTED))
     value_shape = k_shape if v_shape is None else v_shape
-    return Plan(**_core.plan(list(q_shape), list(k_shape), list(value_shape), model, score))
-
-
-def _dtype(dtype: Any) -> np.dtype[Any]:
-    if dtype == "bfloat16":  # NumPy knows the name only once ml_dtypes is imported
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise TypeError("dtype bfloat16 needs the package ml_dtypes") from None
-        dtype = ml_dtypes.bfloat16
-    result: np.dtype[Any] = np.dtype(dtype)
-    return result
+    report = _core.plan(
+        list(q_shape), list(k_shape), list(value_shape), model, Score.of(**score),
+        layout_name(layout), precision_name(precision), thread_count(num_threads),
+    )  # fmt: skip
+    return Plan(**report)

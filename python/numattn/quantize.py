@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from numattn._arguments import as_array
+from numattn._names import Array, Float32Array
 
 LARGEST = 127  # the integers are symmetric: −128 is not used
 
@@ -42,7 +46,7 @@ def quantize(x: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     (array([[127, -50],
            [  0,   0]], dtype=int8), array([0.01, 0.  ], dtype=float32))
     """
-    array: NDArray[Any] = np.asarray(x)
+    array = as_array("x", x)
     if array.dtype.name not in ("float32", "float16", "bfloat16"):
         raise TypeError(f"x must be float32, float16 or bfloat16, not {array.dtype}")
     if array.ndim == 0:
@@ -56,3 +60,11 @@ def quantize(x: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         integers = np.where(peak[..., np.newaxis] > 0, steps, 0)
         integers = np.nan_to_num(integers, nan=0, posinf=0, neginf=0)
     return integers.astype(np.int8), scale
+
+
+FORMATS: dict[str, Callable[[ArrayLike], tuple[Array, Float32Array]]] = {"int8": quantize}
+"""Forms in which a cache stores tokens (..., D): what makes numbers (..., D) of them, of a dtype
+that attention reads, and the scales (...) by which it multiplies these."""
+
+Storage: TypeAlias = Literal["int8"] | None
+"""The name of one of them, or None for tokens as they come."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import Window, integer_array, score_arguments
-from numattn.attention import Precision, _require_apart
+from numattn._arguments import as_array, flag, integer_array, precision_name, thread_count
+from numattn._memory import require_apart
+from numattn._names import Array, Precision
+from numattn._score import PackedScore, Score, require_known, spelled_out
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
+@spelled_out(PackedScore)
 def attention_varlen(
     q: ArrayLike,
     k: ArrayLike,
@@ -21,17 +24,11 @@ def attention_varlen(
     cu_seqlens_q: ArrayLike,
     cu_seqlens_k: ArrayLike,
     *,
-    is_causal: bool = False,
-    q_offset: ArrayLike = 0,
-    window: Window = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    alibi_slopes: ArrayLike | None = None,
-    sinks: ArrayLike | None = None,
     precision: Precision = "highest",
     out: Array | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
+    **score: Unpack[PackedScore],
 ) -> Any:
     """Attention within each of several sequences packed into one array, without padding.
 
@@ -47,12 +44,8 @@ def attention_varlen(
         q's dtype.
     cu_seqlens_q, cu_seqlens_k : int arrays of shape (N + 1,)
         Prefix sums of the lengths: they start at 0, never fall, and end at the totals.
-    is_causal, window, scale, softcap, sinks, precision
-        As for :func:`numattn.attention`.
-    q_offset : int or int array of shape (N,)
-        Position of a sequence's first query among its keys.
-    alibi_slopes : array of shape (Hq,), optional
-        As for :func:`numattn.attention`.
+    precision, **score
+        As for :func:`numattn.attention`, with the N sequences for B; slopes of shape (Hq,) alone.
     out : array of shape (total queries, Hq, Dv), optional
         Where the result goes.
     return_lse : bool
@@ -85,23 +78,20 @@ def attention_varlen(
     >>> na.attention_varlen(q, k, v, [0, 1, 4], [0, 1, 4], scale=1.0)[1, 0].round(3)
     array([0.   , 0.576, 0.212, 0.212], dtype=float32)
     """
-    if alibi_slopes is not None and np.ndim(alibi_slopes) != 1:
+    require_known("attention_varlen", score, PackedScore)
+    rules = Score.of(**score)
+    slopes = rules.alibi_slopes
+    if slopes is not None and slopes.ndim != 1:
         raise ValueError(
-            f"alibi_slopes must have shape (Hq,), not {np.shape(alibi_slopes)}: sequences share it"
+            f"alibi_slopes must have shape (Hq,), not {slopes.shape}: sequences share it"
         )
-    score = score_arguments(
-        None, None, is_causal, q_offset, window, scale, softcap, None, alibi_slopes, sinks,
-        "bshd", num_threads, precision,
-    )  # fmt: skip
+    q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
+    query_starts = integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False)
+    key_starts = integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False)
     if out is not None:
-        _require_apart(out, {"q": q, "k": k, "v": v})
+        starts = {"cu_seqlens_q": query_starts, "cu_seqlens_k": key_starts}
+        require_apart(out, {"q": q, "k": k, "v": v, **starts, "score": rules})
     return _core.attention_varlen(
-        q,
-        k,
-        v,
-        integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False),
-        integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False),
-        score,
-        out,
-        bool(return_lse),
-    )
+        q, k, v, query_starts, key_starts, rules, precision_name(precision),
+        thread_count(num_threads), out, flag("return_lse", return_lse),
+    )  # fmt: skip

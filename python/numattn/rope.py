@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import integers, thread_count
-from numattn.attention import Layout, _overlap
-from numattn.linear import _crosses
-
-Array = NDArray[Any]
+from numattn._arguments import as_array, flag, integers, layout_name, thread_count
+from numattn._memory import require_apart
+from numattn._names import Array, Layout
 
 
 def apply_rope(
@@ -83,27 +78,23 @@ def apply_rope(
            [-0.301,  1.382],
            [-1.325,  0.493]], dtype=float32)
     """
-    heads, cosines, sines = np.asarray(x), np.asarray(cos), np.asarray(sin)
-    if not isinstance(layout, str):
-        raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
+    heads, cosines, sines = as_array("x", x), as_array("cos", cos), as_array("sin", sin)
     rows = None
     if positions is not None:
         rows = integers("positions", positions)
         if rows.ndim not in (1, 2):
             raise ValueError(f"positions must have shape (S,) or (B, S), not {rows.shape}")
     if out is not None:
-        _check_out(out, heads, {"cos": cosines, "sin": sines, "positions": rows})
+        inputs = {"x": heads, "cos": cosines, "sin": sines, "positions": rows}
+        require_apart(out, inputs, may_be=("x",))
     result: Array = _core.apply_rope(
-        heads, cosines, sines, rows, bool(interleaved), layout, out, thread_count(num_threads)
+        heads,
+        cosines,
+        sines,
+        rows,
+        flag("interleaved", interleaved),
+        layout_name(layout),
+        out,
+        thread_count(num_threads),
     )
     return result
-
-
-def _check_out(out: Array, x: Array, tables: dict[str, Array | None]) -> None:
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    if out.shape == x.shape and _crosses(out, x):
-        raise ValueError("out overlaps x without being the same array")
-    for name, table in tables.items():
-        if table is not None and _overlap(out, table):
-            raise ValueError(f"out overlaps {name}: the result needs memory of its own")

@@ -3,11 +3,13 @@
 
 #include <initializer_list>
 
+#include "areas.h"
 #include "expect.h"
 
 using numattn::AttentionPlan;
 using numattn::AttentionShape;
-using numattn::TileNeeds;
+using numattn::FloatWorkspace;
+using numattn::PlanNeeds;
 
 namespace {
 
@@ -16,20 +18,21 @@ struct Kernel {
 };
 
 constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
-  return {{"attend",
-           {lane_group, key_block, 96, 192, vector_width},
-           numattn::attend_workspace,
-           nullptr},
-          {"decode", {8, key_block, 8, 8, vector_width}, numattn::attend_workspace, nullptr}};
+  return {
+      {"attend",
+       {lane_group, key_block, 96, 192, vector_width},
+       numattn::floats_of<FloatWorkspace>,
+       nullptr},
+      {"decode", {8, key_block, 8, 8, vector_width}, numattn::floats_of<FloatWorkspace>, nullptr}};
 }
 
 constexpr Kernel kWide = kernel_of(48, 64, 16);
 constexpr Kernel kNarrow = kernel_of(8, 96, 4);
-constexpr TileNeeds kNothing{false, false, false, false};
-constexpr TileNeeds kRelative{false, false, false, false, false, true};
+constexpr PlanNeeds kNothing{{false, false, false, false, false}};
+constexpr PlanNeeds kRelative{{false, false, false, false, true}};
 
 AttentionPlan plan_of(const Kernel& kernels, const AttentionShape& shape,
-                      const TileNeeds& needs = kNothing) {
+                      const PlanNeeds& needs = kNothing) {
   return numattn::plan_attention(kernels.attend, kernels.decode, shape, needs);
 }
 
@@ -77,10 +80,12 @@ void memory_grows_with_threads_not_with_length() {
 void needs_take_memory() {
   const AttentionShape shape{2, 4, 4, 200, 200, 64, 64};
   const std::int64_t plain = plan_of(kWide, shape).workspace_floats;
-  for (const TileNeeds needs :
-       {TileNeeds{true, false, false, false}, TileNeeds{false, true, false, false},
-        TileNeeds{false, false, true, false}, TileNeeds{false, false, false, true}, kRelative}) {
-    const std::int64_t more = plan_of(kWide, shape, needs).workspace_floats;
+  for (const numattn::TileNeeds tile : {numattn::TileNeeds{true, false, false, false, false},
+                                        {false, true, false, false, false},
+                                        {false, false, true, false, false},
+                                        {false, false, false, true, false},
+                                        {false, false, false, false, true}}) {
+    const std::int64_t more = plan_of(kWide, shape, {tile}).workspace_floats;
     expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more),
            as_long(plain));
   }
@@ -91,7 +96,7 @@ void relative_terms_choose_kernel_and_rows() {
   const AttentionShape shape{2, 4, 4, 3, 200, 64, 64};
   expect(plan_of(kWide, shape).kernel == &kWide.decode, "few rows are not decoded");
   expect(plan_of(kWide, shape, kRelative).kernel == &kWide.attend, "few rows with distances");
-  TileNeeds needs = kRelative;
+  PlanNeeds needs = kRelative;
   const AttentionPlan whole = numattn::plan_weights(kWide.attend, shape, 100, needs);
   needs.lone_rows = true;
   const AttentionPlan lone = numattn::plan_weights(kWide.attend, shape, 100, needs);

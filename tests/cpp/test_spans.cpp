@@ -8,7 +8,7 @@
 #include "expect.h"
 
 using numattn::key_span;
-using numattn::KeySpan;
+using numattn::KeyRange;
 using numattn::SpanRules;
 
 namespace {
@@ -21,7 +21,7 @@ bool sees(const SpanRules& rules, std::int64_t position, std::int64_t key) {
 }
 
 void compare(const SpanRules& rules, std::int64_t position, std::int64_t key_count) {
-  const KeySpan span = key_span(rules, position, key_count);
+  const KeyRange span = key_span(rules, position, key_count);
   for (std::int64_t key = -3; key < key_count + 3; ++key) {
     const bool wanted = key >= 0 && key < key_count && sees(rules, position, key);
     const bool got = key >= span.begin && key < span.end;

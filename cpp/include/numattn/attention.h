@@ -8,6 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "numattn/score.h"
+#include "numattn/small_array.h"
+#include "numattn/tokens.h"
 #include "numattn/view.h"
 
 namespace numattn {
@@ -23,74 +26,60 @@ enum class Layout { kBhsd, kBshd };
 // split into two bfloat16, and the product of the two low parts is left out.
 enum class Precision { kHighest, kHigh };
 
-struct IntArray {
-  const std::int64_t* data = nullptr;
-  std::int64_t size = 0;
-};
-
-struct FloatArray {
-  const float* data = nullptr;
-  int rank = 0;
-  std::array<std::int64_t, 3> shape{};
-};
-
-// Terms by the distance of a query's position from a key, δ = position − key. With
-// row(δ) = distance_rows[clip(δ − first_distance, 0, distance_rows.size − 1)]:
-//
-//   score(i, j) = scale · ((q_i + content_bias) · k_j + (q_i + position_bias) · query_table[row(δ)]
-//                          + k_j · key_table[row(δ)])
-//   output(i)   = Σ_j weight(i, j) · (v_j + value_table[row(δ)])
-//
-// Tables (1 or query_heads, rows, head_dim; value_dim for value_table) and biases (1 or
-// query_heads, head_dim); those without data are left out.
-struct RelativeTerms {
-  FloatArray query_table, key_table, value_table;
-  FloatArray content_bias, position_bias;
-  IntArray distance_rows;
-  std::int64_t first_distance = 0;
-};
-
-// Which pages of a pool hold the tokens of one batch entry. The views of keys, values and scales
-// are then those of page 0, and their pages lie so many bytes apart.
-struct PageTable {
-  const std::int64_t* pages = nullptr;  // token j is in page pages[j / page_rows]; null: no pages
-  std::int64_t page_rows = 0;
-  std::int64_t key_stride = 0, value_stride = 0, key_scale_stride = 0, value_scale_stride = 0;
-};
-
-// Arguments as the caller gave them; data == nullptr or size == 0 is "not given". Softmax
-// arguments are those of the Python function of the same name.
+// Arguments as the caller gave them; data == nullptr or size == 0 is "not given".
 struct AttentionParams {
-  View q, k, v;
-  std::optional<View> k_scale, v_scale;  // of int8 keys and values: without their last axis
-  PageTable pages;
-  std::optional<View> mask, bias;
-  bool is_causal = false;
-  IntArray q_offset;  // 1 or B values; none is 0
-  std::int64_t window_left = -1;
-  std::int64_t window_right = -1;
-  std::optional<double> scale;
-  std::optional<double> softcap;
-  std::optional<IntArray> kv_lens;
-  std::optional<FloatArray> alibi_slopes;
-  std::optional<FloatArray> sinks;
-  std::optional<RelativeTerms> relative;
+  View q;
+  StoredTokens k, v;  // scales without the last axis
+  ScoreParams score;
   Layout layout = Layout::kBhsd;
   Precision precision = Precision::kHighest;
   int num_threads = 0;  // 0 is no limit
 };
 
-// A checked call in canonical form: rank 4, (batch, head, position, element), broadcast strides 0.
+// Sequences that lie one after the other: sequence i has the queries [query_starts[i],
+// query_starts[i + 1]) of q (total, heads, head_dim), and its keys and values by key_starts.
+struct RaggedParams {
+  AttentionParams shared;  // q, k, v of rank 3 in layout bshd; no mask, bias or lengths
+  IntArray query_starts, key_starts;
+};
+
+// Keys and values in pages: k and v of `shared` are the pools (pages, page rows, heads, width),
+// their scales (pages, page rows, heads); its kv_lens says how many tokens each entry has.
+struct PagedParams {
+  AttentionParams shared;
+  IntArray block_table;  // (table_rows, table_columns)
+  std::int64_t table_rows, table_columns;
+};
+
+// One problem in canonical form: views of rank 4, (batch, head, position, element).
 struct AttentionProblem {
-  AttentionParams params;
+  View q;
+  StoredTokens k, v;                    // scales with an element axis of length 1
+  const std::int64_t* pages = nullptr;  // token j is in page pages[j / page_rows]; null: no pages
+  std::int64_t page_rows = 0;
+  Score score;
+  Precision precision;
   std::int64_t batch, query_heads, kv_heads, queries, keys, head_dim, value_dim;
-  float scale;
-  std::array<std::int64_t, 4> output_shape;  // in the caller's layout and rank
-  int rank;
 
   // Heads whose rows are computed together: key heads, of which all query heads read the keys; or
   // query heads, so that neighbouring rows are neighbours in position.
-  std::int64_t row_heads() const { return params.relative ? query_heads : kv_heads; }
+  std::int64_t row_heads() const { return score.relative ? query_heads : kv_heads; }
+};
+
+enum class Parts { kOne, kSequences, kPagedEntries };
+
+// A checked call: one problem, or one for each of its parts, which are sequences or batch entries.
+// A part's problem is made when it is computed, since there may be a million of them.
+struct AttentionCall {
+  AttentionProblem whole;  // the problem; of a call in parts, what they share
+  Parts parts = Parts::kOne;
+  std::int64_t part_count = 1;
+  IntArray query_starts, key_starts;          // kSequences: where each begins in `whole`
+  const std::int64_t* block_table = nullptr;  // kPagedEntries: table_columns pages for each
+  std::int64_t table_columns = 0;
+  Layout layout = Layout::kBhsd;  // of the caller's arrays, as is their rank
+  int rank = 4;
+  int num_threads = 0;
 };
 
 // What a call does and takes; na.plan.
@@ -110,7 +99,7 @@ struct AttentionReport {
 // "bhsd" or "bshd"; std::invalid_argument for any other name.
 Layout parse_layout(const std::string& name);
 
-// "highest" or "high"; likewise.
+// "highest" or "high"; std::invalid_argument for any other name.
 Precision parse_precision(const std::string& name);
 
 // A C-contiguous array of that shape without memory: enough for a report.
@@ -119,56 +108,34 @@ View contiguous_view(const std::vector<std::int64_t>& shape, DType dtype, const 
 // Returning true stops a running call.
 using Interrupt = bool (*)();
 
-// Throws DTypeError or std::invalid_argument that name the argument and what it is. v without data
-// and rank 0 is allowed for weights, which need none.
-AttentionProblem check_attention(const AttentionParams& params);
-void check_attention_output(const AttentionProblem& problem, const View& output);
+// The watershed: before it everything is a caller's, behind it nothing is. These throw DTypeError
+// or std::invalid_argument that name the argument and what it is; what they return fits together,
+// and is looked at no more.
+AttentionCall check_attention(const AttentionParams& params);
+AttentionCall check_ragged(const RaggedParams& params);
+AttentionCall check_paged(const PagedParams& params);
+// For weights, which need no values: v of the params is not looked at.
+AttentionCall check_weights(const AttentionParams& params);
 
-// A problem and where its results go.
-struct AttentionPart {
-  const AttentionProblem* problem;
-  View output;  // in the problem's layout and rank
-  float* lse;   // null when not wanted; element (batch, head, query) lies at
-                // lse + batch · lse_batch_stride + head · lse_head_stride + query
-  std::int64_t lse_batch_stride, lse_head_stride;
-};
+// Shapes of results, in the caller's layout and rank.
+std::vector<std::int64_t> output_shape(const AttentionCall& call);
+std::vector<std::int64_t> lse_shape(const AttentionCall& call);
+// Of the weights of `row_count` query rows; std::invalid_argument where that exceeds 64 bits.
+std::vector<std::int64_t> weights_shape(const AttentionCall& call, std::int64_t row_count);
 
-// Computes all parts with the same threads. False: interrupted, and the outputs are unspecified.
-// Throws std::bad_alloc before anything is written.
-bool run_attention(const AttentionPart* parts, std::int64_t part_count, int num_threads,
-                   Interrupt interrupt);
+// An output that the caller gave.
+void check_attention_output(const AttentionCall& call, const View& output);
 
-// Attention of sequences that lie one after the other: sequence i has the queries [query_starts[i],
-// query_starts[i + 1]) of q (total, heads, head_dim), and likewise its keys and values.
-struct RaggedParams {
-  AttentionParams shared;  // q, k, v of rank 3 in layout bshd; no mask, bias or lengths
-  IntArray query_starts, key_starts;
-};
-
-// The parts' problems, checked: one per sequence. Throws as check_attention().
-std::vector<AttentionProblem> check_ragged(const RaggedParams& params);
-void check_ragged_output(const RaggedParams& params, const View& output);
-
-// Attention over keys and values in pages: k and v of `shared` are the pools (pages, page rows,
-// heads, width), their scales likewise; its kv_lens says how many tokens each entry has.
-struct PagedParams {
-  AttentionParams shared;
-  IntArray block_table;  // (batch, table_columns)
-  std::int64_t table_rows, table_columns;
-};
-
-// The parts' problems, checked: one per batch entry. Throws as check_attention().
-std::vector<AttentionProblem> check_paged(const PagedParams& params);
-void check_paged_output(const PagedParams& params, const View& output);
-
-// The shape of the weights of `row_count` query rows: (batch, query_heads, row_count, keys).
-std::array<std::int64_t, 4> weights_shape(const AttentionProblem& problem, std::int64_t row_count);
+// Computes all parts with the same threads; lse contiguous of lse_shape(), null when not wanted.
+// False: interrupted, and the outputs are unspecified. Throws std::bad_alloc before anything is
+// written.
+bool run_attention(const AttentionCall& call, const View& output, float* lse, Interrupt interrupt);
 
 // Weights of the rows named, each in [0, queries), or of all: contiguous float32 of
 // weights_shape().
-bool run_attention_weights(const AttentionProblem& problem, const std::optional<IntArray>& rows,
+bool run_attention_weights(const AttentionCall& call, const std::optional<IntArray>& rows,
                            float* weights, Interrupt interrupt);
 
-AttentionReport report_attention(const AttentionProblem& problem);
+AttentionReport report_attention(const AttentionCall& call);
 
 }  // namespace numattn

@@ -14,6 +14,10 @@ struct Mask {
 
 struct Vec {
   static constexpr int kWidth = 8;
+  // The register tile of tile.h, and keys per tile (table.h).
+  static constexpr int kTileRows = 6;
+  static constexpr int kTileVectors = 2;
+  static constexpr int kKeyBlock = 96;
   __m256 lanes;
 };
 
@@ -65,6 +69,7 @@ inline Mask less(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LT
 inline Mask less_equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_LE_OQ)}; }
 inline Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.lanes, b.lanes, _CMP_EQ_OQ)}; }
 inline Mask operator&(Mask a, Mask b) { return {_mm256_and_ps(a.lanes, b.lanes)}; }
+inline bool any(Mask a) { return _mm256_movemask_ps(a.lanes) != 0; }
 inline Vec select(Mask mask, Vec a, Vec b) {
   return {_mm256_blendv_ps(b.lanes, a.lanes, mask.lanes)};
 }

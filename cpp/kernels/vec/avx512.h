@@ -24,6 +24,10 @@ struct Mask {
 
 struct Vec {
   static constexpr int kWidth = 16;
+  // The register tile of tile.h, and keys per tile (table.h).
+  static constexpr int kTileRows = 8;
+  static constexpr int kTileVectors = 3;
+  static constexpr int kKeyBlock = 192;
   __m512 lanes;
 };
 

@@ -15,10 +15,12 @@ struct Pairs {
 
 inline Pairs load_pairs(const std::uint16_t* from) { return {_mm512_loadu_si512(from)}; }
 inline void store_pairs(std::uint16_t* to, Pairs a) { _mm512_storeu_si512(to, a.lanes); }
+// Not by _mm512_set1_epi32: on its result as an operand of the unit, clang 16 recurses until its
+// stack is full.
 inline Pairs broadcast_pair(const std::uint16_t* from) {
   std::int32_t pair;
   __builtin_memcpy(&pair, from, sizeof pair);
-  return {_mm512_set1_epi32(pair)};
+  return {_mm512_broadcastd_epi32(_mm_cvtsi32_si128(pair))};
 }
 
 // sum + a.even · b.even + a.odd · b.odd

@@ -5,6 +5,7 @@
 //   fraction(x)            x − floor(x); 0 for −inf, NaN for NaN
 //   scale_by_floor(a, x)   a · 2^floor(x) for x < 127, rounded once, subnormals kept, 0 far below
 //   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
+//   any(m)                 whether a lane is set
 //   swap_pairs(a)          lane 2i ↔ lane 2i + 1
 //   load_bool(p)           1 where a byte is not 0, else 0
 //   reduce_add(a, sums)    sums[i] = the sum of a[i]'s lanes, in one order for all eight
@@ -30,6 +31,10 @@ struct Mask {
 
 struct Vec {
   static constexpr int kWidth = 4;
+  // The register tile of tile.h, and keys per tile (table.h).
+  static constexpr int kTileRows = 6;
+  static constexpr int kTileVectors = 2;
+  static constexpr int kKeyBlock = 96;
   FourFloats lanes;
 };
 
@@ -60,6 +65,7 @@ inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
 inline Mask equal(Vec a, Vec b) { return {a.lanes == b.lanes}; }
 inline Mask operator&(Mask a, Mask b) { return {a.lanes & b.lanes}; }
+inline bool any(Mask a) { return (a.lanes[0] | a.lanes[1] | a.lanes[2] | a.lanes[3]) != 0; }
 inline Vec select(Mask mask, Vec a, Vec b) {
   const FourInts chosen = ((FourInts)a.lanes & mask.lanes) | ((FourInts)b.lanes & ~mask.lanes);
   return {(FourFloats)chosen};

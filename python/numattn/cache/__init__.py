@@ -6,9 +6,10 @@ that rows share what they have in common. Both are used in the same way.
 
 from __future__ import annotations
 
-from .base import Cache
+from numattn.quantize import Storage
+
+from .base import Cache, CacheLayer
 from .contiguous import Cached, KVCache
-from .layer import CacheLayer
 from .paged import CachedPages, PagedKVCache
 
-__all__ = ["Cache", "CacheLayer", "Cached", "CachedPages", "KVCache", "PagedKVCache"]
+__all__ = ["Cache", "CacheLayer", "Cached", "CachedPages", "KVCache", "PagedKVCache", "Storage"]

@@ -7,21 +7,23 @@ lengths[b] tokens, at positions 0 … lengths[b] − 1; the next one gets positi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import Window, bounded_integer, integer_array, window_sides
-from numattn.attention import Layout
-from numattn.position.relative import Relative
+from numattn._arguments import as_array, bounded_integer, integer_array
+from numattn._dtypes import COMPUTED, as_dtype
+from numattn._memory import require_apart
+from numattn._names import Array, Int64Array, Layout
+from numattn._score import CachedScore, Window, require_known, spelled_out, window_sides
 
-from .layer import CacheLayer
+from .storage import Tokens
 
-Array = NDArray[Any]
-Int64Array = NDArray[np.int64]
-
-DTYPES = ("float32", "float16", "bfloat16")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Cache(ABC):
@@ -40,6 +42,9 @@ class Cache(ABC):
         The most tokens that a row may have.
     """
 
+    _attention: ClassVar[Callable[..., Any]]
+    """Attention of q to what `append` returns, whose fields are arguments of it."""
+
     def __init__(
         self,
         layers: int,
@@ -54,7 +59,7 @@ class Cache(ABC):
         self.kv_heads = positive("kv_heads", kv_heads)
         self.head_dim = positive("head_dim", head_dim)
         self.value_dim = self.head_dim if value_dim is None else positive("value_dim", value_dim)
-        self.dtype: np.dtype[Any] = storage_dtype(dtype)
+        self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
         self.max_length = None if max_length is None else positive("max_length", max_length)
         self._lengths = np.zeros((self.layers, positive("batch", batch)), dtype=np.int64)
 
@@ -131,6 +136,7 @@ class Cache(ABC):
             There is no room; nothing is stored.
         """
 
+    @spelled_out(CachedScore)
     def attend(
         self,
         layer: int,
@@ -140,14 +146,9 @@ class Cache(ABC):
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
-        window: Window = None,
-        scale: float | None = None,
-        softcap: float | None = None,
-        alibi_slopes: ArrayLike | None = None,
-        sinks: ArrayLike | None = None,
-        relative: Relative | None = None,
         out: Array | None = None,
         num_threads: int | None = None,
+        **score: Unpack[CachedScore],
     ) -> Array:
         """Append new tokens, and let their queries attend causally to all tokens of their row.
 
@@ -158,7 +159,7 @@ class Cache(ABC):
         q : array of shape (B, Hq, S, D), the cache's dtype
             Queries of the new tokens. Those of tokens beyond counts[b] give numbers without
             meaning.
-        window, scale, softcap, alibi_slopes, sinks, relative, out, num_threads
+        out, num_threads, **score
             As for :func:`numattn.attention`. The window is the layer's own by default.
 
         Returns
@@ -170,15 +171,18 @@ class Cache(ABC):
         TypeError, ValueError, MemoryError
             As for `append` and :func:`numattn.attention`; the layer is as it was.
         """
+        require_known(f"{type(self).__name__}.attend", score, CachedScore)
         index = self._layer(layer)
-        window = self._window(index, window)
+        score["window"] = self._window(index, score.get("window"))
+        q = self._queries(q, k, layout)
+        if out is not None:
+            require_apart(out, {"q": q, "k": k, "v": v, "counts": counts, **score})
         before = self._lengths[index].copy()
         cached = self.append(index, k, v, counts=counts, layout=layout)
         try:
             o: Array = self._attention(
-                q, is_causal=True, window=window, scale=scale, softcap=softcap,
-                alibi_slopes=alibi_slopes, sinks=sinks, relative=relative, layout=layout, out=out,
-                num_threads=num_threads, **cached._asdict(),
+                q, is_causal=True, layout=layout, out=out, num_threads=num_threads,
+                **cached._asdict(), **score,
             )  # fmt: skip
             return o
         except BaseException:
@@ -210,10 +214,6 @@ class Cache(ABC):
             There is no room for the copies; nothing is changed.
         """
 
-    @abstractmethod
-    def _attention(self, q: Array, **arguments: Any) -> Any:
-        """Return attention of q to what `append` returned, whose fields are among the arguments."""
-
     def _window(self, layer: int, window: Window) -> Window:
         """Return the window that attention is to use where one, or none, was given."""
         return window
@@ -228,11 +228,22 @@ class Cache(ABC):
             raise ValueError(f"layer must be in 0 … {self.layers - 1}, not {index}")
         return index
 
+    def _queries(self, q: ArrayLike, k: ArrayLike, layout: Layout) -> Array:
+        """Return q, of as many tokens as k: the positions of both are those of new tokens."""
+        queries, shape = as_array("q", q), np.shape(k)
+        axis = -3 if layout == "bshd" else -2
+        if queries.ndim == len(shape) == 4 and queries.shape[axis] != shape[axis]:
+            raise ValueError(
+                f"q must hold as many tokens as k and v, {shape[axis]}, not {queries.shape[axis]}: "
+                f"their shapes are {queries.shape} and {shape}"
+            )
+        return queries
+
     def _new_tokens(self, k: Array, v: Array, layout: Layout) -> tuple[Array, Array]:
         """Return k and v as (B, Hkv, S, D) and (B, Hkv, S, Dv), checked."""
         if layout not in ("bhsd", "bshd"):
             raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
-        k, v = np.asarray(k), np.asarray(v)
+        k, v = as_array("k", k), as_array("v", v)
         for name, array, width in (("k", k, self.head_dim), ("v", v, self.value_dim)):
             if array.dtype != self.dtype:
                 raise TypeError(
@@ -253,6 +264,13 @@ class Cache(ABC):
         if k.shape[2] != v.shape[2]:
             raise ValueError(f"k and v must hold as many tokens, not {k.shape[2]}, {v.shape[2]}")
         return k, v
+
+    def _apart(self, new: Array, held: Tokens) -> Array:
+        """Return new tokens, or a copy of them where they lie in the cache's own memory.
+
+        Room is made and tokens are written in steps, which would change what is still to be read.
+        """
+        return new.copy() if any(np.may_share_memory(new, array) for array in held.arrays) else new
 
     def _counts(self, counts: ArrayLike | None, most: int | None) -> Int64Array:
         """Return new tokens per row, (B,); `most` is the S that they cannot exceed."""
@@ -282,7 +300,7 @@ class Cache(ABC):
 
     def _per_row(self, name: str, value: ArrayLike) -> Int64Array:
         """Return one number, or one for each row, as (B,)."""
-        if isinstance(value, np.ndarray) and value.dtype == np.int64:
+        if type(value) is np.ndarray and value.dtype == np.int64:
             if value.shape == (self.batch,):  # the usual case, told quickly
                 return value
         given = integer_array(name, value, scalar=True)
@@ -308,25 +326,46 @@ def positive(name: str, value: Any) -> int:
     return number
 
 
-def storage_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return one of the dtypes that attention reads."""
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        try:
-            import ml_dtypes  # NumPy itself knows the name only once this is imported
-        except ImportError:
-            raise ImportError("bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    try:
-        given = np.dtype(dtype)
-    except TypeError:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}") from None
-    if given.name not in DTYPES or not given.isnative:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {given}")
-    return given
-
-
 def left_of(window: Window) -> int | None:
     """Return how many keys before its own position a query sees; None for all."""
     left = window_sides(window)[0]
     return None if left < 0 else left
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """A layer of a `KVCache` or `PagedKVCache`, made by its method `layer`.
+
+    It holds no tokens of its own: what is attended to through it, the cache has.
+    """
+
+    cache: Cache
+    index: int
+
+    @property
+    def lengths(self) -> Int64Array:
+        """Return how many tokens each row of the layer has, (B,)."""
+        return self.cache.layer_lengths(self.index)
+
+    @spelled_out(CachedScore)
+    def attend(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        counts: ArrayLike | None = None,
+        layout: Layout = "bhsd",
+        out: Array | None = None,
+        num_threads: int | None = None,
+        **score: Unpack[CachedScore],
+    ) -> Array:
+        """Return `Cache.attend` of this layer."""
+        return self.cache.attend(
+            self.index, q, k, v, counts=counts, layout=layout, out=out, num_threads=num_threads,
+            **score,
+        )  # fmt: skip
+
+    def forget(self, lengths: Int64Array) -> None:
+        """Take back the tokens that were appended since the layer had so many in each row, (B,)."""
+        self.cache._forget(self.index, lengths)

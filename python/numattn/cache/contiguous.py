@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import Window, bounded_integer
-from numattn.attention import Layout, attention
+from numattn._arguments import bounded_integer
+from numattn._names import Array, Int64Array, Layout
+from numattn._score import Window
+from numattn.attention import attention
+from numattn.quantize import Storage
 
-from .base import Array, Cache, Int64Array, left_of
-from .storage import Storage, no_tokens, stored
+from .base import Cache, left_of
+from .storage import no_tokens, stored
 from .store import Store, take_together
 
 
@@ -48,7 +51,7 @@ class KVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage : {None, "int8"}
+    storage : str, optional
         "int8" stores 8-bit integers instead, with a scale for each token and head: a quarter of
         the memory of float32, and of what a step reads. Elements err by up to 1/254 of their
         token's largest (:func:`numattn.quantize`).
@@ -69,12 +72,14 @@ class KVCache(Cache):
     windows : tuple of int or None
         The window of each layer.
     slack : int
-    storage : {None, "int8"}
+    storage : str or None
 
     Raises
     ------
     ValueError
         A size is not positive, or the dtype or the storage is another one.
+    ImportError
+        The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
 
     Notes
     -----
@@ -96,6 +101,8 @@ class KVCache(Cache):
     >>> cache.lengths
     array([6, 4])
     """
+
+    _attention = staticmethod(attention)
 
     def __init__(
         self,
@@ -171,6 +178,7 @@ class KVCache(Cache):
         k, v = self._new_tokens(k, v, layout)
         new = self._counts(counts, k.shape[2])
         store, lengths = self._stores[index], self._lengths[index]
+        k, v = self._apart(k, store.tokens), self._apart(v, store.tokens)
         self._check_lengths(lengths + new)
         store.make_room(lengths, new)
         q_offset = lengths - store.first
@@ -183,9 +191,6 @@ class KVCache(Cache):
         else:
             held = store.tokens.map(lambda array: array[:, :, :end])
         return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale)
-
-    def _attention(self, q: Array, **arguments: Any) -> Any:
-        return attention(q, **arguments)
 
     def truncate(self, lengths: ArrayLike) -> None:
         """Forget the tokens of each row from position lengths[b] on; int or int array (B,).

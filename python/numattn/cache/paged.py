@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn.attention import Layout
+from numattn._names import Array, Int64Array, Layout
 from numattn.paged import attention_paged
+from numattn.quantize import Storage
 
-from .base import Array, Cache, Int64Array, positive
+from .base import Cache, positive
 from .pages import PageAllocator
-from .storage import Storage, Tokens, no_tokens, stored
+from .storage import Tokens, no_tokens, stored
 
 
 class CachedPages(NamedTuple):
@@ -54,7 +55,7 @@ class PagedKVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage : {None, "int8"}
+    storage : str, optional
         As for :class:`numattn.KVCache`.
     max_length : int, optional
         The most tokens that a row may have.
@@ -62,12 +63,14 @@ class PagedKVCache(Cache):
     Attributes
     ----------
     page_size : int
-    storage : {None, "int8"}
+    storage : str or None
 
     Raises
     ------
     ValueError
         A size is not positive, or the dtype or the storage is another one.
+    ImportError
+        The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
     MemoryError
         There is no memory for the pool.
 
@@ -96,6 +99,8 @@ class PagedKVCache(Cache):
     array([[0, 2],
            [0, 1]], dtype=int32)
     """
+
+    _attention = staticmethod(attention_paged)
 
     def __init__(
         self,
@@ -189,6 +194,7 @@ class PagedKVCache(Cache):
         index = self._layer(layer)
         k, v = self._new_tokens(k, v, layout)
         new = self._counts(counts, k.shape[2])
+        k, v = self._apart(k, self._pools), self._apart(v, self._pools)
         q_offset = self._lengths[index].copy()
         kv_lens = q_offset + new
         self._check_lengths(kv_lens)
@@ -198,9 +204,6 @@ class PagedKVCache(Cache):
         self._write(pools, stored(k, v, self.storage), table, q_offset, new)
         self._lengths[index] = kv_lens
         return CachedPages(pools.k, pools.v, table, q_offset, kv_lens, pools.k_scale, pools.v_scale)
-
-    def _attention(self, q: Array, **arguments: Any) -> Any:
-        return attention_paged(q, **arguments)
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         super()._forget(layer, lengths)

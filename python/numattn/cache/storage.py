@@ -1,22 +1,19 @@
-"""How a cache stores tokens: as they come, or as 8-bit integers with scales."""
+"""How a cache stores tokens: as they come, or as smaller numbers with scales."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from numattn._names import Array
 from numattn._pickled import reduced
-from numattn.quantize import quantize
-
-Array: TypeAlias = NDArray[Any]
-Storage: TypeAlias = Literal["int8"] | None
+from numattn.quantize import FORMATS, Storage
 
 
 class Tokens(NamedTuple):
-    """Keys, values, and the scales of both where these are integers: (..., Hkv, S, D) and so on."""
+    """Keys, values, and the scales of both where there are any: (..., Hkv, S, D) and so on."""
 
     k: Array
     v: Array
@@ -47,16 +44,19 @@ def stored(k: Array, v: Array, storage: Storage) -> Tokens:
     """Return keys and values in the form that is stored."""
     if storage is None:
         return Tokens(k, v)
-    (k_integers, k_scale), (v_integers, v_scale) = quantize(k), quantize(v)
-    return Tokens(k_integers, v_integers, k_scale, v_scale)
+    pack = FORMATS[storage]
+    (k_numbers, k_scale), (v_numbers, v_scale) = pack(k), pack(v)
+    return Tokens(k_numbers, v_numbers, k_scale, v_scale)
 
 
 def no_tokens(
     heads: int, head_dim: int, value_dim: int, dtype: np.dtype[Any], storage: Storage
 ) -> Tokens:
     """Return arrays of 0 tokens in the form that is stored: (Hkv, 0, D) and so on."""
-    if storage not in (None, "int8"):
-        raise ValueError(f"storage must be None or 'int8', not {storage!r}")
+    if storage is not None and not (isinstance(storage, str) and storage in FORMATS):
+        raise ValueError(
+            f"storage must be None or {' or '.join(map(repr, FORMATS))}, not {storage!r}"
+        )
     return stored(
         np.empty((heads, 0, head_dim), dtype), np.empty((heads, 0, value_dim), dtype), storage
     )

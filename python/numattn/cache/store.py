@@ -14,7 +14,8 @@ from math import prod
 
 import numpy as np
 
-from .base import Array, Int64Array
+from numattn._names import Array, Int64Array
+
 from .storage import Tokens
 
 LINE = 64  # bytes: where each array begins

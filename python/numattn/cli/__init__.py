@@ -1,20 +1,20 @@
 """The command `numattn`: embed and translate texts, draw attention maps, tell of this machine.
 
 Each subcommand is one module with `add_parser` and `run`; what is slow to import is imported in
-`run`. The exit code is 0, or 2 with one line on stderr for anything the user can mend, or 130 after
-Ctrl-C.
+`run`. The exit code is 0, or 2 with one line on stderr for anything the user can mend, 130 after
+Ctrl-C, and 1 without a word when whoever reads the output leaves.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import os
-import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from numattn import __version__
+
 from . import attend, embed, info, translate
+from .streams import flush_stdout, note, prepare_streams, release_stdout
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -22,7 +22,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with exit code 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="numattn", description="Attention for NumPy: embed real text, and look at attention."
     )
+    parser.add_argument("--version", action="version", version=f"numattn {__version__}")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser
     )
@@ -46,21 +47,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         The arguments after the program's name; those of the process by default.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal without "×" or a text's own letters gets "?" for them, not an error.
-        sys.stdout.reconfigure(errors="replace")
-    arguments = build_parser().parse_args(argv)
+    program = "numattn"
     try:
-        arguments.run(arguments)
-        sys.stdout.flush()
+        prepare_streams()
+        try:
+            arguments = build_parser().parse_args(argv)
+            program = f"numattn {arguments.command}"
+            arguments.run(arguments)
+        finally:
+            # What was printed before an error, --help too; and its own errors are noticed here.
+            flush_stdout()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of a pipe left, as `head` does. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe left, as `head` does.
+        release_stdout()
         return 1
     except (ValueError, OSError, ImportError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        print(f"numattn {arguments.command}: {reason}", file=sys.stderr)
+        note(program, f"error: {reason}")
+        release_stdout()
         return 2
     return 0

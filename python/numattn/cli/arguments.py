@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from .whole_file import check_writable
+
 if TYPE_CHECKING:
     from numattn.models import Bert
 
@@ -46,25 +48,43 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive, metavar="N", help="upper limit of threads")
 
 
-def load_model(arguments: argparse.Namespace) -> Bert:
-    """Return the model that --model names, with --threads in force.
+def model_folder(arguments: argparse.Namespace) -> Path:
+    """Return the folder that --model names, or that of the installed model.
 
     Raises
     ------
     FileNotFoundError
         If no folder is given and the package with the default one is not installed.
     """
+    from numattn.models import installed_folder
+
+    if arguments.model is not None:
+        return Path(arguments.model)
+    try:
+        return installed_folder()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}, or give --model FOLDER") from None
+
+
+def load_model(arguments: argparse.Namespace) -> Bert:
+    """Return the model of `model_folder`, with --threads in force."""
     import numattn as na
-    from numattn.models import Bert, installed_folder
+    from numattn.models import Bert
 
     if arguments.threads is not None:
         na.set_num_threads(arguments.threads)
         # The tokenizer's own threads; it reads this when it is first used.
         os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
-    if arguments.model is not None:
-        return Bert.from_folder(arguments.model, dtype=arguments.dtype)
-    try:
-        folder = installed_folder()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error}, or give --model FOLDER") from None
-    return Bert.from_folder(folder, dtype=arguments.dtype)
+    return Bert.from_folder(model_folder(arguments), dtype=arguments.dtype)
+
+
+def check_out(arguments: argparse.Namespace, *inputs: Path) -> None:
+    """Raise unless --out can be written, and is neither an input nor a file of the model.
+
+    Raises
+    ------
+    OSError, ValueError
+        As `check_writable`.
+    """
+    folder = model_folder(arguments)
+    check_writable(arguments.out, (*inputs, *folder.glob("*"), *folder.glob("*/*")))

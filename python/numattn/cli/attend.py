@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .arguments import add_model_arguments, count_from_zero, load_model, positive
-from .whole_file import check_writable, whole_file
-from .words import Word, find_word, split_words
+from .arguments import add_model_arguments, check_out, count_from_zero, load_model, positive
+from .cuts import tokens_left_out
+from .picture import AttentionMap, check_format, draw
+from .streams import note
+from .whole_file import is_stdout, whole_file
+from .words import (
+    Found,
+    Span,
+    Word,
+    find_word,
+    listing,
+    same_letters,
+    split_words,
+    with_places,
+    word_spans,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from tokenizers import Encoding
+
+    from numattn.models import Bert
 
     from .arguments import Commands
-    from .picture import AttentionMap
+
+PROGRAM = "numattn attend"
+# What tokenizers put in the place of what their vocabulary lacks.
+UNKNOWN = ("[UNK]", "<unk>")
 
 # Words listed for the head that is drawn, and heads listed beside it.
 LISTED_WORDS, LISTED_HEADS = 6, 4
@@ -39,49 +58,49 @@ def add_parser(commands: Commands) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
         "attend",
-        help="draw what a word of a sentence attends to",
-        description="Draw an attention map of a sentence and print what one of its words attends "
-        "to. Without --layer or --head, of those heads the one is taken in which the word looks "
-        "most at one other word. Heads that look at the neighbouring token, whatever it is, are "
-        "left aside in this choice.",
+        help="list, and draw, what a word of a sentence attends to",
+        description="Print what one of the words of a sentence attends to, and with --out draw the "
+        "attention map. Without --layer or --head, of those heads the one is taken in which the "
+        "word looks most at one other word. Heads that look at the neighbouring token, whatever it "
+        "is, are left aside in this choice.",
     )
-    parser.add_argument("sentence", metavar="SENTENCE")
-    parser.add_argument("--word", required=True, help="the word that attends")
+    parser.add_argument(
+        "sentence",
+        metavar="SENTENCE",
+        help="a text; its words are listed if --word is none of them",
+    )
+    parser.add_argument(
+        "--word",
+        required=True,
+        help="the word that attends, or several that follow one another; in upper or lower case if "
+        "it is not there as spelled",
+    )
     parser.add_argument(
         "--nth", type=positive, default=1, metavar="N", help="which of several equal words"
     )
     parser.add_argument("--at", metavar="WORD", help="choose the head that looks most at this word")
     parser.add_argument("--layer", type=count_from_zero, metavar="L", help="counted from 0")
     parser.add_argument("--head", type=count_from_zero, metavar="H", help="counted from 0")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="MAP.png", help="or .svg or .pdf"
-    )
+    parser.add_argument("--out", type=Path, metavar="MAP.png", help="the picture; or .svg, .pdf")
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Choose the head, print and draw."""
-    from numattn.models.texts import check_text
-
-    from .picture import AttentionMap, check_format
-
-    check_writable(arguments.out)
-    check_format(arguments.out)
-    check_text(arguments.sentence)
+    if arguments.out is not None:
+        check_out(arguments)
+        check_format(arguments.out)
+    sentence = arguments.sentence
+    found = find_chosen(arguments)
     model = load_model(arguments)
-    encoding = model.tokenizer.encode(arguments.sentence)
-    if encoding.overflowing:
-        print(
-            f"numattn attend: the sentence has more than {model.max_tokens} tokens; "
-            "the rest was left out",
-            file=sys.stderr,
-        )
-    parts = split_words(arguments.sentence, encoding)
-    word = find_word(parts, arguments.word, arguments.nth)
-    targets = [part for part in parts if part.is_word and part is not word]
-    if arguments.at is not None:
-        targets = [find_word(targets, arguments.at)]
+    model.tokenize([sentence])  # refuses what is not Unicode
+    encoding = model.tokenizer.encode(sentence)
+    spans = with_places(word_spans(sentence), [each.span for each in found])
+    parts = split_words(sentence, spans, encoding)
+    word, *targets = (part_at(sentence, parts, each.span) for each in found)
+    if arguments.at is None:
+        targets = [part for part in parts if part.is_word and part is not word]
     if not targets:
         raise ValueError(f"the sentence has no other word than {word.text!r}")
 
@@ -98,31 +117,76 @@ def run(arguments: argparse.Namespace) -> None:
         neighbourly = set()  # none other is left to choose from
     looks = [look for look in looks if (look.layer, look.head) not in neighbourly]
     best = looks[0]
-    chosen = maps[best.layer - origin[0], best.head - origin[1]]
-    report(word, parts, chosen, looks, neighbourly)
-    picture = AttentionMap(
-        sentence=arguments.sentence,
-        tokens=encoding.tokens,
-        parts=parts,
-        word=word,
-        weights=chosen,
-        title=f"“{word.text}” looks at “{best.target.text}”",
-        subtitle=f"with {best.weight:.0%} of its attention in layer {best.layer}, head {best.head} "
-        "(counted from 0)",
-    )
-    save(picture, arguments.out)
-    print(f"{arguments.out}: the attention map")
+    weights = maps[best.layer - origin[0], best.head - origin[1]]
+    for each in found:
+        if each.note:
+            note(PROGRAM, each.note)
+    note_tokens(sentence, model, encoding, parts)
+    aside = arguments.out is not None and is_stdout(arguments.out)
+    with redirect_stdout(sys.stderr if aside else sys.stdout):
+        report(word, parts, weights, looks, neighbourly)
+    if arguments.out is not None:
+        picture = AttentionMap(
+            sentence=sentence,
+            tokens=encoding.tokens,
+            parts=parts,
+            word=word,
+            weights=weights,
+            title=f"“{word.text}” looks at “{best.target.text}”",
+            subtitle=f"with {best.weight:.0%} of its attention in layer {best.layer}, "
+            f"head {best.head} (counted from 0)",
+        )
+        save(picture, arguments.out)
+
+
+def find_chosen(arguments: argparse.Namespace) -> list[Found]:
+    """Return where --word stands in the sentence, and --at if it is given."""
+    sentence, spans = arguments.sentence, word_spans(arguments.sentence)
+    word = find_word(sentence, spans, arguments.word, arguments.nth)
+    if arguments.at is None:
+        return [word]
+    start, end = word.span
+    others = [span for span in spans if span[1] <= start or end <= span[0]]
+    try:
+        return [word, find_word(sentence, others, arguments.at)]
+    except ValueError:
+        if same_letters(sentence[start:end], arguments.at, fold=True):
+            raise ValueError(f"--at {arguments.at!r} is the word that attends") from None
+        raise
+
+
+def part_at(sentence: str, parts: Sequence[Word], span: Span) -> Word:
+    """Return the word that stands at a place."""
+    for part in parts:
+        if part.is_word and part.span == span:
+            return part
+    raise ValueError(f"{sentence[slice(*span)]!r} is not among the tokens that the model reads")
+
+
+def note_tokens(sentence: str, model: Bert, encoding: Encoding, parts: Sequence[Word]) -> None:
+    """Say on stderr what of the sentence the model does not get to see."""
+    cut = tokens_left_out(encoding)
+    if cut:
+        note(PROGRAM, f"the model reads {model.max_tokens} tokens of the sentence; left out: {cut}")
+    unknown = {model.tokenizer.token_to_id(name) for name in UNKNOWN}
+    unseen = [part.span for part in parts if any(encoding.ids[i] in unknown for i in part.tokens)]
+    if unseen:
+        note(
+            PROGRAM,
+            f"unknown to the model, which sees a token that says nothing of the word: "
+            f"{listing(sentence, unseen)}",
+        )
 
 
 def save(picture: AttentionMap, path: Path) -> None:
-    """Draw the picture into a file, and say so if its font lacks signs of the sentence."""
-    from .picture import draw
-
-    with whole_file(path) as file, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        draw(picture, file, path.suffix)
-    if any("missing from font" in str(warning.message) for warning in caught):
-        print("numattn attend: the picture's font lacks some of the signs", file=sys.stderr)
+    """Draw the picture into a file, and say where it is and what it lacks."""
+    content, lacks = draw(picture, path.suffix)
+    for lack in lacks:
+        note(PROGRAM, lack)
+    with whole_file(path) as file:
+        file.write(content)
+    if not is_stdout(path):
+        print(f"{path}: the attention map")
 
 
 def strongest_looks(

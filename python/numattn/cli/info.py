@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """Add the subcommand."""
     parser = commands.add_parser(
-        "info", help="print version, instruction set, threads, and why these"
+        "info",
+        help="print version, instruction set, threads, and why these",
+        description="Print the version, the instruction set and the threads in force, why these, "
+        "and where the models are that the other commands use by default.",
     )
     parser.set_defaults(run=run)
 
@@ -20,11 +23,15 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print it."""
     import numattn as na
-    from numattn.models import installed_folder
+    from numattn.models import installed_folder, installed_translator
 
     na.show_config()
-    try:
-        model = str(installed_folder())
-    except FileNotFoundError as error:
-        model = str(error)
-    print(f"model of embed and attend: {model}")
+    for commands, place in (
+        ("embed and attend", installed_folder),
+        ("translate", installed_translator),
+    ):
+        try:
+            model = str(place())
+        except FileNotFoundError as error:
+            model = str(error)
+        print(f"model of {commands}: {model}")

@@ -11,9 +11,13 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
 
+from .whole_file import STDIN
+
 
 class Lines:
-    """The lines of a UTF-8 file that can be read twice; `count` is their number.
+    """The lines of a UTF-8 file that can be read twice.
+
+    `count` is their number, and `name` what messages call the file.
 
     A line ends as text files' lines do on any system; an empty line counts, and so does a last one
     without an end.
@@ -27,7 +31,7 @@ class Lines:
     def __init__(self, file: BinaryIO, name: str) -> None:
         # A byte order mark is not part of the first line.
         self._file = TextIOWrapper(file, encoding="utf-8-sig")
-        self._name = name
+        self.name = name
         self.count = 0
         try:
             for _ in self._file:
@@ -60,7 +64,7 @@ class Lines:
         if piece:
             yield piece
         if seen != self.count:
-            raise ValueError(f"{self._name} changed while it was read")
+            raise ValueError(f"{self.name} changed while it was read")
 
 
 @contextmanager
@@ -70,7 +74,7 @@ def open_lines(path: Path) -> Iterator[Lines]:
     What cannot be read twice (a pipe) is copied to a temporary file.
     """
     with tempfile.TemporaryFile() as copy:
-        if str(path) == "-":
+        if path == STDIN:
             shutil.copyfileobj(sys.stdin.buffer, copy)
             copy.seek(0)
             yield Lines(copy, "standard input")

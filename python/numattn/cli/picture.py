@@ -8,19 +8,25 @@ Both are shaded by one scale.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .direction import LEFT_TO_RIGHT, first_strong, needs_shaping, visual_order
+from .fonts import advice, families_for
 from .words import Word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
 INK, FAINT, ACCENT = "#1b2330", "#7d8798", "#d9480f"
@@ -83,8 +89,32 @@ def check_format(path: Path) -> None:
         raise ImportError("drawing needs matplotlib: pip install 'numattn[plot]'") from None
 
 
-def draw(picture: AttentionMap, file: BinaryIO, suffix: str) -> None:
-    """Draw into a binary file, in the format of a suffix of FORMATS."""
+def draw(picture: AttentionMap, suffix: str) -> tuple[bytes, list[str]]:
+    """Return the file, in the format of a suffix of FORMATS, and what is not as it should be."""
+    from matplotlib import ft2font, rc_context, rcdefaults, rcParams
+
+    families, missing = families_for(picture.title + picture.sentence + "".join(picture.tokens))
+    lacks = [advice(missing)] if missing else []
+    shaped = any(needs_shaping(sign) for sign in picture.title + picture.sentence)
+    if shaped and not hasattr(ft2font, "__libraqm_version__"):
+        lacks.append(
+            "this matplotlib places letters side by side as they are stored, right-to-left ones "
+            "backwards; from 3.11 on, it does not"
+        )
+    file = BytesIO()
+    # Not as somebody's matplotlibrc asks for: letters made by TeX, for one, would be misread.
+    with rc_context(), warnings.catch_warnings():
+        rcdefaults()
+        rcParams["font.family"] = families
+        # It is said once for all of them, and by name.
+        warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not")
+        figure = draw_figure(picture)
+        figure.savefig(file, format=suffix.lower().removeprefix("."))
+    return file.getvalue(), lacks
+
+
+def draw_figure(picture: AttentionMap) -> Figure:
+    """Draw the title, the sentence and the map."""
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
@@ -101,7 +131,10 @@ def draw(picture: AttentionMap, file: BinaryIO, suffix: str) -> None:
     style: dict[str, Any] = {"parse_math": False, "ha": "left", "va": "baseline"}
     # Bold letters are some 0.7 of their size wide.
     size = min(17.0, 72 * (width - 2 * EDGE) / (0.7 * len(picture.title)))
-    page.text(EDGE, height - 0.5, picture.title, size=size, weight="bold", color=INK, **style)
+    # The title is English, even if its first letters are not.
+    mark = LEFT_TO_RIGHT if first_strong(picture.title) == "R" else ""
+    title = mark + picture.title
+    page.text(EDGE, height - 0.5, title, size=size, weight="bold", color=INK, **style)
     page.text(EDGE, height - 0.78, picture.subtitle, size=10.5, color=FAINT, **style)
     draw_sentence(page, picture, boxes, shades, height - HEADING)
 
@@ -109,7 +142,7 @@ def draw(picture: AttentionMap, file: BinaryIO, suffix: str) -> None:
     draw_weights(figure.add_axes(place), picture, shades, side)
     place = ((LEFT + side + 0.2) / width, BOTTOM / height, 0.14 / width, side / height)
     draw_scale(figure.add_axes(place), shades, picture.darkest)
-    figure.savefig(file, format=suffix.lower().removeprefix("."))
+    return figure
 
 
 def lay_out(picture: AttentionMap, width: float) -> list[Box]:
@@ -135,7 +168,30 @@ def lay_out(picture: AttentionMap, width: float) -> list[Box]:
             x, line = 0.0, line + 1
         boxes.append(Box(part, text, x, inches(text), line))
         x, last_end = x + inches(text), end
-    return boxes
+    return in_reading_order(boxes, first_strong(picture.sentence) or "L", width)
+
+
+def in_reading_order(boxes: Sequence[Box], base: str, width: float) -> list[Box]:
+    """Return the boxes of lines from left to right, moved to where their scripts are read.
+
+    A sentence that runs from right to left begins at the right end of `width`.
+    """
+    moved: list[Box] = []
+    for line in range(boxes[-1].line + 1):
+        row = [box for box in boxes if box.line == line]
+        gaps = [0.0, *(box.x - left.x - left.width for left, box in pairwise(row))]
+        order = visual_order([box.text for box in row], base)
+        x, places = row[0].x, []
+        for before, index in zip([None, *order], order, strict=False):
+            if before is not None:
+                x += gaps[max(before, index)] if abs(before - index) == 1 else SPACE
+            places.append(x)
+            x += row[index].width
+        shift = width - x if base == "R" else 0.0
+        moved += [
+            replace(row[index], x=place + shift) for index, place in zip(order, places, strict=True)
+        ]
+    return moved
 
 
 def draw_sentence(

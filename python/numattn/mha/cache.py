@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
+from numattn._names import Array
+from numattn._score import CachedScore, ScoreOptions
 from numattn.cache import Cache, CacheLayer
 from numattn.position import Rope
 
 from .heads import Heads
 from .rope import turn_heads
-
-Array = NDArray[Any]
 
 
 def continued(
@@ -23,14 +22,14 @@ def continued(
     rope: Rope | None,
     x: Array,
     values_from: Array | None,
-    score: dict[str, Any],
+    score: CachedScore,
+    num_threads: int | None,
     finish: Callable[[Array], Array],
 ) -> Array:
     """Append x to a layer, attend causally to all that it has, and return finish(o).
 
     The cache is as it was after any error, one of `finish` included.
     """
-    num_threads = score["num_threads"]
     rows = x if x.ndim == 3 else x[np.newaxis]
     if values_from is not None and x.ndim == 2:
         values_from = values_from[np.newaxis]
@@ -47,7 +46,7 @@ def continued(
         lengths = np.maximum(before + rows.shape[1], 1)
         turn_heads(rope, both, positions, lengths, num_threads)
     q, k = both[..., : heads.num_heads, :], both[..., heads.num_heads :, :]
-    o = layer.attend(q, k, v, **score)
+    o = layer.attend(q, k, v, layout="bshd", num_threads=num_threads, **score)
     try:
         return finish(o)
     except BaseException:
@@ -75,18 +74,19 @@ def fitting_layer(cache: Cache | CacheLayer, heads: Heads, batch: int) -> CacheL
     return cache
 
 
-def refuse_with_cache(
-    context: object, mask: object, bias: object, q_offset: ArrayLike, kv_lens: object, weights: bool
-) -> None:
-    """Raise ValueError for what attention over a cache does not take."""
-    given = {
-        "context": context is not None, "mask": mask is not None, "bias": bias is not None,
-        "q_offset": not (isinstance(q_offset, int) and q_offset == 0),
-        "kv_lens": kv_lens is not None, "return_weights": weights,
-    }  # fmt: skip
-    refused = [name for name, is_given in given.items() if is_given]
+def score_with_cache(score: ScoreOptions, context: object, weights: bool) -> CachedScore:
+    """What attention over a cache takes of a score; ValueError if more than that is given."""
+    kept: dict[str, Any] = {}
+    given = {"context": context, "return_weights": weights or None}
+    for name, value in score.items():
+        (kept if name in CachedScore.__optional_keys__ else given)[name] = value
+    given.pop("is_causal", None)  # it is causal whatever this says
+    if isinstance(given.get("q_offset"), int) and given["q_offset"] == 0:  # the default
+        del given["q_offset"]
+    refused = [name for name, value in given.items() if value is not None]
     if refused:
         raise ValueError(
             f"{refused[0]} cannot be given with a cache: x continues what the cache holds, "
             "causally, and each query sees all keys up to its own"
         )
+    return cast(CachedScore, kept)

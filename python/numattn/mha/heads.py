@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn._arguments import bounded_integer
+from numattn._arguments import as_array, bounded_integer
+from numattn._dtypes import STORED, as_dtype, storage_name
+from numattn._names import Array, Precision
 from numattn._pickled import reduced
-from numattn.attention import Precision
-from numattn.linear import Linear, as_float_vector, check_floating, part_of, storage_name
-from numattn.plan import _dtype
-
-Array = NDArray[Any]
+from numattn.linear import Linear, as_float_vector, check_floating, part_of
 
 
 class ProjectedContext(NamedTuple):
@@ -70,7 +68,7 @@ class Heads:
         )
         self.storage = storage_name(dtype)
         # What queries, keys and values are projected into; None for x's dtype.
-        self._dtype = None if self.storage == "float32" else _dtype(self.storage)
+        self._dtype = None if self.storage == "float32" else as_dtype(self.storage, STORED)
         matrices = {name: as_weight(f"w{name}", weight) for name, weight in weights.items()}
         self._check_heads(matrices)
         vectors = {name: as_bias(f"b{name}", bias, matrices[name]) for name, bias in biases.items()}
@@ -197,7 +195,7 @@ def applied(
 
 def as_weight(name: str, weight: ArrayLike) -> Array:
     """A matrix of a dtype that can be packed."""
-    array = np.asarray(weight)
+    array = as_array(name, weight)
     check_floating(name, array)
     if array.ndim != 2:
         raise ValueError(f"{name} must be a matrix (out_features, in_features), not {array.shape}")

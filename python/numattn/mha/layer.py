@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import Window
-from numattn.attention import Precision, attention, attention_weights
+from numattn._arguments import as_array, flag
+from numattn._names import Array, Precision
+from numattn._score import ScoreOptions, require_known, spelled_out
+from numattn.attention import attention, attention_weights
 from numattn.cache import Cache, CacheLayer
 from numattn.linear import Linear, as_float_vector
-from numattn.position import Relative, Rope
+from numattn.position import Rope
 
-from .cache import continued, refuse_with_cache
+from .cache import continued, score_with_cache
 from .heads import Heads, ProjectedContext, applied, as_bias, as_weight
 from .rope import checked_rope, turn_from
 from .torch_state import arguments_of_torch
 
-Array = NDArray[Any]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class MultiHeadAttention:
@@ -55,8 +57,9 @@ class MultiHeadAttention:
     Raises
     ------
     TypeError
-        A weight or a bias has a dtype that is not supported, ``rope`` is no Rope, or ``dtype`` is
-        bfloat16 and the package ml_dtypes is not installed.
+        A weight or a bias has a dtype that is not supported, or ``rope`` is no Rope.
+    ImportError
+        ``dtype`` is bfloat16 by name, and the package ml_dtypes is not installed.
     ValueError
         The weights do not fit one another or the heads, ``rope`` turns more elements than a head
         has, ``dtype`` is no storage type or ``precision`` is unknown.
@@ -231,6 +234,7 @@ class MultiHeadAttention:
         rows = self._rows("context", context)
         return self._heads.context(rows, self._values_from(values_from, rows), num_threads)
 
+    @spelled_out(ScoreOptions)
     def __call__(
         self,
         x: ArrayLike,
@@ -238,19 +242,9 @@ class MultiHeadAttention:
         *,
         values_from: ArrayLike | None = None,
         cache: Cache | CacheLayer | None = None,
-        mask: ArrayLike | None = None,
-        bias: ArrayLike | None = None,
-        is_causal: bool = False,
-        q_offset: ArrayLike = 0,
-        window: Window = None,
-        scale: float | None = None,
-        softcap: float | None = None,
-        kv_lens: ArrayLike | None = None,
-        alibi_slopes: ArrayLike | None = None,
-        sinks: ArrayLike | None = None,
-        relative: Relative | None = None,
         num_threads: int | None = None,
         return_weights: bool = False,
+        **score: Unpack[ScoreOptions],
     ) -> Any:
         """Attend from x to itself, to ``context``, or to what a cache has and itself.
 
@@ -267,13 +261,12 @@ class MultiHeadAttention:
             ``cache.layer(i)``, or a cache that has one layer. x continues its rows: keys and values
             of x are appended, and attention is causal over all of them, whatever ``is_causal`` is.
             The window is the layer's own by default. ``precision`` then concerns projections alone.
-        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-            As for :func:`numattn.attention`, like ``relative``. Sinks are the module's own by
-            default.
         num_threads : int, optional
             Upper limit for this call.
         return_weights : bool
             Also return the probabilities of every head.
+        **score
+            As for :func:`numattn.attention`. Sinks are the module's own by default.
 
         Returns
         -------
@@ -293,25 +286,26 @@ class MultiHeadAttention:
         MemoryError
             Memory cannot be had, or no page of the cache. The cache is as it was after any error.
         """
+        require_known("MultiHeadAttention.__call__", score, ScoreOptions)
+        weights = flag("return_weights", return_weights)
         rows = self._rows("x", x)
-        score: dict[str, Any] = {
-            "window": window, "scale": scale, "softcap": softcap, "alibi_slopes": alibi_slopes,
-            "sinks": self.sinks if sinks is None else sinks, "relative": relative,
-            "num_threads": num_threads, "layout": "bshd",
-        }  # fmt: skip
+        if score.get("sinks") is None and self.sinks is not None:
+            score["sinks"] = self.sinks
         if cache is not None:
-            refuse_with_cache(context, mask, bias, q_offset, kv_lens, return_weights)
             return continued(
-                cache, self._heads, self.rope, rows, self._values_from(values_from, rows), score,
+                cache, self._heads, self.rope, rows, self._values_from(values_from, rows),
+                score_with_cache(score, context, weights), num_threads,
                 lambda o: self._join(o, rows, num_threads),
             )  # fmt: skip
-        q, k, v = self._project(rows, context, values_from, q_offset, num_threads)
-        score |= {
-            "mask": mask, "bias": bias, "is_causal": is_causal, "q_offset": q_offset,
-            "kv_lens": kv_lens,
-        }  # fmt: skip
-        y = self._join(attention(q, k, v, precision=self._precision, **score), rows, num_threads)
-        return (y, attention_weights(q, k, **score)) if return_weights else y
+        first = score.get("q_offset", 0)
+        q, k, v = self._project(rows, context, values_from, first, num_threads)
+        o = attention(
+            q, k, v, layout="bshd", precision=self._precision, num_threads=num_threads, **score
+        )
+        y = self._join(o, rows, num_threads)
+        if not weights:
+            return y
+        return y, attention_weights(q, k, layout="bshd", num_threads=num_threads, **score)
 
     def _project(
         self,
@@ -341,7 +335,7 @@ class MultiHeadAttention:
 
     def _rows(self, name: str, x: ArrayLike) -> Array:
         """An input as (B, S, E) or (S, E)."""
-        array = np.asarray(x)
+        array = as_array(name, x)
         if array.ndim not in (2, 3):
             axes = "(B, S, E)" if self.batch_first else "(S, B, E)"
             raise ValueError(f"{name} must have shape {axes} or (S, E), not {array.shape}")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from numattn._arguments import integer_array
+from numattn._names import Array
 from numattn.position import Rope
 from numattn.rope import apply_rope
-
-Array = NDArray[Any]
 
 
 def checked_rope(rope: Rope | None, head_dim: int) -> Rope | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numattn._arguments import integers
+from numattn._arguments import as_array, integers
 
 
 def learned(table: ArrayLike, positions: ArrayLike) -> NDArray[Any]:
@@ -58,7 +57,7 @@ def learned(table: ArrayLike, positions: ArrayLike) -> NDArray[Any]:
 
 def float_table(name: str, value: ArrayLike, axes: str) -> NDArray[Any]:
     """A matrix of one of the library's dtypes."""
-    table = np.asarray(value)
+    table = as_array(name, value)
     if table.dtype.name not in ("float32", "float16", "bfloat16") or not table.dtype.isnative:
         raise TypeError(
             f"{name} has dtype {table.dtype}; it must be float32, float16 or bfloat16 in native "

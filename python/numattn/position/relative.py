@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numattn._arguments import (
-    RelativeArguments,
-    bounded_integer,
-    integer_array,
-    optional_real,
-)
+from numattn._arguments import as_array, bounded_integer, integer_array, optional_real
 
 Table = NDArray[np.float32]
 
@@ -116,32 +111,15 @@ def by_head(name: str, value: ArrayLike | None, axes: str, dimensions: int) -> T
     """A contiguous float32 array with an axis of heads, which may be left out."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must hold real numbers of a float dtype, not {array.dtype}")
     if array.ndim == dimensions - 1:
         array = array[np.newaxis]
     if array.ndim != dimensions:
         raise ValueError(f"{name} must have shape {axes}, not {np.shape(value)}")
-    return np.ascontiguousarray(array, dtype=np.float32)
-
-
-def relative_arguments(relative: object, *, values: bool = True) -> RelativeArguments | None:
-    """The terms as the core takes them; without ``values``, only those of the scores."""
-    if relative is None:
-        return None
-    if not isinstance(relative, Relative):
-        raise TypeError(
-            "relative must be a numattn.position.Relative, as shaw, transformer_xl and "
-            f"disentangled make it, not {type(relative).__name__}"
-        )
-    return RelativeArguments(
-        relative.query_table,
-        relative.key_table,
-        relative.value_table if values else None,
-        relative.content_bias,
-        relative.position_bias,
-        relative.distance_rows,
-        relative.first_distance,
-        relative.scale,
-    )
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, dtype=np.float32)
+    if array.dtype.itemsize > 4 and (np.isinf(narrow) & np.isfinite(array)).any():
+        raise ValueError(f"{name} must hold numbers that float32 holds, not {np.abs(array).max()}")
+    return narrow

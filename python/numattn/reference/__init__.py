@@ -16,8 +16,9 @@ array([1., 0.])
 
 from __future__ import annotations
 
-from .attention import attention, attention_weights
+from .attention import attention, attention_scores, attention_weights
 from .linear import Linear
+from .merge import merge_states
 from .mha import MultiHeadAttention
 from .norm import layer_norm, rms_norm
 from .paged import attention_paged
@@ -29,7 +30,7 @@ from .position import (
     t5_bias,
     t5_buckets,
 )
-from .ragged import attention_varlen, merge_states
+from .ragged import attention_varlen
 from .rope import Rope, apply_rope
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "apply_rope",
     "attention",
     "attention_paged",
+    "attention_scores",
     "attention_varlen",
     "attention_weights",
     "layer_norm",

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .relative import Relative, weigh_distances
-from .score import BoolArray, Float64Array, final_scores, heads_first, positions, share_heads
+from .arrays import BoolArray, Float64Array
+from .relative import weigh_distances
+from .score import check_keywords, final_scores, heads_first, positions, share_heads
 from .storage import check_precision
 
 
@@ -26,17 +27,6 @@ def attention(
     k: ArrayLike,
     v: ArrayLike,
     *,
-    mask: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    is_causal: bool = False,
-    q_offset: ArrayLike = 0,
-    window: tuple[int | None, int | None] | None = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    kv_lens: ArrayLike | None = None,
-    alibi_slopes: ArrayLike | None = None,
-    sinks: ArrayLike | None = None,
-    relative: Relative | None = None,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
     layout: str = "bhsd",
@@ -44,6 +34,7 @@ def attention(
     out: NDArray[Any] | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
+    **score: Any,
 ) -> Any:
     """Scaled dot-product attention, as `numattn.attention` promises it, in float64.
 
@@ -56,29 +47,6 @@ def attention(
         Keys.
     v : array (B, Hkv, Sk, Dv)
         Values.
-    mask : bool array broadcastable to (B, Hq, Sq, Sk), optional
-        True = may attend.
-    bias : float array broadcastable to (B, Hq, Sq, Sk), optional
-        Added to the scores; −inf excludes a key.
-    is_causal : bool
-        Key j is visible to row i iff j ≤ q_offset + i.
-    q_offset : int or int array (B,)
-        Position of the first query row among the keys.
-    window : (left, right), optional
-        Key j is visible iff pos − left ≤ j ≤ pos + right, pos = q_offset + i; −1 or None is
-        unbounded.
-    scale : float, optional
-        Factor of q·kᵀ; 1/sqrt(D) by default.
-    softcap : float, optional
-        c: scores become c·tanh(s/c) before bias and mask.
-    kv_lens : int array (B,), optional
-        Only keys j < kv_lens[b] exist.
-    alibi_slopes : float array (Hq,) or (B, Hq), optional
-        Adds −slope·|pos − j|.
-    sinks : float array (Hq,), optional
-        One more logit per head, which takes probability and gives no value.
-    relative : object with the attributes of `numattn.position.Relative`, optional
-        Terms by distance, as `relative.py` writes them; its scale is what `scale` defaults to.
     k_scale, v_scale : float arrays (B, Hkv, Sk), optional
         What k and v are multiplied by, token by token and head by head; their last axis left out.
     layout : "bhsd" or "bshd"
@@ -91,6 +59,9 @@ def attention(
         Also return the log-sum-exp of the final scores, sink included.
     num_threads : int, optional
         Accepted so that calls can be compared; the reference ignores it.
+    **score
+        Keywords of `score.final_scores`, and `sinks`, an array (Hq,): one more logit per head,
+        which takes probability and gives no value.
 
     Returns
     -------
@@ -102,6 +73,8 @@ def attention(
 
     Raises
     ------
+    TypeError
+        If a keyword is unknown.
     ValueError
         If the shapes do not fit one another, or the layout or the precision is unknown.
 
@@ -114,7 +87,9 @@ def attention(
     >>> attention(q, k, v, is_causal=True).tolist()
     [[[2.0], [3.0]]]
     """
+    check_keywords("attention", score)
     check_precision(precision)
+    sinks, relative = score.pop("sinks", None), score.get("relative")
     one_entry = np.ndim(q) == 3
     query, key, value = (
         heads_first(x, layout, name)
@@ -123,25 +98,11 @@ def attention(
     if value.shape[:3] != key.shape[:3]:
         raise ValueError(f"k {key.shape} and v {value.shape} differ in batch, heads or length")
     with np.errstate(all="ignore"):
-        score, allowed = final_scores(
-            query,
-            key,
-            np.arange(query.shape[2]),
-            mask=mask,
-            bias=bias,
-            is_causal=is_causal,
-            q_offset=q_offset,
-            window=window,
-            scale=scale,
-            softcap=softcap,
-            kv_lens=kv_lens,
-            alibi_slopes=alibi_slopes,
-            relative=relative,
-        )
-        weight, lse = softmax(score, allowed, sinks)
+        scores, allowed = final_scores(query, key, np.arange(query.shape[2]), **score)
+        weight, lse = softmax(scores, allowed, sinks)
         o = weigh_values(weight, allowed, share_heads(value, query.shape[1]))
         if relative is not None and relative.value_table is not None:
-            position = positions(q_offset, len(query), np.arange(query.shape[2]))
+            position = positions(score.get("q_offset", 0), len(query), np.arange(query.shape[2]))
             o = o + weigh_distances(relative, weight, allowed, position - np.arange(key.shape[2]))
     if layout == "bshd":
         o = o.swapaxes(1, 2)
@@ -158,19 +119,9 @@ def attention_weights(
     k: ArrayLike,
     *,
     rows: ArrayLike | None = None,
-    mask: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    is_causal: bool = False,
-    q_offset: ArrayLike = 0,
-    window: tuple[int | None, int | None] | None = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    kv_lens: ArrayLike | None = None,
-    alibi_slopes: ArrayLike | None = None,
-    sinks: ArrayLike | None = None,
-    relative: Relative | None = None,
     layout: str = "bhsd",
     num_threads: int | None = None,
+    **score: Any,
 ) -> Float64Array:
     """Return the probabilities by which `attention` weighs the values, in float64.
 
@@ -183,9 +134,7 @@ def attention_weights(
     rows : int array (R,), optional
         The query rows wanted, all by default; negative ones count from the end. Row r keeps its
         position, q_offset + rows[r], and its rows of mask and bias.
-    mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-        As in `attention`.
-    relative, layout
+    layout, **score
         As in `attention`.
     num_threads : int, optional
         Accepted so that calls can be compared; the reference ignores it.
@@ -209,28 +158,47 @@ def attention_weights(
     >>> attention_weights(q, k, rows=[-1]).tolist()
     [[[0.5, 0.5]]]
     """
+    check_keywords("attention_weights", score)
+    sinks = score.pop("sinks", None)
     query, key = heads_first(q, layout, "q"), heads_first(k, layout, "k")
-    wanted = np.arange(query.shape[2])
-    if rows is not None:
-        wanted = wanted[np.atleast_1d(np.asarray(rows, dtype=np.intp))]
     with np.errstate(all="ignore"):
-        score, allowed = final_scores(
-            query,
-            key,
-            wanted,
-            mask=mask,
-            bias=bias,
-            is_causal=is_causal,
-            q_offset=q_offset,
-            window=window,
-            scale=scale,
-            softcap=softcap,
-            kv_lens=kv_lens,
-            alibi_slopes=alibi_slopes,
-            relative=relative,
-        )
-        weight, _ = softmax(score, allowed, sinks)
+        scores, allowed = final_scores(query, key, picked(rows, query.shape[2]), **score)
+        weight, _ = softmax(scores, allowed, sinks)
     return weight[0] if np.ndim(q) == 3 else weight
+
+
+def attention_scores(
+    q: ArrayLike, k: ArrayLike, *, rows: ArrayLike | None = None, layout: str = "bhsd", **score: Any
+) -> Float64Array:
+    """Return the logits whose softmax, without a sink, `attention_weights` is, in float64.
+
+    Parameters
+    ----------
+    q, k : arrays (B, Hq, Sq, D) and (B, Hkv, Sk, D)
+    rows, layout, **score
+        As in `attention_weights`, without `sinks`.
+
+    Returns
+    -------
+    float64 array (B, Hq, R, Sk), in both layouts
+        −inf where a key is excluded. (Hq, R, Sk) for inputs of three dimensions.
+
+    Examples
+    --------
+    >>> attention_scores([[[1.0], [1.0]]], [[[2.0], [4.0]]], is_causal=True).tolist()
+    [[[2.0, -inf], [2.0, 4.0]]]
+    """
+    check_keywords("attention_scores", score)
+    query, key = heads_first(q, layout, "q"), heads_first(k, layout, "k")
+    with np.errstate(all="ignore"):
+        scores, _ = final_scores(query, key, picked(rows, query.shape[2]), **score)
+    return scores[0] if np.ndim(q) == 3 else scores
+
+
+def picked(rows: ArrayLike | None, count: int) -> NDArray[np.int64]:
+    """Return the query rows wanted, all of them by default, counted from the first."""
+    every = np.arange(count)
+    return every if rows is None else every[np.atleast_1d(np.asarray(rows, dtype=np.intp))]
 
 
 def softmax(

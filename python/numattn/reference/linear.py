@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .score import Float64Array
+from .arrays import Float64Array
 from .storage import as_stored, check_precision
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from .attention import attention, attention_weights
 from .linear import Linear
 from .rope import Rope, apply_rope
+from .score import check_keywords
 
 
 class MultiHeadAttention:
@@ -175,19 +176,9 @@ class MultiHeadAttention:
         *,
         values_from: ArrayLike | None = None,
         cache: None = None,
-        mask: ArrayLike | None = None,
-        bias: ArrayLike | None = None,
-        is_causal: bool = False,
-        q_offset: ArrayLike = 0,
-        window: tuple[int | None, int | None] | None = None,
-        scale: float | None = None,
-        softcap: float | None = None,
-        kv_lens: ArrayLike | None = None,
-        alibi_slopes: ArrayLike | None = None,
-        sinks: ArrayLike | None = None,
-        relative: Any = None,
         num_threads: int | None = None,
         return_weights: bool = False,
+        **score: Any,
     ) -> Any:
         """Return y, or (y, weights).
 
@@ -200,12 +191,12 @@ class MultiHeadAttention:
             What values are made of: what keys are by default.
         cache : None
             A cache is not part of the reference.
-        mask, bias, is_causal, q_offset, window, scale, softcap, kv_lens, alibi_slopes, sinks
-            As in `attention`, like `relative`.
         num_threads : int, optional
             Accepted so that calls can be compared; the reference ignores it.
         return_weights : bool
             Also return the probabilities of every head.
+        **score
+            As in `attention`.
 
         Returns
         -------
@@ -217,6 +208,7 @@ class MultiHeadAttention:
         ValueError
             If the shapes do not fit one another, cache is given, or context with rope.
         """
+        check_keywords("MultiHeadAttention.__call__", score)
         if cache is not None:
             raise ValueError("the reference knows no cache")
         if self.rope is not None and context is not None:
@@ -229,29 +221,17 @@ class MultiHeadAttention:
         )
         if self.rope is not None:
             keys = np.arange(k.shape[-3])
-            queries = np.asarray(q_offset)[..., np.newaxis] + keys
+            queries = np.asarray(score.get("q_offset", 0))[..., np.newaxis] + keys
             length = max(queries.max(initial=0), keys.max(initial=0)) + 1
             q = self.turned(q, queries, length)
             k = self.turned(k, keys, length)
-        score: dict[str, Any] = {
-            "mask": mask,
-            "bias": bias,
-            "is_causal": is_causal,
-            "q_offset": q_offset,
-            "window": window,
-            "scale": scale,
-            "softcap": softcap,
-            "kv_lens": kv_lens,
-            "alibi_slopes": alibi_slopes,
-            "sinks": self.sinks if sinks is None else sinks,
-            "relative": relative,
-            "layout": "bshd",
-        }
-        o = attention(q, k, v, **score)
+        if score.get("sinks") is None:
+            score["sinks"] = self.sinks
+        o = attention(q, k, v, layout="bshd", **score)
         y = self.output(o.reshape(*o.shape[:-2], -1))
         if not self.batch_first:
             y = y.swapaxes(0, -2)
-        return (y, attention_weights(q, k, **score)) if return_weights else y
+        return (y, attention_weights(q, k, layout="bshd", **score)) if return_weights else y
 
     def heads(self, layer: Linear, x: ArrayLike, heads: int) -> NDArray[Any]:
         """Return the projection of x as (B, S, H, D) or (S, H, D)."""

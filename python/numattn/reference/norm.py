@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .score import Float64Array
+from .arrays import Float64Array
 
 
 def layer_norm(

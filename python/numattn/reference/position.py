@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .score import Float64Array
+from .arrays import Float64Array
 
 
 def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> Float64Array:

@@ -1,15 +1,13 @@
-"""Packed sequences and merged states in float64."""
+"""Packed sequences in float64."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .attention import attention
-from .score import Float64Array
 
 
 def attention_varlen(
@@ -56,33 +54,3 @@ def attention_varlen(
             q[rows], k[seen], v[seen], q_offset=int(offset), layout="bshd", return_lse=True, **score
         )
     return (o, lse) if return_lse else o
-
-
-def merge_states(
-    outs: Sequence[ArrayLike], lses: Sequence[ArrayLike]
-) -> tuple[Float64Array, Float64Array]:
-    """Combine attentions over disjoint keys: o = Σ exp(lse_i)·o_i / Σ exp(lse_i).
-
-    Parameters
-    ----------
-    outs : sequence of arrays (..., S, Dv)
-    lses : sequence of arrays (..., S)
-
-    Returns
-    -------
-    o, lse : float64 arrays
-
-    Examples
-    --------
-    >>> merge_states([[[1.0]], [[3.0]]], [[0.0], [0.0]])[0].tolist()
-    [[2.0]]
-    """
-    sums = np.stack([np.asarray(lse).astype(np.float64) for lse in lses])
-    results = np.stack([np.asarray(o).astype(np.float64) for o in outs])
-    with np.errstate(all="ignore"):
-        peak = sums.max(axis=0)
-        shift = np.where(np.isneginf(peak), 0.0, peak)
-        weights = np.exp(sums - shift)
-        total = weights.sum(axis=0)
-        share = np.where(total > 0, weights / total, 0.0)
-        return (share[..., None] * results).sum(axis=0), shift + np.log(total)

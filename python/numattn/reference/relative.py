@@ -13,13 +13,12 @@ projected embeddings.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-if TYPE_CHECKING:
-    from .score import BoolArray, Float64Array
+from .arrays import BoolArray, Float64Array
 
 
 class Relative(Protocol):

@@ -7,15 +7,13 @@ allowed = causal ∧ window ∧ kv_lens ∧ mask ∧ bias ≠ −inf
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .arrays import BoolArray, Float64Array
 from .relative import Relative, distance_scores, with_bias
-
-Float64Array: TypeAlias = NDArray[np.float64]
-BoolArray: TypeAlias = NDArray[np.bool_]
 
 
 def heads_first(x: ArrayLike, layout: str, name: str) -> Float64Array:
@@ -55,7 +53,32 @@ def final_scores(
 ) -> tuple[Float64Array, BoolArray]:
     """Return scores (B, Hq, R, Sk), −inf where a key is excluded, and allowed (B, Hq, R, Sk).
 
-    q (B, Hq, Sq, D) and k (B, Hkv, Sk, D); `rows` (R,) are the query rows wanted.
+    Parameters
+    ----------
+    q, k : float64 arrays (B, Hq, Sq, D) and (B, Hkv, Sk, D)
+    rows : int array (R,)
+        The query rows wanted.
+    mask : bool array broadcastable to (B, Hq, Sq, Sk), optional
+        True = may attend.
+    bias : float array broadcastable to (B, Hq, Sq, Sk), optional
+        Added to the scores; −inf excludes a key.
+    is_causal : bool
+        Key j is visible to row i iff j ≤ q_offset + i.
+    q_offset : int or int array (B,)
+        Position of the first query row among the keys.
+    window : (left, right), optional
+        Key j is visible iff pos − left ≤ j ≤ pos + right, pos = q_offset + i; −1 or None is
+        unbounded.
+    scale : float, optional
+        Factor of q·kᵀ; 1/sqrt(D) by default, or that of `relative` if it has one.
+    softcap : float, optional
+        c: scores become c·tanh(s/c) before bias and mask.
+    kv_lens : int array (B,), optional
+        Only keys j < kv_lens[b] exist.
+    alibi_slopes : float array (Hq,) or (B, Hq), optional
+        Adds −slope·|pos − j|.
+    relative : object with the attributes of `numattn.position.Relative`, optional
+        Terms by distance, as `relative.py` writes them.
     """
     batch, num_heads, q_len, width = q.shape
     k_len = k.shape[2]
@@ -114,3 +137,11 @@ def within_window(
     if right is not None:
         inside &= key - position <= right
     return inside
+
+
+def check_keywords(function: str, given: Iterable[str]) -> None:
+    """Raise TypeError, as Python does, for a keyword that neither scores nor the softmax have."""
+    known = {"sinks", *(final_scores.__kwdefaults__ or {})}
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{function}() got an unexpected keyword argument '{name}'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .score import Float64Array
+from .arrays import Float64Array
 
 
 def as_stored(weight: ArrayLike, dtype: DTypeLike | None) -> Float64Array:

@@ -21,10 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import reference
-from numattn.attention import attention as attend
-from numattn.attention import attention_weights
-from numattn.reference.score import final_scores
+from numattn import attention as attend
+from numattn import attention_weights, reference
 
 Array = NDArray[Any]
 Output = tuple[Array, Array, Array, Array | None]
@@ -265,23 +263,12 @@ def attend_heads(q: Array, k: Array, v: Array, score: dict[str, Any], *, joined:
 def qk_matmul(q: Array, k: Array, visible: int, score: dict[str, Any], mode: int) -> Array:
     """Return the operator's fourth output, (B, Hq, Sq, T), of which `visible` keys may be seen."""
     if mode == RAW:
-        return scores(q, k, {"scale": score["scale"]})
+        return reference.attention_scores(q, k, scale=score["scale"])
     if mode == AFTER_SOFTCAP:
-        return scores(q, k, {"scale": score["scale"], "softcap": score["softcap"]})
-    seen = k[:, :, :visible]
-    if mode == WITH_BIAS:
-        output, excluded = scores(q, seen, score), -np.inf
-    else:
-        weigh = reference.attention_weights if q.dtype == np.float64 else attention_weights
-        output, excluded = weigh(q, seen, **score), 0.0
+        return reference.attention_scores(q, k, scale=score["scale"], softcap=score["softcap"])
     unseen = [(0, 0)] * 3 + [(0, k.shape[2] - visible)]
-    return np.pad(output, unseen, constant_values=excluded)
-
-
-def scores(q: Array, k: Array, score: dict[str, Any]) -> Array:
-    """Return the final scores of every query row, float64, −inf where a key is excluded."""
-    with np.errstate(all="ignore"):
-        output, _ = final_scores(
-            q.astype(np.float64), k.astype(np.float64), np.arange(q.shape[2]), **score
-        )
-    return output
+    if mode == WITH_BIAS:
+        logits = reference.attention_scores(q, k[:, :, :visible], **score)
+        return np.pad(logits, unseen, constant_values=-np.inf)
+    weigh = reference.attention_weights if q.dtype == np.float64 else attention_weights
+    return np.pad(weigh(q, k[:, :, :visible], **score), unseen)

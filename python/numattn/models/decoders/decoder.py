@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import integer_array
-from numattn.cache import Cache, KVCache, PagedKVCache
-from numattn.cache.storage import Storage
+from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from ..arrays import Float32Array, Int64Array
 from ..files.storage import storage_dtype

@@ -48,7 +48,13 @@ def tokenized(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenized:
     ids: list[NDArray[np.int32]] = []
     truncated: list[bool] = []
     for piece in pieces(shortened(tokenizer, text) for text in texts):
-        for encoding in tokenizer.encode_batch(piece):
+        try:
+            encodings = tokenizer.encode_batch(piece)
+        except Exception as error:
+            if type(error) is not Exception:  # the library's own is of no narrower class
+                raise
+            raise ValueError(f"the tokenizer fails on a text: {error}") from None
+        for encoding in encodings:
             own = np.array(encoding.ids, dtype=np.int32)
             if tokenizer.padding is not None:
                 own = own[np.array(encoding.attention_mask, dtype=bool)]

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
+# Classes that give every token of a single text the type 0, or none, whatever tokenizer.json says.
+CLASSES_OF_ONE_TYPE = (
+    *BERT_CLASSES,
+    *(
+        f"{family}Tokenizer{fast}"
+        for family in ("Roberta", "XLMRoberta", "Camembert")
+        for fast in ("", "Fast")
+    ),
+)
 # A setting of tokenizer_config.json → what it is called in BERT's normaliser.
 NORMALIZER = {
     "do_lower_case": "lowercase",
@@ -61,6 +70,7 @@ def read_tokenizer(
     settings = Settings.from_file(path) if path.exists() else Settings({}, path)
     change_normalizer(tokenizer, settings)
     change_prefix(tokenizer, settings)
+    check_types(tokenizer, settings, folder / "tokenizer.json")
     if lower_case:
         make_lower_case(tokenizer)
     if max_tokens is None:
@@ -120,6 +130,20 @@ def change_prefix(tokenizer: Tokenizer, settings: Settings) -> None:
         if wanted != pre_tokenizer.add_prefix_space:
             pre_tokenizer.add_prefix_space = wanted
             tokenizer.pre_tokenizer = pre_tokenizer
+
+
+def check_types(tokenizer: Tokenizer, settings: Settings, path: Path) -> None:
+    """Raise ValueError for a tokenizer that gives a single text's tokens other types than 0."""
+    if settings.get("tokenizer_class", BERT_CLASSES[0]) in CLASSES_OF_ONE_TYPE:
+        return
+    if "token_type_ids" not in settings.get("model_input_names", ["token_type_ids"]):
+        return
+    try:
+        types = tokenizer.encode("a").type_ids
+    except Exception as error:  # the library raises Exception itself, of no narrower class
+        raise ValueError(f"{path} cannot read a text: {error}") from None
+    if any(types):
+        raise ValueError(f"{path} gives tokens types other than 0 ({types}): not supported")
 
 
 def make_lower_case(tokenizer: Tokenizer) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from numattn.linear import storage_name
+from numattn._dtypes import STORED, as_dtype
 
 
 def storage_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
@@ -16,15 +16,8 @@ def storage_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
     Raises
     ------
     ImportError
-        If bfloat16 is wanted and the library ml_dtypes is not installed.
+        If bfloat16 is wanted by name and the library ml_dtypes is not installed.
     ValueError
         If it is another dtype.
     """
-    if storage_name(dtype) == "float32":
-        return np.dtype(np.float32)
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise ImportError("a model in bfloat16 needs ml_dtypes: pip install ml_dtypes") from None
-    bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return bfloat16
+    return as_dtype("float32" if dtype is None else dtype, STORED)

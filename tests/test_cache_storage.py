@@ -1,17 +1,39 @@
-"""Caches that store integers: what they hold is what `quantize` makes of the tokens."""
+"""Caches that store smaller numbers: what they hold is what the form's function makes of tokens.
+
+"doubled" is a form that only this file knows: a row of FORMATS is all that one takes.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
 import numattn as na
 from caches import HEADS, LAYERS, VALUE_WIDTH, WIDTH, both, tokens
+from cases import STORAGES
 from numattn.cache import Cache
+from numattn.quantize import FORMATS, Storage, quantize
 from tolerance import assert_same_bits
+
+
+def doubled(x: Any) -> tuple[Any, Any]:
+    """Return 7-bit integers and scales: every second integer is left out."""
+    integers, scale = quantize(x)
+    return integers // 2, 2 * scale
+
+
+@pytest.fixture(params=[*STORAGES, "doubled"])
+def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setitem(FORMATS, "doubled", doubled)
+    return request.param
+
+
+def test_every_form_is_tried() -> None:
+    assert set(FORMATS) == set(STORAGES) == set(get_args(get_args(Storage)[0]))
 
 
 def held(cache: Cache, layer: int) -> list[dict[str, Any]]:
@@ -35,10 +57,10 @@ def held(cache: Cache, layer: int) -> list[dict[str, Any]]:
 
 @both
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_rows_hold_the_integers_of_their_tokens(
-    make: Callable[..., Cache], dtype: str, rng: np.random.Generator
+def test_rows_hold_the_numbers_of_their_tokens(
+    make: Callable[..., Cache], storage: Any, dtype: str, rng: np.random.Generator
 ) -> None:
-    cache = make(2, storage="int8", dtype=dtype)
+    cache = make(2, storage=storage, dtype=dtype)
     k, v = (x.astype(cache.dtype) for x in tokens(rng, 2, 9))
     for layer in range(LAYERS):
         cache.append(layer, k[:, :, :4], v[:, :, :4], counts=[4, 2])
@@ -49,20 +71,20 @@ def test_rows_hold_the_integers_of_their_tokens(
     for row, (source, kept) in enumerate(zip([1, 0, 1], order, strict=True)):
         got = held(cache, 1)[row]
         for name, x in (("k", k), ("v", v)):
-            integers, scale = na.quantize(x[source][:, kept])
-            assert_same_bits(got[name], integers)
+            numbers, scale = FORMATS[storage](x[source][:, kept])
+            assert_same_bits(got[name], numbers)
             assert_same_bits(got[f"{name}_scale"], scale)
 
 
 @both
 @pytest.mark.parametrize("layout", ["bhsd", "bshd"])
-def test_steps_attend_to_the_integers(
-    isa: str, make: Callable[..., Cache], layout: Any, rng: np.random.Generator
+def test_steps_attend_to_the_numbers(
+    isa: str, make: Callable[..., Cache], storage: Any, layout: Any, rng: np.random.Generator
 ) -> None:
-    cache = make(2, storage="int8")
+    cache = make(2, storage=storage)
     k, v = tokens(rng, 2, 6)
     q = rng.standard_normal((2, 2 * HEADS, 6, WIDTH), np.float32)
-    (k8, k_scale), (v8, v_scale) = na.quantize(k), na.quantize(v)
+    (k8, k_scale), (v8, v_scale) = FORMATS[storage](k), FORMATS[storage](v)
     for first, last in ((0, 4), (4, 5), (5, 6)):
         part = [x[:, :, first:last] for x in (q, k, v)]
         if layout == "bshd":
@@ -77,9 +99,9 @@ def test_steps_attend_to_the_integers(
 
 @both
 def test_a_shared_page_or_row_is_copied_with_its_scales(
-    make: Callable[..., Cache], rng: np.random.Generator
+    make: Callable[..., Cache], storage: Any, rng: np.random.Generator
 ) -> None:
-    cache = make(1, storage="int8")
+    cache = make(1, storage=storage)
     for layer in range(LAYERS):
         cache.append(layer, *tokens(rng, 1, 5))
     before = held(cache, 0)[0]
@@ -104,6 +126,9 @@ def test_a_quarter_of_the_memory() -> None:
 
 
 @both
-def test_other_storage_is_refused(make: Callable[..., Cache]) -> None:
-    with pytest.raises(ValueError, match="storage must be None or 'int8', not 'int4'"):
-        make(1, storage="int4")
+@pytest.mark.parametrize("other", ["int4", "", 8, ["int8"]])
+def test_other_storage_is_refused(make: Callable[..., Cache], other: Any) -> None:
+    with pytest.raises(
+        ValueError, match=f"storage must be None or 'int8', not {re.escape(repr(other))}"
+    ):
+        make(1, storage=other)

@@ -1,0 +1,48 @@
+// Weights and operands of a projection.
+#include <algorithm>
+
+#include "check.h"
+
+namespace numattn {
+
+void check_linear_weight(const View& weight, const std::optional<View>& bias) {
+  check_rank(weight, "weight", 2, "(out_features, in_features)");
+  if (weight.shape[0] < 1 || weight.shape[1] < 1) {
+    refuse("weight must have at least one row and one column, not shape ", shape_text(weight));
+  }
+  check_floating(weight, "weight");
+  check_bytes(weight, "weight");
+  if (!bias) return;
+  check_rank(*bias, "bias", 1, "(out_features,)");
+  if (bias->shape[0] != weight.shape[0]) {
+    refuse("bias of shape ", shape_text(*bias), " does not fit weight of shape ",
+           shape_text(weight), ": one number per output feature");
+  }
+}
+
+void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& call) {
+  check_floating(call.x, "x");
+  if (call.x.shape[1] != linear.in_features()) {
+    refuse("x must have ", number(linear.in_features()), " features in its last dimension, not ",
+           number(call.x.shape[1]));
+  }
+  check_num_threads(call.num_threads);
+  const std::array<std::int64_t, 4> shape{call.x.shape[0], linear.out_features(), 0, 0};
+  checked_product(checked_product(std::max<std::int64_t>(shape[0], 1), shape[1], "the output"),
+                  call.x.item_size(), "the output");
+  check_same_shape(call.output, "out", shape, 2);
+  // Between layers of bfloat16 weights, results pass in the type that the next layer reads.
+  if (linear.stores_bfloat16()) {
+    if (call.output.dtype == DType::kBool || call.output.dtype == DType::kInt8) {
+      refuse("out must be floating-point, not of dtype ", dtype_name(call.output.dtype));
+    }
+  } else {
+    check_same_dtype(call.output, "out", call.x.dtype, "x");
+  }
+  check_writable(call.output, "out");
+  if (!call.residual) return;
+  check_same_shape(*call.residual, "residual", shape, 2);
+  check_same_dtype(*call.residual, "residual", call.output.dtype, "the output");
+}
+
+}  // namespace numattn

@@ -1,0 +1,38 @@
+// Choices that a caller makes by name.
+#include "names.h"
+
+#include "check_view.h"
+
+#include "numattn/attention.h"
+#include "numattn/linear.h"
+
+namespace numattn {
+
+Layout parse_layout(const std::string& name) {
+  if (name == "bhsd") return Layout::kBhsd;
+  if (name == "bshd") return Layout::kBshd;
+  refuse("layout must be 'bhsd' or 'bshd', not '", name, "'");
+}
+
+Precision parse_precision(const std::string& name) {
+  if (name == "highest") return Precision::kHighest;
+  if (name == "high") return Precision::kHigh;
+  refuse("precision must be 'highest' or 'high', not '", name, "'");
+}
+
+Activation parse_activation(const std::string& name) {
+  if (name.empty()) return Activation::kNone;
+  if (name == "relu") return Activation::kRelu;
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
+  if (name == "silu") return Activation::kSilu;
+  refuse("activation must be None, 'relu', 'gelu', 'gelu_tanh' or 'silu', not '", name, "'");
+}
+
+DType parse_storage(const std::string& name) {
+  if (name == "float32") return DType::kFloat32;
+  if (name == "bfloat16") return DType::kBFloat16;
+  refuse("dtype must be float32 or bfloat16, the storage types, not ", name);
+}
+
+}  // namespace numattn

@@ -1,0 +1,57 @@
+"""Whether a result may be written where the caller wants it: apart from all that the call reads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
+import numpy as np
+
+from numattn._names import Array
+
+
+def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[str] = ()) -> None:
+    """Refuse an ``out`` that shares memory with an input, or that is no array.
+
+    ``inputs`` is all that a call has, by name. What has named fields, as `Score` and `Relative`
+    do, counts by these, and what is no array shares no memory: so callers choose nothing. Inputs
+    named in ``may_be`` may be ``out`` itself, element by element, but not overlap it otherwise.
+    """
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
+    for name, array in _arrays(inputs):
+        if not _overlap(out, array):
+            continue
+        if name not in may_be:
+            raise ValueError(f"out overlaps {name}: the result needs memory of its own")
+        if not _same_elements(out, array):
+            raise ValueError(f"out overlaps {name} without being the same array")
+
+
+def _arrays(inputs: Mapping[str, object]) -> Iterator[tuple[str, Array]]:
+    """The arrays of a call by name, those within others by the names of their fields."""
+    for name, value in inputs.items():
+        if isinstance(value, np.ndarray):
+            yield name, value
+        elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+            yield from _arrays(value._asdict())
+        elif is_dataclass(value):
+            yield from _arrays(vars(value))
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    if not np.may_share_memory(a, b):
+        return False
+    shares_memory: Any = np.shares_memory  # its annotation knows only two kinds of max_work
+    try:
+        return bool(shares_memory(a, b, max_work=100_000))
+    except Exception:  # np.exceptions.TooHardError, np.TooHardError before NumPy 1.25
+        return True
+
+
+def _same_elements(a: Array, b: Array) -> bool:
+    return a is b or (
+        a.__array_interface__["data"] == b.__array_interface__["data"]
+        and (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+    )

@@ -1,0 +1,265 @@
+// The operations of vec/avx512.h and vec/bfloat16.h in portable C++: 16 lanes, which the compiler
+// lowers to whatever registers it may use. With it the kernels of avx512, avx512bf16 and amx run,
+// and round as on their own processors, where there is no AVX-512. test_vec holds the real
+// operations to these where there is.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "numattn/dtype.h"
+
+// What is long is compiled once: speed is not wanted here.
+#define NOT_INLINED __attribute__((noinline)) inline
+
+namespace numattn {
+namespace {
+
+constexpr int kLanes = 16;
+
+typedef float FloatLanes __attribute__((vector_size(4 * kLanes)));
+typedef std::int32_t IntLanes __attribute__((vector_size(4 * kLanes)));
+
+struct Mask {
+  IntLanes lanes;  // all bits of a lane, or none
+};
+
+struct Vec {
+  static constexpr int kWidth = kLanes;
+  // The register tile of tile.h, and keys per tile (table.h).
+  static constexpr int kTileRows = 8;
+  static constexpr int kTileVectors = 3;
+  static constexpr int kKeyBlock = 192;
+  FloatLanes lanes;
+};
+
+// lane i = call(i)
+template <class Call>
+inline Vec each_lane(const Call& call) {
+  Vec result;
+  for (int i = 0; i < kLanes; ++i) result.lanes[i] = call(i);
+  return result;
+}
+inline std::uint32_t bits_of(float a) {
+  std::uint32_t bits;
+  __builtin_memcpy(&bits, &a, sizeof bits);
+  return bits;
+}
+inline float float_of(std::uint32_t bits) {
+  float a;
+  __builtin_memcpy(&a, &bits, sizeof a);
+  return a;
+}
+
+inline Vec broadcast(float value) { return {value - FloatLanes{}}; }
+inline Vec zero() { return {FloatLanes{}}; }
+inline Vec load(const float* from) {
+  Vec a;
+  __builtin_memcpy(&a.lanes, from, sizeof a.lanes);
+  return a;
+}
+inline void store(float* to, Vec a) { __builtin_memcpy(to, &a.lanes, sizeof a.lanes); }
+NOT_INLINED Vec load_partial(const float* from, int count) {
+  Vec a = zero();
+  for (int i = 0; i < count; ++i) a.lanes[i] = from[i];
+  return a;
+}
+NOT_INLINED void store_partial(float* to, Vec a, int count) {
+  for (int i = 0; i < count; ++i) to[i] = a.lanes[i];
+}
+
+inline Vec operator+(Vec a, Vec b) { return {a.lanes + b.lanes}; }
+inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
+inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
+inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }  // contracted
+
+inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
+inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
+inline Mask equal(Vec a, Vec b) { return {a.lanes == b.lanes}; }
+inline Mask operator&(Mask a, Mask b) { return {a.lanes & b.lanes}; }
+NOT_INLINED bool any(Mask a) {
+  std::int32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= a.lanes[i];
+  return bits != 0;
+}
+inline Vec select(Mask mask, Vec a, Vec b) {
+  return {(FloatLanes)(((IntLanes)a.lanes & mask.lanes) | ((IntLanes)b.lanes & ~mask.lanes))};
+}
+inline Vec max(Vec a, Vec b) { return select(less(b, a), a, b); }
+inline Vec min(Vec a, Vec b) { return select(less(a, b), a, b); }
+inline Vec abs(Vec a) { return {(FloatLanes)((IntLanes)a.lanes & 0x7FFFFFFF)}; }
+NOT_INLINED Vec round(Vec a) {
+  return each_lane([&](int i) { return __builtin_rintf(a.lanes[i]); });
+}
+NOT_INLINED Vec fraction(Vec a) {
+  return each_lane([&](int i) {
+    const float x = a.lanes[i];
+    return x == -__builtin_inff() ? 0.0f : x - __builtin_floorf(x);
+  });
+}
+NOT_INLINED Vec scale_by_floor(Vec a, Vec x) {
+  return each_lane([&](int i) {
+    const float power = x.lanes[i];
+    if (power != power) return power;
+    const float limited = power < -400.0f ? -400.0f : power > 400.0f ? 400.0f : power;
+    return __builtin_ldexpf(a.lanes[i], static_cast<int>(__builtin_floorf(limited)));
+  });
+}
+
+NOT_INLINED Vec swap_pairs(Vec a) {
+  return each_lane([&](int i) { return a.lanes[i ^ 1]; });
+}
+
+// Halves, quarters, pairs and single lanes, as the intrinsic adds them.
+NOT_INLINED float reduce_add(Vec a) {
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) a.lanes[i] = a.lanes[i] + a.lanes[i + half];
+  }
+  return a.lanes[0];
+}
+NOT_INLINED float reduce_max(Vec a) {
+  float largest = a.lanes[0];
+  for (int i = 1; i < kLanes; ++i) largest = a.lanes[i] > largest ? a.lanes[i] : largest;
+  return largest;
+}
+NOT_INLINED void reduce_add(const Vec (&a)[8], float* sums) {
+  for (int i = 0; i < 8; ++i) sums[i] = reduce_add(a[i]);
+}
+
+NOT_INLINED Vec load_float16(const std::uint16_t* from) {
+  return each_lane([=](int i) { return float_from_float16(from[i]); });
+}
+NOT_INLINED void store_float16(std::uint16_t* to, Vec a) {
+  for (int i = 0; i < kLanes; ++i) to[i] = float16_from_float(a.lanes[i]);
+}
+NOT_INLINED Vec load_bfloat16(const std::uint16_t* from) {
+  return each_lane([=](int i) { return float_from_bfloat16(from[i]); });
+}
+NOT_INLINED void store_bfloat16(std::uint16_t* to, Vec a) {
+  for (int i = 0; i < kLanes; ++i) to[i] = bfloat16_from_float(a.lanes[i]);
+}
+NOT_INLINED Vec load_int8(const std::int8_t* from) {
+  return each_lane([=](int i) { return static_cast<float>(from[i]); });
+}
+struct Halves {
+  Vec even, odd;
+};
+NOT_INLINED Halves load_halves(const std::uint16_t* from) {
+  return {each_lane([=](int i) { return float_from_bfloat16(from[2 * i]); }),
+          each_lane([=](int i) { return float_from_bfloat16(from[2 * i + 1]); })};
+}
+NOT_INLINED Mask mask_from_bits(std::uint16_t bits) {
+  Mask mask;
+  for (int i = 0; i < kLanes; ++i) mask.lanes[i] = (bits >> i & 1) != 0 ? -1 : 0;
+  return mask;
+}
+NOT_INLINED std::uint64_t nonzero_bits(const std::uint8_t* from, int count) {
+  std::uint64_t bits = 0;
+  for (int i = 0; i < count; ++i) bits |= static_cast<std::uint64_t>(from[i] != 0) << i;
+  return bits;
+}
+NOT_INLINED void transpose_bits(const std::uint64_t (&rows)[kLanes], std::uint16_t* columns) {
+  for (int j = 0; j < 64; ++j) {
+    unsigned column = 0;
+    for (int i = 0; i < kLanes; ++i) column |= static_cast<unsigned>(rows[i] >> j & 1u) << i;
+    columns[j] = static_cast<std::uint16_t>(column);
+  }
+}
+NOT_INLINED Vec load_bool(const std::uint8_t* from) {
+  return each_lane([=](int i) { return from[i] != 0 ? 1.0f : 0.0f; });
+}
+NOT_INLINED void transpose(Vec (&rows)[kLanes]) {
+  for (int i = 0; i < kLanes; ++i) {
+    for (int j = i + 1; j < kLanes; ++j) {
+      const float kept = rows[i].lanes[j];
+      rows[i].lanes[j] = rows[j].lanes[i];
+      rows[j].lanes[i] = kept;
+    }
+  }
+}
+
+// --- Pairs of bfloat16 ------------------------------------------------------------------------
+
+struct Pairs {
+  alignas(64) std::uint16_t elements[2 * kLanes];
+};
+
+inline Pairs load_pairs(const std::uint16_t* from) {
+  Pairs a;
+  __builtin_memcpy(a.elements, from, sizeof a.elements);
+  return a;
+}
+NOT_INLINED void store_pairs(std::uint16_t* to, Pairs a) {
+  __builtin_memcpy(to, a.elements, sizeof a.elements);
+}
+NOT_INLINED Pairs broadcast_pair(const std::uint16_t* from) {
+  Pairs a;
+  for (int i = 0; i < 2 * kLanes; ++i) a.elements[i] = from[i % 2];
+  return a;
+}
+
+NOT_INLINED Vec even_of(Pairs a) {
+  return each_lane([&](int i) { return float_from_bfloat16(a.elements[2 * i]); });
+}
+NOT_INLINED Vec odd_of(Pairs a) {
+  return each_lane([&](int i) { return float_from_bfloat16(a.elements[2 * i + 1]); });
+}
+
+NOT_INLINED float without_subnormal(float a) {
+  return (bits_of(a) & 0x7F800000u) == 0 ? float_of(bits_of(a) & 0x80000000u) : a;
+}
+
+// The unit's order: the odd product first, then the even one, each rounded once.
+NOT_INLINED Vec dot(Vec sum, Pairs a, Pairs b) {
+  const auto add = [](float x, float y, float to) {
+    return without_subnormal(__builtin_fmaf(without_subnormal(x), without_subnormal(y), to));
+  };
+  const Vec odd_a = odd_of(a), odd_b = odd_of(b), even_a = even_of(a), even_b = even_of(b);
+  return each_lane([&](int i) {
+    const float odd = add(odd_a.lanes[i], odd_b.lanes[i], without_subnormal(sum.lanes[i]));
+    return add(even_a.lanes[i], even_b.lanes[i], odd);
+  });
+}
+
+NOT_INLINED Pairs round_to_pairs(Vec even, Vec odd) {
+  Pairs a;
+  for (int i = 0; i < kLanes; ++i) {
+    a.elements[2 * i] = bfloat16_from_float(without_subnormal(even.lanes[i]));
+    a.elements[2 * i + 1] = bfloat16_from_float(without_subnormal(odd.lanes[i]));
+  }
+  return a;
+}
+
+inline Vec as_lanes(Pairs a) {
+  Vec lanes;
+  __builtin_memcpy(&lanes.lanes, a.elements, sizeof lanes.lanes);
+  return lanes;
+}
+inline Pairs as_pairs(Vec a) {
+  Pairs pairs;
+  __builtin_memcpy(pairs.elements, &a.lanes, sizeof pairs.elements);
+  return pairs;
+}
+
+constexpr float kLargestBFloat16 = 0x1.FEp127f;
+
+NOT_INLINED bool is_ordinary(float a) {
+  return a == 0.0f || (__builtin_isnormal(a) && __builtin_fabsf(a) <= kLargestBFloat16);
+}
+NOT_INLINED Vec finite_or_zero(Vec a) {
+  return each_lane(
+      [&](int i) { return __builtin_fabsf(a.lanes[i]) <= kLargestBFloat16 ? a.lanes[i] : 0.0f; });
+}
+NOT_INLINED Vec ordinary_or_zero(Vec a) {
+  return each_lane([&](int i) { return is_ordinary(a.lanes[i]) ? a.lanes[i] : 0.0f; });
+}
+NOT_INLINED bool all_ordinary(Vec a) {
+  for (int i = 0; i < kLanes; ++i) {
+    if (!is_ordinary(a.lanes[i])) return false;
+  }
+  return true;
+}
+
+}  // namespace
+}  // namespace numattn

@@ -1,0 +1,269 @@
+"""What holds of every public function, found by reading signatures: nothing is listed by hand.
+
+A function that is new, or an argument that an old one gains, fails here until a call of it is
+written down below; and then the rules are tried on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import numattn as na
+import numattn.cache
+import numattn.compat.onnx
+import numattn.position
+from cases import normal
+from tolerance import assert_same_bits
+
+Call = tuple[Callable[..., Any], dict[str, Any]]
+
+MODULES: tuple[ModuleType, ...] = (na, numattn.cache, numattn.position, numattn.compat.onnx)
+
+
+def public_functions() -> dict[str, Callable[..., Any]]:
+    """Return all public functions and methods of the modules by their qualified names."""
+    found: dict[str, Callable[..., Any]] = {}
+    for module in MODULES:
+        prefix = module.__name__.removeprefix("numattn").removeprefix(".")
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isclass(thing):
+                for method, function in inspect.getmembers(thing, inspect.isfunction):
+                    if method == "__call__" or not method.startswith("_"):
+                        found[f"{prefix}.{name}.{method}".lstrip(".")] = function
+            elif inspect.isfunction(thing):
+                found[f"{prefix}.{name}".lstrip(".")] = thing
+    return found
+
+
+def with_out() -> dict[str, Callable[..., Any]]:
+    """Return those that write their result where the caller wants it."""
+    return {
+        name: function
+        for name, function in public_functions().items()
+        if "out" in inspect.signature(function).parameters
+    }
+
+
+def array_arguments(function: Callable[..., Any]) -> set[str]:
+    """Return the names of a function's arguments that may be arrays, or hold some, without out."""
+    return {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if any(word in str(parameter.annotation) for word in ("Array", "Relative"))
+        and name != "out"
+    }
+
+
+# --- calls of each --------------------------------------------------------------------------------
+
+HEADS, LENGTH, WIDTH = 2, 6, 8
+
+
+def relative_terms(rng: np.random.Generator) -> na.position.Relative:
+    tables = normal(rng, (3, HEADS, 3, WIDTH))
+    biases = normal(rng, (2, HEADS, WIDTH))
+    return na.position.Relative(*tables, *biases, distance_rows=[0, 1, 2], first_distance=-1)
+
+
+def per_head(rng: np.random.Generator) -> dict[str, Any]:
+    return {"alibi_slopes": abs(normal(rng, (HEADS,))), "sinks": normal(rng, (HEADS,))}
+
+
+def dense(rng: np.random.Generator) -> dict[str, Any]:
+    mask = rng.random((1, HEADS, LENGTH, LENGTH)) < 0.7
+    bias = normal(rng, (1, HEADS, LENGTH, LENGTH))
+    return {"mask": mask, "bias": bias, "q_offset": np.array([1]), "is_causal": True}
+
+
+def attention_calls(rng: np.random.Generator) -> Iterator[Call]:
+    q, k, v = normal(rng, (3, 1, HEADS, LENGTH, WIDTH))
+    operands = {"q": q, "k": k, "v": v, "kv_lens": np.array([5])}
+    yield na.attention, operands | dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
+    (k, k_scale), (v, v_scale) = na.quantize(k), na.quantize(v)
+    yield na.attention, {"q": q, "k": k, "v": v, "k_scale": k_scale, "v_scale": v_scale}
+
+
+def varlen_calls(rng: np.random.Generator) -> Iterator[Call]:
+    q, k, v = normal(rng, (3, LENGTH, HEADS, WIDTH))
+    operands = {"q": q, "k": k, "v": v, "q_offset": np.array([1, 0]), "is_causal": True}
+    starts = {"cu_seqlens_q": np.array([0, 2, 6]), "cu_seqlens_k": np.array([0, 3, 6])}
+    yield na.attention_varlen, operands | starts | per_head(rng)
+
+
+def paged_calls(rng: np.random.Generator) -> Iterator[Call]:
+    q = normal(rng, (1, HEADS, LENGTH, WIDTH))
+    k, v = normal(rng, (2, 4, 3, HEADS, WIDTH))  # pages of three tokens
+    table = {"q": q, "block_table": np.array([[2, 0]]), "kv_lens": np.array([5])}
+    pages = {"k_pages": k, "v_pages": v}
+    score = dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
+    yield na.attention_paged, table | pages | score
+    (k, k_scale), (v, v_scale) = na.quantize(k), na.quantize(v)
+    pages = {"k_pages": k, "v_pages": v, "k_scale": k_scale, "v_scale": v_scale}
+    yield na.attention_paged, table | pages
+
+
+def attend_calls(make_cache: Callable[[], Any], attend: str) -> Callable[..., Iterator[Call]]:
+    def calls(rng: np.random.Generator) -> Iterator[Call]:
+        q, k, v = normal(rng, (3, 1, HEADS, LENGTH, WIDTH))
+        operands = {"q": q, "k": k, "v": v, "counts": np.array([5])}
+        score = per_head(rng) | {"relative": relative_terms(rng)}
+        if attend == "layer":
+            yield make_cache().layer(0).attend, operands | score
+        else:
+            yield make_cache().attend, {"layer": 0} | operands | score
+
+    return calls
+
+
+def contiguous_cache() -> Any:
+    return na.KVCache(1, 1, HEADS, WIDTH)
+
+
+def paged_cache() -> Any:
+    return na.PagedKVCache(1, 1, HEADS, WIDTH, pages=4, page_size=4)
+
+
+def linear_calls(rng: np.random.Generator) -> Iterator[Call]:
+    linear = na.Linear(normal(rng, (WIDTH, WIDTH)))
+    yield linear, {"x": normal(rng, (LENGTH, WIDTH)), "residual": normal(rng, (LENGTH, WIDTH))}
+
+
+def norm_calls(rng: np.random.Generator) -> Iterator[Call]:
+    x, (weight, bias) = normal(rng, (LENGTH, WIDTH)), normal(rng, (2, WIDTH))
+    yield na.layer_norm, {"x": x, "weight": weight, "bias": bias}
+
+
+def rms_norm_calls(rng: np.random.Generator) -> Iterator[Call]:
+    yield na.rms_norm, {"x": normal(rng, (LENGTH, WIDTH)), "weight": normal(rng, (WIDTH,))}
+
+
+def rope_calls(rng: np.random.Generator) -> Iterator[Call]:
+    cos, sin = na.position.Rope(WIDTH).tables(np.arange(LENGTH))
+    x, rows = normal(rng, (1, HEADS, LENGTH, WIDTH)), np.arange(LENGTH)[::-1].copy()
+    yield na.apply_rope, {"x": x, "cos": cos, "sin": sin, "positions": rows}
+
+
+CALLS: dict[str, Callable[[np.random.Generator], Iterator[Call]]] = {
+    "attention": attention_calls,
+    "attention_varlen": varlen_calls,
+    "attention_paged": paged_calls,
+    "KVCache.attend": attend_calls(contiguous_cache, "cache"),
+    "PagedKVCache.attend": attend_calls(paged_cache, "cache"),
+    "cache.Cache.attend": attend_calls(paged_cache, "cache"),
+    "cache.KVCache.attend": attend_calls(contiguous_cache, "cache"),
+    "cache.CacheLayer.attend": attend_calls(contiguous_cache, "layer"),
+    "cache.PagedKVCache.attend": attend_calls(paged_cache, "cache"),
+    "Linear.__call__": linear_calls,
+    "layer_norm": norm_calls,
+    "rms_norm": rms_norm_calls,
+    "apply_rope": rope_calls,
+}
+
+# Arguments that may be `out` itself, as their function's docstring says.
+MAY_BE_OUT = {
+    ("Linear.__call__", "residual"),
+    ("layer_norm", "x"),
+    ("rms_norm", "x"),
+    ("apply_rope", "x"),
+}
+
+
+def test_every_function_with_an_out_is_called() -> None:
+    assert set(CALLS) == set(with_out())
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_array_argument_is_given(name: str, rng: np.random.Generator) -> None:
+    given = {argument for _, arguments in CALLS[name](rng) for argument in arguments}
+    assert array_arguments(with_out()[name]) <= given
+
+
+# --- out's memory is its own ----------------------------------------------------------------------
+
+
+def in_memory(memory: np.ndarray, like: np.ndarray, first: int) -> np.ndarray:
+    """Return an array of that shape and dtype, its bytes being memory[first:...]."""
+    flat = memory[first : first + like.nbytes].view(like.dtype)
+    return flat.reshape(like.shape)
+
+
+def replacements(arguments: dict[str, Any]) -> Iterator[tuple[str, np.ndarray, Callable[..., Any]]]:
+    """Return (name, array, the arguments with another array in its place) for each array."""
+    for name, value in arguments.items():
+        if isinstance(value, np.ndarray):
+            yield name, value, partial(with_array, arguments, name)
+        elif isinstance(value, na.position.Relative):
+            for field in dataclasses.fields(value):
+                table = getattr(value, field.name)
+                if isinstance(table, np.ndarray) and table.dtype == np.float32:
+                    yield field.name, table, partial(with_table, arguments, name, field.name)
+
+
+def with_array(arguments: dict[str, Any], name: str, array: np.ndarray) -> dict[str, Any]:
+    return arguments | {name: array}
+
+
+def with_table(arguments: dict[str, Any], name: str, field: str, array: Any) -> dict[str, Any]:
+    return arguments | {name: dataclasses.replace(arguments[name], **{field: array})}
+
+
+@pytest.mark.parametrize("first", [0, 32], ids=["at the same place", "further on"])
+@pytest.mark.parametrize("name", CALLS)
+def test_out_overlaps_no_input(name: str, first: int) -> None:
+    """Each array in turn lies in out's memory: refused, and nothing is written.
+
+    Where the argument may be `out` itself, it is so at the same place, with the right result.
+    """
+
+    def calls() -> list[Call]:
+        return list(CALLS[name](np.random.default_rng(0)))  # with a new cache each time
+
+    for index, (function, arguments) in enumerate(calls()):
+        expected = function(**arguments)
+        for argument, array, replaced in replacements(arguments):
+            memory = np.full(first + max(expected.nbytes, array.nbytes), 7, np.uint8)
+            out = in_memory(memory, expected, 0)
+            inside = in_memory(memory, array, first)
+            inside[...] = array
+            before = memory.copy()
+            call = calls()[index][0]
+            if (name, argument) in MAY_BE_OUT and first == 0:
+                assert call(**replaced(inside), out=out) is out
+                assert_same_bits(out, expected)
+                continue
+            with pytest.raises(ValueError, match=f"out overlaps {argument}"):
+                call(**replaced(inside), out=out)
+            assert_same_bits(memory, before)
+            # Nothing else is wrong with the call: with memory of its own it is right.
+            own = np.empty_like(expected)
+            assert call(**replaced(array.copy()), out=own) is own
+            assert_same_bits(own, expected)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_out_is_an_array(name: str, rng: np.random.Generator) -> None:
+    for function, arguments in CALLS[name](rng):
+        with pytest.raises(TypeError, match="out must be a NumPy array, not list"):
+            function(**arguments, out=[[0.0]])
+
+
+# --- masked arrays --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_masked_array_is_refused(name: str) -> None:
+    """What its mask means is not said: np.asarray would drop it without a word."""
+    for index, (_, arguments) in enumerate(CALLS[name](np.random.default_rng(0))):
+        for argument, array, replaced in replacements(arguments):
+            function = list(CALLS[name](np.random.default_rng(0)))[index][0]
+            with pytest.raises(TypeError, match=f"{argument} is a masked array"):
+                function(**replaced(np.ma.masked_array(array, array == array.flat[0])))
