@@ -54,7 +54,9 @@ class KVCache(Cache):
     storage : str, optional
         "int8" stores 8-bit integers instead, with a scale for each token and head: a quarter of
         the memory of float32, and of what a step reads. Elements err by up to 1/254 of their
-        token's largest (:func:`numattn.quantize`).
+        token's largest (:func:`numattn.quantize`). Where a few elements of every key are far larger
+        than the others, as the biases of some Qwen-2 models make them, that is much of the others,
+        and the likeliest token is often another: keep such a model's keys as they come.
     capacity : int
         Tokens a row for which memory is taken at the first append. More are possible.
     max_length : int, optional
