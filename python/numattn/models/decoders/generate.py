@@ -88,8 +88,8 @@ def generate(
     TypeError, ValueError, MemoryError
         As the model's call; ValueError also if a prompt is empty, a number is out of range, or a
         text of `max_new_tokens` would have more tokens than the cache may hold. A cache of the
-        caller's then holds the tokens that had been read before. ValueError, too, if tokens in the
-        cache would have to be read anew.
+        caller's then holds the tokens that had been read before; fewer of a row that was being read
+        anew. ValueError, too, if tokens that only the cache knows would have to be read anew.
 
     Notes
     -----
