@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,15 @@ def test_sentences_end_by_the_rules_of_their_language() -> None:
     portuguese = Sentences.of("O Sr. João chegou. A Sra. Maria, não.", "pt")
     assert portuguese.sentences == ["O Sr. João chegou.", "A Sra. Maria, não."]
     assert portuguese.gaps == ["", " ", ""]
+
+
+def test_the_library_that_finds_sentences_is_not_installed(
+    model: Seq2Seq, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sentencex", None)
+    with pytest.raises(ImportError, match=r"needs sentencex: pip install 'numattn\[models\]'"):
+        model.translate(["a cab"])
+    assert model.translate_tokens([[3, 0]])  # words need none
 
 
 def test_the_language_of_a_model(folder: Path, model: Seq2Seq) -> None:

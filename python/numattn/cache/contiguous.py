@@ -54,7 +54,9 @@ class KVCache(Cache):
     storage : str, optional
         "int8" stores 8-bit integers instead, with a scale for each token and head: a quarter of
         the memory of float32, and of what a step reads. Elements err by up to 1/254 of their
-        token's largest (:func:`numattn.quantize`).
+        token's largest (:func:`numattn.quantize`). Where a few elements of every key are far larger
+        than the others, as the biases of some Qwen-2 models make them, that is much of the others,
+        and the likeliest token is often another: keep such a model's keys as they come.
     capacity : int
         Tokens a row for which memory is taken at the first append. More are possible.
     max_length : int, optional
@@ -62,11 +64,16 @@ class KVCache(Cache):
     window : int or None, or a sequence of these for the layers
         How many keys before its own position a query sees: `left` of attention's window. None
         keeps all. A sliding window of W tokens, the query's own included, is ``window=W - 1``.
+    slack : int
+        How many tokens can be taken back by `truncate` from the most that a row has had, whatever
+        the window: so many keys more are kept. For guesses of several tokens, some of which turn
+        out wrong (speculative decoding).
 
     Attributes
     ----------
     windows : tuple of int or None
         The window of each layer.
+    slack : int
     storage : str or None
 
     Raises
@@ -112,16 +119,20 @@ class KVCache(Cache):
         capacity: int = 0,
         max_length: int | None = None,
         window: int | None | Sequence[int | None] = None,
+        slack: int = 0,
     ) -> None:
         super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
         first_capacity = size("capacity", capacity, least=0)
         if self.max_length is not None:
             first_capacity = min(first_capacity, self.max_length)
         self.windows = windows_of(window, self.layers)
+        self.slack = bounded_integer("slack", slack)
+        if self.slack < 0:
+            raise ValueError(f"slack must be 0 or more, not {self.slack}")
         self.storage = storage
         nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, storage)
         self._stores = [
-            Store(self.batch, nothing, first_capacity, self.max_length, each)
+            Store(self.batch, nothing, first_capacity, self.max_length, each, self.slack)
             for each in self.windows
         ]
 
@@ -198,7 +209,8 @@ class KVCache(Cache):
             if row is not None:
                 raise ValueError(
                     f"row {row} cannot be cut to {limits[row]} tokens: the window of "
-                    f"{store.window} has dropped the first {store.first[row]} from layer {layer}"
+                    f"{store.window} has dropped the first {store.first[row]} from layer {layer} "
+                    f"(slack={self.slack} tokens can be taken back)"
                 )
         np.minimum(self._lengths, limits, out=self._lengths)
         for store in self._stores:

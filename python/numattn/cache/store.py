@@ -31,6 +31,7 @@ class Store:
         first_capacity: int,
         max_length: int | None,
         window: int | None,
+        slack: int,
     ) -> None:
         """Take arrays of no tokens (Hkv, 0, ...) for what is to be stored."""
         self.tokens = nothing.map(lambda array: np.empty((batch, *array.shape), array.dtype))
@@ -38,6 +39,7 @@ class Store:
         self.first_capacity = first_capacity
         self.max_length = max_length
         self.window = window
+        self.slack = slack
 
     @property
     def batch(self) -> int:
@@ -53,12 +55,12 @@ class Store:
         """Have slots for new[b] more tokens in each row that has lengths[b].
 
         Tokens are moved to the front or into larger arrays, less those that the window hides from
-        every query at position lengths[b] and later.
+        every query at position lengths[b] − slack and later.
         """
         held = lengths - self.first
         if int((held + new).max()) <= self.capacity:
             return
-        kept = held if self.window is None else np.minimum(held, self.window)
+        kept = held if self.window is None else np.minimum(held, self.window + self.slack)
         capacity = self._next_capacity(int((kept + new).max()), int(new.max()))
         # All are taken before anything is changed.
         larger = self._empty(capacity, self.batch) if capacity > self.capacity else self.tokens
@@ -72,13 +74,15 @@ class Store:
     def _next_capacity(self, needed: int, new: int) -> int:
         """Return how many slots to have when `needed` of them are, for `new` tokens at once.
 
-        Without a window, twice what there is. With one, slots beyond window + max(window, new)
-        would never be needed: when they are full, at most `window` tokens move to the front, and
-        as many or more have come since they did so last. So a token is moved once on average.
+        Without a window, twice what there is. With one, of which `most` tokens are kept, slots
+        beyond most + max(most, new) would never be needed: when they are full, at most so many
+        move to the front, and as many or more have come since they did so last. So a token is moved
+        once on average.
         """
         capacity = max(2 * self.capacity, self.first_capacity)
         if self.window is not None:
-            enough = self.window + max(self.window, new)
+            most = self.window + self.slack
+            enough = most + max(most, new)
             capacity = max(min(capacity, enough), self.capacity)
         if self.max_length is not None:
             capacity = min(capacity, self.max_length)
@@ -126,7 +130,9 @@ class Store:
         """Return a store whose row i is a copy of row rows[i]."""
         held = int((lengths - self.first).max())
         nothing = self.tokens.map(lambda array: array[0, :, :0])
-        store = Store(rows.size, nothing, self.first_capacity, self.max_length, self.window)
+        store = Store(
+            rows.size, nothing, self.first_capacity, self.max_length, self.window, self.slack
+        )
         store.tokens = self._empty(self.capacity, rows.size)
         for row, source_row in enumerate(rows.tolist()):
             for target, source in zip(store.tokens.arrays, self.tokens.arrays, strict=True):

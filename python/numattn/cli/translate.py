@@ -74,9 +74,10 @@ def run(arguments: argparse.Namespace) -> None:
             except ValueError as error:
                 raise ValueError(f"{noun} {number}: {error}") from None
         print(translation, flush=True)
-        for warning in caught:
-            print(f"numattn translate: {noun} {number}: {warning.message}", file=sys.stderr)
-        doubtful += bool(caught)
+        lacks = [each.message for each in caught if each.category is UserWarning]
+        for lack in lacks:
+            print(f"numattn translate: {noun} {number}: {lack}", file=sys.stderr)
+        doubtful += bool(lacks)
     if doubtful:
         raise ValueError(f"{doubtful} translation{'s' * (doubtful > 1)} may lack something")
 

@@ -66,6 +66,9 @@ class Rope:
         What cosines and sines are multiplied by (YaRN, LongRoPE); 1 otherwise.
     depends_on_length : bool
         Whether frequencies change with the length of the sequence (``"dynamic"``, ``"longrope"``).
+    switch_length : int or None
+        The longest sequence that is turned by the first of two sets of frequencies
+        (``"longrope"``): all of a longer one is turned by the second.
 
     Raises
     ------
@@ -90,7 +93,8 @@ class Rope:
     """
 
     __slots__ = (
-        "_fixed", "_scaling", "attention_factor", "base", "depends_on_length", "dim", "interleaved"
+        "_fixed", "_scaling", "attention_factor", "base", "depends_on_length", "dim", "interleaved",
+        "switch_length",
     )  # fmt: skip
 
     def __init__(
@@ -112,6 +116,9 @@ class Rope:
         self.attention_factor: float = attention_factor(self._scaling)
         self.depends_on_length: bool = SCALINGS[kind] in (dynamic, longrope)
         self._fixed = self.frequencies()  # whatever is missing is missed here
+        self.switch_length: int | None = None
+        if SCALINGS[kind] is longrope:
+            self.switch_length = int(self._scaling.trained_length())
 
     @classmethod
     def from_config(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from numattn._arguments import integer_array
 from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from ..arrays import Float32Array, Int64Array
@@ -71,6 +72,14 @@ class Decoder(ABC):
         """Return V: token ids are 0 … V − 1."""
         return self._sizes.vocab_size
 
+    @property
+    def switch_length(self) -> int | None:
+        """Return the longest text that is read by the first of two sets of frequencies, if any.
+
+        All tokens of a longer one are turned by the second, and read anew where it grows to that.
+        """
+        return None
+
     @abstractmethod
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         """Return the last layer's normalised states (B, S, E) for ids (B, S)."""
@@ -86,13 +95,18 @@ class Decoder(ABC):
         capacity: int = 0,
         dtype: DTypeLike | None = None,
         storage: Storage = None,
+        slack: int = 0,
     ) -> KVCache:
-        """Return an empty cache for that many rows; `capacity` tokens of each fit at once."""
+        """Return an empty cache for that many rows; `capacity` tokens of each fit at once.
+
+        `dtype`, `storage` and `slack` are those of :class:`numattn.KVCache`.
+        """
         sizes = self._sizes
         return KVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             dtype=self.dtype if dtype is None else dtype, storage=storage,
             capacity=capacity, max_length=sizes.max_positions, window=sizes.windows,
+            slack=slack,
         )  # fmt: skip
 
     def new_paged_cache(
@@ -120,6 +134,7 @@ class Decoder(ABC):
         attention_mask: ArrayLike | None = None,
         cache: Cache | None = None,
         only_last: bool = False,
+        text_lengths: ArrayLike | None = None,
         num_threads: int | None = None,
     ) -> Float32Array:
         """Return the logits of the token after each one.
@@ -138,6 +153,10 @@ class Decoder(ABC):
         only_last : bool
             Compute the logits after the last real token of each row only. A row without one has
             numbers without meaning; if no row has a place for one, that is an error.
+        text_lengths : int array (B,), optional
+            For a text that is read in parts: how many tokens each row will have after the last of
+            them. "dynamic" and "longrope" positions are turned for that length, so that the parts
+            fit one another; by default, for as many as it then has.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -151,9 +170,9 @@ class Decoder(ABC):
         TypeError
             If ids or lengths are not integers.
         ValueError
-            If shapes do not fit, an id or a length is out of range, a row has more tokens than the
-            model has positions or the cache may hold, or the cache is made for another model or
-            number of rows. The cache is as it was.
+            If shapes do not fit, an id or a length is out of range, a text is to be shorter than
+            what of it is read, a row has more tokens than the model has positions or the cache may
+            hold, or the cache is made for another model or number of rows. The cache is as it was.
         MemoryError
             If there is no memory, or no page of the cache; what the cache held, it holds.
         """
@@ -168,10 +187,11 @@ class Decoder(ABC):
                 )
             shape = ids.shape[:1] if only_last else ids.shape
             return np.empty((*shape, self._sizes.vocab_size), dtype=np.float32)
+        lengths = held + padding.counts
         step = Step(
             counts=padding.counts,
             positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
-            lengths=held + padding.counts,
+            lengths=lengths if text_lengths is None else check_texts(text_lengths, lengths),
             cache=cache,
             dtype=self.dtype if cache is None else cache.dtype,
             weight_dtype=self.dtype,
@@ -226,6 +246,20 @@ class Decoder(ABC):
         if cache is not None:
             cache.reserve(counts)
         return held
+
+
+def check_texts(values: ArrayLike, lengths: Int64Array) -> Int64Array:
+    """Return lengths of whole texts (B,), of which lengths[b] tokens are read by now, or raise."""
+    texts = integer_array("text_lengths", values, scalar=False)
+    if texts.shape != lengths.shape:
+        raise ValueError(f"text_lengths must be {lengths.shape}, not {texts.shape}")
+    if (texts < lengths).any():
+        row = int((texts < lengths).argmax())
+        raise ValueError(
+            f"text_lengths must be at least what is read by now: row {row} has {lengths[row]} "
+            f"tokens, and its text is to have {texts[row]}"
+        )
+    return texts
 
 
 def check_fit(cache: Cache, sizes: DecoderConfig) -> None:

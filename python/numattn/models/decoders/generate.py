@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import bounded_integer
 from numattn.cache import Cache, KVCache
@@ -28,6 +28,9 @@ class LanguageModel(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
+    @property
+    def switch_length(self) -> int | None: ...
+
     def new_cache(self, batch: int, *, capacity: int = 0) -> KVCache: ...
 
     def __call__(
@@ -37,6 +40,7 @@ class LanguageModel(Protocol):
         *,
         cache: Cache | None = None,
         only_last: bool = False,
+        text_lengths: ArrayLike | None = None,
         num_threads: int | None = None,
     ) -> Float32Array: ...
 
@@ -84,7 +88,14 @@ def generate(
     TypeError, ValueError, MemoryError
         As the model's call; ValueError also if a prompt is empty, a number is out of range, or a
         text of `max_new_tokens` would have more tokens than the cache may hold. A cache of the
-        caller's then holds the tokens that had been read before.
+        caller's then holds the tokens that had been read before; fewer of a row that was being read
+        anew. ValueError, too, if tokens that only the cache knows would have to be read anew.
+
+    Notes
+    -----
+    With "longrope" positions, all of a text is turned by other frequencies once it is longer than
+    the model's `switch_length`, and is read anew when it grows so long: by its tokens, which of
+    what a cache already holds are not known.
 
     Examples
     --------
@@ -115,11 +126,12 @@ def generate(
                 f"the cache has {cache.batch} rows, and there are {len(texts)} prompts"
             )
     check_length(cache, lengths, most)
+    check_switch(cache, lengths, most, model.switch_length)
     choose = greedy() if sampler is None else sampler
 
-    logits = read_prompts(model, ids, lengths, cache, chunk or ids.shape[1], num_threads)
     active = np.ones(len(texts), dtype=np.int64)
     for count in range(1, most + 1):
+        logits = read_parts(model, ids, lengths, cache, chunk, num_threads)
         tokens = choose(logits)
         for row in np.flatnonzero(active):
             texts[row].append(int(tokens[row]))
@@ -127,9 +139,18 @@ def generate(
         if count == most or not active.any():
             return texts
         # A row that has ended takes part with no token.
-        logits = model(
-            tokens[:, np.newaxis], active, cache=cache, only_last=True, num_threads=num_threads
-        )
+        ids, lengths = tokens[:, np.newaxis], active
+        anew = grown_beyond(model.switch_length, cache, active)
+        if anew.any():
+            cache.truncate(np.where(anew, 0, cache.lengths))
+            parts = zip(given, texts, anew, active, strict=True)
+            ids, lengths = padded(
+                [
+                    np.array([*prompt, *text] if again else text[-1:] * alive, dtype=np.int64)
+                    for prompt, text, again, alive in parts
+                ],
+                0,
+            )
     return texts
 
 
@@ -170,22 +191,54 @@ def stop_tokens(stop: Stop, vocab_size: int) -> set[int]:
     return set(token_list("stop", tokens, vocab_size).tolist())
 
 
-def read_prompts(
+def check_switch(cache: Cache, prompts: Int64Array, most: int, switch: int | None) -> None:
+    """Raise ValueError if a text would have to be read anew whose beginning is known by keys only.
+
+    Those of the tokens that a cache has are turned for a text of at most `switch` tokens.
+    """
+    if switch is None:
+        return
+    held = cache.lengths
+    rows = np.flatnonzero((0 < held) & (held <= switch) & (held + prompts > switch - most + 1))
+    if rows.size:
+        row = int(rows[0])
+        raise ValueError(
+            f"text {row} could have {int(held[row] + prompts[row]) + most - 1} tokens to be read, "
+            f"and the {held[row]} in the cache are turned for a text of at most {switch}: give "
+            "them as part of the prompt, with an empty cache"
+        )
+
+
+def grown_beyond(switch: int | None, cache: Cache, new: Int64Array) -> NDArray[np.bool_]:
+    """Return which rows (B,) grow by their new tokens beyond what they are turned for."""
+    if switch is None:
+        return np.zeros(new.shape, dtype=bool)
+    lengths = cache.lengths
+    return np.asarray((lengths <= switch) & (lengths + new > switch))
+
+
+def read_parts(
     model: LanguageModel,
     ids: Int64Array,
     lengths: Int64Array,
     cache: Cache,
-    chunk: int,
+    chunk: int | None,
     num_threads: int | None,
 ) -> Float32Array:
-    """Return the logits after each prompt (B, V), whose keys and values the cache then has."""
+    """Return the logits after the last of lengths[b] tokens of each row, (B, V), read in parts.
+
+    The cache then has their keys and values. A row without a token has numbers without meaning.
+    """
+    size = ids.shape[1]
+    chunk = size if chunk is None else min(chunk, size)
+    wholes = None if chunk == size else cache.lengths + lengths
     result: Float32Array | None = None
-    for start in range(0, ids.shape[1], chunk):
+    for start in range(0, size, chunk):
         part = ids[:, start : start + chunk]
         counts = np.clip(lengths - start, 0, part.shape[1])
-        logits = model(part, counts, cache=cache, only_last=True, num_threads=num_threads)
-        if result is None:
-            result = logits
-        result = np.where(counts[:, np.newaxis] > 0, logits, result)
+        logits = model(
+            part, counts, cache=cache, only_last=True, text_lengths=wholes, num_threads=num_threads
+        )
+        result = logits if result is None else np.where(counts[:, np.newaxis] > 0, logits, result)
     assert result is not None  # ids has a column
     return result

@@ -40,7 +40,9 @@ class Llama(Decoder):
     -----
     With "dynamic" or "longrope" rotary positions, a token is turned by the frequencies for the
     length that its row had when it was read, as in transformers. So a text that is read in parts
-    differs from one read at once if it passes the length that the model was trained with.
+    differs from one read at once if it passes the length that the model was trained with, unless
+    each part is told of the whole (`text_lengths`). `generate` tells all parts of a prompt, and
+    reads a text anew when it grows beyond the `switch_length` of "longrope".
 
     Examples
     --------
@@ -96,6 +98,10 @@ class Llama(Decoder):
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
         return model
+
+    @property
+    def switch_length(self) -> int | None:
+        return self.config.rope.switch_length
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

@@ -24,7 +24,7 @@ class Step:
     cache: Cache | None
     """Without one, the new tokens attend to one another only."""
     lengths: Int64Array
-    """(B,): how many tokens each row has, the new ones included."""
+    """(B,): of how many tokens the text of each row is, the new ones included."""
     dtype: np.dtype[Any]
     """In which queries, keys and values are compared."""
     weight_dtype: np.dtype[Any]

@@ -19,7 +19,7 @@ class Chooser:
         self.words = words
         self.output = Linear(embedding[words], bias[words])
 
-    def __call__(self, hidden: Float32Array, num_threads: int | None) -> int:
-        """Return the word for a decoder's output (E,)."""
-        logits = self.output(hidden[np.newaxis], num_threads=num_threads)
-        return int(self.words[logits[0].argmax()])
+    def __call__(self, hidden: Float32Array, num_threads: int | None) -> Int64Array:
+        """Return a word (n,) for each of a decoder's outputs (n, E)."""
+        logits = self.output(hidden, num_threads=num_threads)
+        return np.asarray(self.words[logits.argmax(axis=1)], dtype=np.int64)

@@ -232,17 +232,19 @@ class Seq2Seq:
             return texts
         ids, lengths = padded([given[row] for row in rows], END)
         state = self.encode(ids, lengths, num_threads=num_threads)
-        choose = self._choosers([given[row] for row in rows])
+        choosers = self._choosers([given[row] for row in rows])
         limits = np.ceil(MOST_WORDS_PER_WORD * lengths)
-        active, previous = np.ones(lengths.size, dtype=bool), None
+        active = np.ones(lengths.size, dtype=bool)
+        previous: Int64Array | None = None
         while active.any():
             hidden = self.step(previous, state, num_threads=num_threads)
-            previous = np.array(
-                [
-                    each(hidden[index], num_threads) if active[index] else END
-                    for index, each in enumerate(choose)
-                ]
-            )
+            if len(choosers) == 1:
+                previous = choosers[0](hidden, num_threads)
+            else:
+                previous = np.full(lengths.size, END)
+                for index in np.flatnonzero(active).tolist():
+                    own = hidden[index : index + 1]
+                    previous[index] = choosers[index](own, num_threads)[0]
             for index in np.flatnonzero(active).tolist():
                 text = texts[rows[index]]
                 text.append(int(previous[index]))
@@ -303,10 +305,9 @@ class Seq2Seq:
         return str(self.tokenizer.decode([word for word in words if word != END])), lack
 
     def _choosers(self, sentences: list[Int64Array]) -> list[Chooser]:
-        """Return what chooses the words of each sentence, from its own shortlist."""
+        """Return what chooses words: one for all sentences, or one for each by its shortlist."""
         if self.shortlist is None:
-            every = np.arange(self.config.vocab_size)
-            return [Chooser(self._embedding, self._bias, every)] * len(sentences)
+            return [Chooser(self._embedding, self._bias, np.arange(self.config.vocab_size))]
         return [
             Chooser(self._embedding, self._bias, self.shortlist.words_for(sentence))
             for sentence in sentences
