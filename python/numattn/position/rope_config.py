@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from numattn.position.sinusoidal import size
+from numattn._arguments import size
 
 # What families call the two numbers that most of them call so.
 NAMES = {
