@@ -181,24 +181,20 @@ inline void decode_keys(const AttendBlock& block, const TileFacts& facts,
   }
 }
 
-template <class Element>
-inline bool reads_elements(const AttendBlock& block, DType dtype) {
-  return lies_in_rows<Element>(block.key, dtype) && lies_in_rows<Element>(block.value, dtype);
-}
-
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
   Areas areas(block.workspace);
   const DecodeWorkspace work(areas, facts, workspace_needs(block, kDecodeRows, block.value_dim));
   if (block.begin) begin_decode(block, work);
-  if (reads_elements<BFloat16>(block, DType::kBFloat16)) {
-    decode_keys<BFloat16>(block, facts, work, false);
-  } else if (reads_elements<Float16>(block, DType::kFloat16)) {
-    decode_keys<Float16>(block, facts, work, false);
-  } else if (reads_elements<Int8>(block, DType::kInt8)) {
-    decode_keys<Int8>(block, facts, work, false);
-  } else {
-    decode_keys<float>(block, facts, work, !reads_elements<float>(block, DType::kFloat32));
-  }
+  with_element(block.key.matrix.dtype, [&](auto element) {
+    using Element = decltype(element);
+    if constexpr (dtype_role(element_dtype(Element{})) != Role::kFlag) {
+      if (lies_in_rows<Element>(block.key) && lies_in_rows<Element>(block.value)) {
+        decode_keys<Element>(block, facts, work, false);
+        return;
+      }
+    }
+    decode_keys<float>(block, facts, work, true);
+  });
   if (block.end) end_decode(block, work);
 }
 

@@ -8,39 +8,22 @@
 namespace numattn {
 namespace {
 
-inline float read_element(const char* from, DType dtype) {
-  if (dtype == DType::kFloat32) {
-    float value;
-    __builtin_memcpy(&value, from, sizeof value);
-    return value;
-  }
-  if (dtype == DType::kBool) return *from != 0 ? 1.0f : 0.0f;
-  if (dtype == DType::kInt8) return static_cast<float>(static_cast<signed char>(*from));
-  std::uint16_t bits;
-  __builtin_memcpy(&bits, from, sizeof bits);
-  return dtype == DType::kFloat16 ? float_from_float16(bits) : float_from_bfloat16(bits);
-}
+// Whether results may be elements of the type.
+template <class Element>
+constexpr bool kIsNumber = dtype_role(element_dtype(Element{})) == Role::kNumber;
 
-inline void write_element(char* to, DType dtype, float value) {
-  if (dtype == DType::kFloat32) {
-    __builtin_memcpy(to, &value, sizeof value);
-    return;
-  }
-  const std::uint16_t bits =
-      dtype == DType::kFloat16 ? float16_from_float(value) : bfloat16_from_float(value);
-  __builtin_memcpy(to, &bits, sizeof bits);
+inline float read_element(const char* from, DType dtype) {
+  return with_element(dtype, [from](auto element) {
+    __builtin_memcpy(&element, from, sizeof element);
+    return to_float(element);
+  });
 }
 
 // kWidth contiguous elements.
 inline Vec read_vector(const char* from, DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32: return load(reinterpret_cast<const float*>(from));
-    case DType::kFloat16: return load_float16(reinterpret_cast<const std::uint16_t*>(from));
-    case DType::kBFloat16: return load_bfloat16(reinterpret_cast<const std::uint16_t*>(from));
-    case DType::kInt8: return load_int8(reinterpret_cast<const std::int8_t*>(from));
-    case DType::kBool: break;
-  }
-  return load_bool(reinterpret_cast<const std::uint8_t*>(from));
+  return with_element(dtype, [from](auto element) {
+    return load(reinterpret_cast<const decltype(element)*>(from));
+  });
 }
 
 // The first `count` <= kWidth elements, `stride` bytes apart; the other lanes are 0.
@@ -61,42 +44,48 @@ inline void with_reader(DType dtype, std::int64_t stride, const Call& call) {
   const auto any_elements = [=](const char* from, int count) {
     return read_elements(from, dtype, stride, count);
   };
-  const auto whole_or = [&](const auto& load_vector) {
-    call([&](const char* from, int count) {
-      return count == Vec::kWidth ? load_vector(from) : any_elements(from, count);
-    });
-  };
-  if (stride == 2 && dtype == DType::kBFloat16) {
-    whole_or([](const char* from) { return read_vector(from, DType::kBFloat16); });
-  } else if (stride == 2 && dtype == DType::kFloat16) {
-    whole_or([](const char* from) { return read_vector(from, DType::kFloat16); });
-  } else if (stride == 1 && dtype == DType::kInt8) {
-    whole_or([](const char* from) { return read_vector(from, DType::kInt8); });
-  } else if (stride == 4 && dtype == DType::kFloat32) {
-    whole_or([](const char* from) { return read_vector(from, DType::kFloat32); });
-  } else {
+  if (stride != dtype_size(dtype) || dtype_role(dtype) == Role::kFlag) {
     call(any_elements);
+    return;
   }
+  with_element(dtype, [&](auto element) {
+    using Element = decltype(element);
+    if constexpr (dtype_role(element_dtype(Element{})) != Role::kFlag) {
+      call([&](const char* from, int count) {
+        return count == Vec::kWidth ? load(reinterpret_cast<const Element*>(from))
+                                    : any_elements(from, count);
+      });
+    }
+  });
+}
+
+// The first `count` lanes; the others are 0 and not read, or not written.
+template <class Element>
+inline Vec load_partial(const Element* from, int count) {
+  Element elements[Vec::kWidth] = {};
+  for (int i = 0; i < count; ++i) elements[i] = from[i];
+  return load(elements);
+}
+template <class Element>
+inline void store_partial(Element* to, Vec a, int count) {
+  Element elements[Vec::kWidth];
+  store(elements, a);
+  for (int i = 0; i < count; ++i) to[i] = elements[i];
 }
 
 // Writes the first `count` <= kWidth lanes as contiguous elements.
 inline void write_elements(char* to, DType dtype, Vec a, int count) {
-  if (count == Vec::kWidth) {
-    switch (dtype) {
-      case DType::kFloat32: store(reinterpret_cast<float*>(to), a); return;
-      case DType::kFloat16: store_float16(reinterpret_cast<std::uint16_t*>(to), a); return;
-      case DType::kBFloat16: store_bfloat16(reinterpret_cast<std::uint16_t*>(to), a); return;
-      case DType::kBool:
-      case DType::kInt8: return;  // no result has these types
+  with_element(dtype, [&](auto element) {
+    using Element = decltype(element);
+    if constexpr (kIsNumber<Element>) {
+      Element* elements = reinterpret_cast<Element*>(to);
+      if (count == Vec::kWidth) {
+        store(elements, a);
+      } else {
+        store_partial(elements, a, count);
+      }
     }
-  }
-  if (dtype == DType::kFloat32) {
-    store_partial(reinterpret_cast<float*>(to), a, count);
-    return;
-  }
-  float values[Vec::kWidth];
-  store(values, a);
-  for (int i = 0; i < count; ++i) write_element(to + i * dtype_size(dtype), dtype, values[i]);
+  });
 }
 
 inline int lanes_left(std::int64_t from, std::int64_t end) {
@@ -113,19 +102,6 @@ inline void store_lanes(float* to, Vec a, int count) {
   } else {
     store_partial(to, a, count);
   }
-}
-
-// One vector of elements, by their type.
-inline Vec load(const Float16* from) { return load_float16(&from->bits); }
-inline Vec load(const BFloat16* from) { return load_bfloat16(&from->bits); }
-inline Vec load(const Int8* from) { return load_int8(&from->number); }
-
-// The first `count` lanes; the others are 0 and not read.
-template <class Element>
-inline Vec load_partial(const Element* from, int count) {
-  Element elements[Vec::kWidth] = {};
-  for (int i = 0; i < count; ++i) elements[i] = from[i];
-  return load(elements);
 }
 
 // A matrix as the tile kernels read it: rows of contiguous elements.
@@ -169,9 +145,10 @@ inline FloatRows float_rows(const Matrix& matrix, std::int64_t first, std::int64
 
 // Whether the matrix lies as rows of contiguous, aligned elements of that type.
 template <class Element>
-inline bool lies_in_rows(const Matrix& matrix, DType dtype) {
+inline bool lies_in_rows(const Matrix& matrix) {
   constexpr std::int64_t kSize = sizeof(Element);
-  return matrix.dtype == dtype && matrix.column_stride == kSize && matrix.row_stride % kSize == 0 &&
+  return matrix.dtype == element_dtype(Element{}) && matrix.column_stride == kSize &&
+         matrix.row_stride % kSize == 0 &&
          reinterpret_cast<std::uintptr_t>(matrix.data) % sizeof(Element) == 0;
 }
 

@@ -75,10 +75,10 @@ inline void copy_pair_row(const char* from, std::int64_t column_stride, std::int
     const int count = column < width ? lanes_left(column, width) : 0;
     Vec rest = count > 0 ? read(from + column * column_stride, count) : zero();
     for (int p = 0; p < Parts; ++p) {
-      std::uint16_t* to = copy + p * part_stride + column;
+      auto* to = reinterpret_cast<BFloat16*>(copy + p * part_stride + column);
       const bool is_last = p + 1 == Parts;
-      store_bfloat16(to, is_last ? rest : finite_or_zero(rest));
-      if (!is_last) rest = rest - load_bfloat16(to);
+      store(to, is_last ? rest : finite_or_zero(rest));
+      if (!is_last) rest = rest - load(to);
     }
   }
 }

@@ -127,20 +127,20 @@ NOT_INLINED void reduce_add(const Vec (&a)[8], float* sums) {
   for (int i = 0; i < 8; ++i) sums[i] = reduce_add(a[i]);
 }
 
-NOT_INLINED Vec load_float16(const std::uint16_t* from) {
-  return each_lane([=](int i) { return float_from_float16(from[i]); });
+NOT_INLINED Vec load(const Float16* from) {
+  return each_lane([=](int i) { return to_float(from[i]); });
 }
-NOT_INLINED void store_float16(std::uint16_t* to, Vec a) {
-  for (int i = 0; i < kLanes; ++i) to[i] = float16_from_float(a.lanes[i]);
+NOT_INLINED void store(Float16* to, Vec a) {
+  for (int i = 0; i < kLanes; ++i) to[i].bits = float16_from_float(a.lanes[i]);
 }
-NOT_INLINED Vec load_bfloat16(const std::uint16_t* from) {
-  return each_lane([=](int i) { return float_from_bfloat16(from[i]); });
+NOT_INLINED Vec load(const BFloat16* from) {
+  return each_lane([=](int i) { return to_float(from[i]); });
 }
-NOT_INLINED void store_bfloat16(std::uint16_t* to, Vec a) {
-  for (int i = 0; i < kLanes; ++i) to[i] = bfloat16_from_float(a.lanes[i]);
+NOT_INLINED void store(BFloat16* to, Vec a) {
+  for (int i = 0; i < kLanes; ++i) to[i].bits = bfloat16_from_float(a.lanes[i]);
 }
-NOT_INLINED Vec load_int8(const std::int8_t* from) {
-  return each_lane([=](int i) { return static_cast<float>(from[i]); });
+NOT_INLINED Vec load(const Int8* from) {
+  return each_lane([=](int i) { return to_float(from[i]); });
 }
 struct Halves {
   Vec even, odd;
@@ -166,8 +166,8 @@ NOT_INLINED void transpose_bits(const std::uint64_t (&rows)[kLanes], std::uint16
     columns[j] = static_cast<std::uint16_t>(column);
   }
 }
-NOT_INLINED Vec load_bool(const std::uint8_t* from) {
-  return each_lane([=](int i) { return from[i] != 0 ? 1.0f : 0.0f; });
+NOT_INLINED Vec load(const Bool* from) {
+  return each_lane([=](int i) { return to_float(from[i]); });
 }
 NOT_INLINED void transpose(Vec (&rows)[kLanes]) {
   for (int i = 0; i < kLanes; ++i) {

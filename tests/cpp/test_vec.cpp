@@ -239,22 +239,22 @@ void elements() {
   for (int first = 0; first < 65536; first += kWidth) {
     std::uint16_t bits[kWidth], half[kWidth], brain[kWidth];
     for (int i = 0; i < kWidth; ++i) bits[i] = static_cast<std::uint16_t>(first + i);
-    const Lanes halves = lanes_of(load_float16(bits));
-    const Lanes brains = lanes_of(load_bfloat16(bits));
-    store_float16(half, load_float16(bits));
-    store_bfloat16(brain, load_bfloat16(bits));
+    const Lanes halves = lanes_of(load(reinterpret_cast<const Float16*>(bits)));
+    const Lanes brains = lanes_of(load(reinterpret_cast<const BFloat16*>(bits)));
+    store(reinterpret_cast<Float16*>(half), load(reinterpret_cast<const Float16*>(bits)));
+    store(reinterpret_cast<BFloat16*>(brain), load(reinterpret_cast<const BFloat16*>(bits)));
     for (int i = 0; i < kWidth; ++i) {
-      expect(same(halves.at[i], float_from_float16(bits[i])), "load_float16 %04x", bits[i]);
-      expect(same(brains.at[i], float_from_bfloat16(bits[i])), "load_bfloat16 %04x", bits[i]);
-      expect(same(float_from_float16(half[i]), halves.at[i]), "store_float16 %04x", bits[i]);
-      expect(same(float_from_bfloat16(brain[i]), brains.at[i]), "store_bfloat16 %04x", bits[i]);
+      expect(same(halves.at[i], float_from_float16(bits[i])), "load of float16 %04x", bits[i]);
+      expect(same(brains.at[i], float_from_bfloat16(bits[i])), "load of bfloat16 %04x", bits[i]);
+      expect(same(float_from_float16(half[i]), halves.at[i]), "store of float16 %04x", bits[i]);
+      expect(same(float_from_bfloat16(brain[i]), brains.at[i]), "store of bfloat16 %04x", bits[i]);
     }
   }
   for (int index = 0; index < kNumberCount; ++index) {
     const Lanes a = numbers_from(index);
     std::uint16_t half[kWidth], brain[kWidth];
-    store_float16(half, load(a.at));
-    store_bfloat16(brain, load(a.at));
+    store(reinterpret_cast<Float16*>(half), load(a.at));
+    store(reinterpret_cast<BFloat16*>(brain), load(a.at));
     for (int i = 0; i < kWidth; ++i) {
       expect(same(float_from_float16(half[i]), float_from_float16(float16_from_float(a.at[i]))),
              "float16 of %g", a.at[i]);
@@ -273,8 +273,12 @@ void elements() {
       flags[i] = static_cast<std::uint8_t>(first + i);
     }
     for (int i = 0; i < kWidth; ++i) {
-      expect(lanes_of(load_int8(numbers)).at[i] == static_cast<float>(numbers[i]), "load_int8");
-      expect(lanes_of(load_bool(flags)).at[i] == (flags[i] != 0 ? 1.0f : 0.0f), "load_bool");
+      expect(lanes_of(load(reinterpret_cast<const Int8*>(numbers))).at[i] ==
+                 static_cast<float>(numbers[i]),
+             "load of int8");
+      expect(lanes_of(load(reinterpret_cast<const Bool*>(flags))).at[i] ==
+                 (flags[i] != 0 ? 1.0f : 0.0f),
+             "load of a flag");
     }
   }
   for (int i = 0; i < kWidth; ++i) {

@@ -63,7 +63,7 @@ static inline std::int64_t dtype_size(DType dtype) {
   return kBytes[static_cast<int>(dtype)];
 }
 
-static inline Role dtype_role(DType dtype) {
+static constexpr Role dtype_role(DType dtype) {
 #define NUMATTN_ROLE(enumerator, name, element, role) Role::role,
   constexpr Role kRoles[] = {NUMATTN_DTYPES(NUMATTN_ROLE)};
 #undef NUMATTN_ROLE

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "numattn/dtype.h"
+
 namespace numattn {
 namespace {
 
@@ -100,19 +102,19 @@ inline void reduce_add(const Vec (&a)[8], float* sums) {
   _mm256_storeu_ps(sums, _mm256_add_ps(low, high));
 }
 
-inline Vec load_float16(const std::uint16_t* from) {
+inline Vec load(const Float16* from) {
   return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
 }
-inline void store_float16(std::uint16_t* to, Vec a) {
+inline void store(Float16* to, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                    _mm256_cvtps_ph(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-inline Vec load_bfloat16(const std::uint16_t* from) {
+inline Vec load(const BFloat16* from) {
   const __m256i wide =
       _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
 }
-inline void store_bfloat16(std::uint16_t* to, Vec a) {
+inline void store(BFloat16* to, Vec a) {
   const __m256i bits = _mm256_castps_si256(a.lanes);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
@@ -122,7 +124,7 @@ inline void store_bfloat16(std::uint16_t* to, Vec a) {
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(kept, kept), 0x88);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
 }
-inline Vec load_int8(const std::int8_t* from) {
+inline Vec load(const Int8* from) {
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
 }
@@ -177,7 +179,7 @@ inline void transpose_bits(const std::uint64_t (&rows)[8], std::uint16_t* column
     }
   }
 }
-inline Vec load_bool(const std::uint8_t* from) {
+inline Vec load(const Bool* from) {
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
   const __m256i zeros = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_setzero_si256());
   return {_mm256_andnot_ps(_mm256_castsi256_ps(zeros), _mm256_set1_ps(1.0f))};

@@ -15,6 +15,8 @@
 
 #include <cstdint>
 
+#include "numattn/dtype.h"
+
 namespace numattn {
 namespace {
 
@@ -96,19 +98,19 @@ inline void reduce_add(const Vec (&a)[8], float* sums) {
   _mm256_storeu_ps(sums, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, lanes)));
 }
 
-inline Vec load_float16(const std::uint16_t* from) {
+inline Vec load(const Float16* from) {
   return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
 }
-inline void store_float16(std::uint16_t* to, Vec a) {
+inline void store(Float16* to, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                       _mm512_cvtps_ph(a.lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-inline Vec load_bfloat16(const std::uint16_t* from) {
+inline Vec load(const BFloat16* from) {
   const __m512i wide =
       _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
-inline void store_bfloat16(std::uint16_t* to, Vec a) {
+inline void store(BFloat16* to, Vec a) {
   const __m512i bits = _mm512_castps_si512(a.lanes);
   const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
@@ -118,7 +120,7 @@ inline void store_bfloat16(std::uint16_t* to, Vec a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
                       _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
 }
-inline Vec load_int8(const std::int8_t* from) {
+inline Vec load(const Int8* from) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
 }
@@ -170,7 +172,7 @@ inline void transpose_bits(const std::uint64_t (&rows)[16], std::uint16_t* colum
     collect(_mm512_shuffle_i32x4(bytes[half], bytes[half], 0xFF), half * 32 + 24);
   }
 }
-inline Vec load_bool(const std::uint8_t* from) {
+inline Vec load(const Bool* from) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return {_mm512_maskz_mov_ps(_mm_test_epi8_mask(bytes, bytes), _mm512_set1_ps(1.0f))};
 }

@@ -7,7 +7,7 @@
 //   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
 //   any(m)                 whether a lane is set
 //   swap_pairs(a)          lane 2i ↔ lane 2i + 1
-//   load_bool(p)           1 where a byte is not 0, else 0
+//   load(p), store(p, a)    elements of any type as float32 (a flag 0 or 1), results rounded
 //   reduce_add(a, sums)    sums[i] = the sum of a[i]'s lanes, in one order for all eight
 //   nonzero_bits(p, n)     bit i set where byte i of the first n <= 64 is not 0
 //   mask_from_bits(b)      lane i from bit i
@@ -118,25 +118,25 @@ inline void reduce_add(const Vec (&a)[8], float* sums) {
   for (int i = 0; i < 8; ++i) sums[i] = reduce_add(a[i]);
 }
 
-inline Vec load_float16(const std::uint16_t* from) {
+inline Vec load(const Float16* from) {
   Vec a;
-  for (int i = 0; i < 4; ++i) a.lanes[i] = float_from_float16(from[i]);
+  for (int i = 0; i < 4; ++i) a.lanes[i] = to_float(from[i]);
   return a;
 }
-inline void store_float16(std::uint16_t* to, Vec a) {
-  for (int i = 0; i < 4; ++i) to[i] = float16_from_float(a.lanes[i]);
+inline void store(Float16* to, Vec a) {
+  for (int i = 0; i < 4; ++i) to[i].bits = float16_from_float(a.lanes[i]);
 }
-inline Vec load_bfloat16(const std::uint16_t* from) {
+inline Vec load(const BFloat16* from) {
   Vec a;
-  for (int i = 0; i < 4; ++i) a.lanes[i] = float_from_bfloat16(from[i]);
+  for (int i = 0; i < 4; ++i) a.lanes[i] = to_float(from[i]);
   return a;
 }
-inline void store_bfloat16(std::uint16_t* to, Vec a) {
-  for (int i = 0; i < 4; ++i) to[i] = bfloat16_from_float(a.lanes[i]);
+inline void store(BFloat16* to, Vec a) {
+  for (int i = 0; i < 4; ++i) to[i].bits = bfloat16_from_float(a.lanes[i]);
 }
-inline Vec load_int8(const std::int8_t* from) {
+inline Vec load(const Int8* from) {
   Vec a = zero();
-  for (int i = 0; i < 4; ++i) a.lanes[i] = static_cast<float>(from[i]);
+  for (int i = 0; i < 4; ++i) a.lanes[i] = to_float(from[i]);
   return a;
 }
 // The elements at even and at odd places of 2 · kWidth bfloat16.
@@ -168,9 +168,9 @@ inline void transpose_bits(const std::uint64_t (&rows)[4], std::uint16_t* column
     columns[j] = static_cast<std::uint16_t>(column);
   }
 }
-inline Vec load_bool(const std::uint8_t* from) {
+inline Vec load(const Bool* from) {
   Vec a;
-  for (int i = 0; i < 4; ++i) a.lanes[i] = from[i] != 0 ? 1.0f : 0.0f;
+  for (int i = 0; i < 4; ++i) a.lanes[i] = to_float(from[i]);
   return a;
 }
 
