@@ -70,13 +70,9 @@ def touched(word: str) -> list[str]:
         # A span: what leaves each query an interval of keys.
         ("window", 7, "python/numattn/_score.py"),
         # A step that changes a score.
-        pytest.param(
-            "softcap",
-            9,
-            "python/numattn/reference/score.py",
-            # Gone as soon as the kernels have one list of steps.
-            marks=pytest.mark.xfail(strict=True, reason="three kernels spell the steps out"),
-        ),
+        ("softcap", 9, "cpp/kernels/score_steps.h"),
+        # An element type of stored keys and values.
+        (r"\bk?int8\b", 7, "cpp/include/numattn/dtype.h"),
     ],
 )
 def test_a_feature_touches_few_files(word: str, most: int, some: str) -> None:
