@@ -178,3 +178,49 @@ def test_far_apart_scores_keep_the_small_weights(isa: str) -> None:
     v = np.array([0.0, 1e35], np.float32).reshape(1, 1, 2, 1)
     expected = 1e35 * np.exp(-80.0)
     np.testing.assert_allclose(na.attention(q, k, v)[0, 0, 0, 0], expected, rtol=1e-5)
+
+
+# Scores of single products, so that no rounding decides: q and k have one entry.
+AMPLITUDES = [1.0, 1e3, 1e6, 1.5e9, 1.77e10, 1e13, 1e19, 1e30, 1e37]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("queries", [1, 9, 70])
+@pytest.mark.parametrize("amplitude", AMPLITUDES)
+def test_the_largest_score_has_all_the_weight_whatever_its_size(
+    isa: str, rng: np.random.Generator, amplitude: float, queries: int, dtype: str
+) -> None:
+    """Two keys share the largest score; the others lie so far below that they have no weight."""
+    if amplitude > 3e9 and dtype == "float16":
+        amplitude = 3e9  # of which the root is a float16
+    q, k, v = unit_inputs(rng, (1, 2, 2), (queries, 130), (16, 16), dtype)
+    root = np.float32(np.sqrt(amplitude)).astype(q.dtype)
+    q[...], k[...] = 0, 0
+    q[..., 3] = root
+    size = rng.choice([-1.0, 0.0, 0.25, 0.5], k.shape[:-1])
+    size[..., 17] = size[..., 101] = 1.0
+    k[..., 3] = (size * root.astype(np.float32)).astype(k.dtype)
+    scale = 300.0 if amplitude == 1.0 else 1.0
+    o, lse = na.attention(q, k, v, scale=scale, return_lse=True)
+    pair = v[:, :, [17, 101]].astype(np.float64).mean(axis=2, keepdims=True)
+    rounding = {"float32": 1e-6, "float16": 1e-3, "bfloat16": 8e-3}[dtype]
+    np.testing.assert_allclose(
+        o.astype(np.float64), np.broadcast_to(pair, o.shape), rtol=rounding, atol=rounding
+    )
+    top = scale * float(root) ** 2
+    np.testing.assert_allclose(lse, top + np.log(2.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("queries", [1, 9, 70])
+def test_a_scale_brings_an_overflowing_product_back(
+    isa: str, rng: np.random.Generator, queries: int, dtype: str
+) -> None:
+    q, k, v = unit_inputs(rng, (1, 2, 1), (queries, 40), (16, 16), dtype)
+    q[...] = 2e22
+    size = np.linspace(-1.0, 1.0, 40)
+    k[...] = (2e22 * size)[:, None]
+    o = na.attention(q, k, v, scale=1e-37)  # scores of up to 6e8; the products reach 6e45
+    np.testing.assert_array_equal(
+        o.astype(np.float32), np.broadcast_to(v[:, :, 39:], o.shape).astype(np.float32)
+    )

@@ -33,8 +33,7 @@ class Layered(NamedTuple):
     full_theta: tuple[str, float]
     """The name of the base in layers that attend to everything, and what it is without one."""
     sliding_theta: tuple[str, float]
-    sliding_scaled: bool
-    """Whether rope_scaling is for layers with a window, too."""
+    sliding_scaled: bool  # whether rope_scaling is for these layers, too
 
 
 MODERN_BERT = Layered(("global_rope_theta", 160000.0), ("local_rope_theta", 10000.0), True)
