@@ -121,7 +121,7 @@ def test_transformers_reads_the_same(family: str, scaling: dict[str, Any] | None
             {"rope_parameters": "yarn"},
             "rope_parameters of the config must be an object, not 'yarn'",
         ),
-        ({"rotary_dim": 0}, "rotary_dim must be at least 1, not 0"),
+        ({"rotary_dim": 0}, "rotary_dim must be 1 or more, not 0"),
         (
             {"rope_parameters": {"rope_theta": 1e6}, "rope_scaling": LINEAR},
             "rope_theta is 1000000.0 in the config's rope_parameters and 10000.0 by its rope_scal",
