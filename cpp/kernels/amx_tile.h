@@ -22,6 +22,10 @@ constexpr int kPairBlockRows = 384;
 // Three products at some ten times the speed of float32.
 constexpr bool kHighPays = true;
 
+// Sums go on from what is there, one rounding for every kAmxDepth elements of the depth: to add
+// them afterwards would take a pass over the output for each tile.
+constexpr bool kSumsApart = false;
+
 // The tiles belong to the thread; a kernel has them for the length of a visit.
 class PairUnit {
  public:

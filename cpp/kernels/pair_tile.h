@@ -22,6 +22,10 @@ constexpr int kPairBlockRows = 192;
 // Three products at twice the speed of float32 would be slower than one of float32.
 constexpr bool kHighPays = false;
 
+// Sums start from zero and are then added to what is there: rounding grows with the number of
+// tiles.
+constexpr bool kSumsApart = true;
+
 // No state to prepare; the tile unit of amx.h has one.
 struct PairUnit {
   PairUnit() {}
@@ -34,8 +38,7 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v)
-      sum[m][v] = Add ? load(sums + m * kLaneGroup + v * Vec::kWidth) : zero();
+    for (int v = 0; v < Vectors; ++v) sum[m][v] = zero();
   }
   for (const PairTerm& term : product.terms) {
     const std::uint16_t* a = term.a + row * term.a_row;
@@ -57,7 +60,10 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) store(sums + m * kLaneGroup + v * Vec::kWidth, sum[m][v]);
+    for (int v = 0; v < Vectors; ++v) {
+      float* at = sums + m * kLaneGroup + v * Vec::kWidth;
+      store(at, Add ? load(at) + sum[m][v] : sum[m][v]);
+    }
   }
 }
 

@@ -31,12 +31,17 @@ struct PairWorkspace : Workspace {
   std::uint16_t* key;         // copied where they cannot be read in place
   std::uint16_t* value;       // transposed
   std::uint16_t* low_weight;  // of weights in two parts
+  float* product;             // of their sums, where the unit does not keep them apart
 
   PairWorkspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs)
       : Workspace(areas, facts, needs, Parts * pair_depth(needs.head_dim) / 2),
         key(areas.take<std::uint16_t>(Parts * facts.key_block * copied_row(needs.head_dim))),
         value(areas.take<std::uint16_t>(Parts * facts.key_block * output_rows(needs.value_dim))),
-        low_weight(areas.take<std::uint16_t>(Parts == 2 ? tile_scores(facts) : 0)) {}
+        low_weight(areas.take<std::uint16_t>(Parts == 2 ? tile_scores(facts) : 0)),
+        product(areas.take(kProductApart ? output_rows(needs.value_dim) * facts.lane_group : 0)) {}
+
+  // In two parts a tile's sums are exact enough for the rounding of a long chain to show.
+  static constexpr bool kProductApart = Parts == 2 && !kSumsApart;
 };
 
 // scale · log2 e in two factors. The queries take its sign and, where it is below 1, its power of
@@ -161,6 +166,16 @@ inline void scale_output(std::int64_t rows, const Vec (&alpha)[Vectors], float* 
     for (int v = 0; v < Vectors; ++v) {
       float* at = output + d * kLaneGroup + v * Vec::kWidth;
       store(at, load(at) * alpha[v]);
+    }
+  }
+}
+
+template <int Vectors>
+inline void add_rows(std::int64_t rows, const float* added, float* output) {
+  for (std::int64_t d = 0; d < rows; ++d) {
+    for (int v = 0; v < Vectors; ++v) {
+      const std::int64_t at = d * kLaneGroup + v * Vec::kWidth;
+      store(output + at, load(output + at) + load(added + at));
     }
   }
 }
@@ -315,8 +330,13 @@ class PairTiles {
     PairOperand value = tile.value;
     value.data += offset_of(tile, all);
     const PairOperand weight{weights, work_.low_weight - weights};
-    multiply_pairs<true, Vectors>(rows, product_of<Parts>(value, key_block_, weight, all.count()),
-                                  output);
+    const auto product = product_of<Parts>(value, key_block_, weight, all.count());
+    if constexpr (PairWorkspace<Parts>::kProductApart) {
+      multiply_pairs<false, Vectors>(rows, product, work_.product);
+      add_rows<Vectors>(rows, work_.product, output);
+    } else {
+      multiply_pairs<true, Vectors>(rows, product, output);
+    }
     if (!tile.special) return;
     add_special_values<Parts>(block_, group, keys, all.begin, weights, work_.low_weight, output);
   }
