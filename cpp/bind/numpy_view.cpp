@@ -149,9 +149,4 @@ py::array empty_float32(const std::vector<std::int64_t>& shape) {
   return py::array(py::dtype::of<float>(), shape);
 }
 
-bool interrupted() {
-  const py::gil_scoped_acquire locked;
-  return PyErr_CheckSignals() != 0;
-}
-
 }  // namespace numattn::bind

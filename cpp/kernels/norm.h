@@ -5,6 +5,10 @@
 //                y = (x − mean) / √(variance + ε) · weight + bias
 //   rms_norm     y = x / √(Σ x² / n + ε) · weight
 //
+// A mean in float32 is off by some of its last bits, which outweigh the differences of numbers that
+// are all but equal. So layer_norm's is a pivot and a rest, each a float32: the pivot is near the
+// mean, and x − pivot exact wherever it is small; the rest is the mean of those differences.
+//
 // Each vector is read for the last time before its place is written, so y may be x.
 #pragma once
 
@@ -22,25 +26,42 @@ inline Vec first_lanes_of(Vec a, int count) {
   return load_partial(lanes, count);
 }
 
-inline void layer_norm_row(const NormRows& rows, const float* x, char* output) {
-  Vec total = zero();
-  for (std::int64_t i = 0; i < rows.width; i += Vec::kWidth) {
-    total = total + load_lanes(x + i, lanes_left(i, rows.width));
-  }
-  const float width = static_cast<float>(rows.width);
-  const Vec mean = broadcast(reduce_add(total) / width);
+// What a row's elements, minus the pivot, add up to, and their squares.
+struct Differences {
+  Vec sum = zero();
   Vec squares = zero();
-  for (std::int64_t i = 0; i < rows.width; i += Vec::kWidth) {
-    const int count = lanes_left(i, rows.width);
-    const Vec difference = load_lanes(x + i, count) - mean;
-    const Vec centred = count == Vec::kWidth ? difference : first_lanes_of(difference, count);
-    squares = fma(centred, centred, squares);
+};
+
+inline Differences differences_from(float pivot, const float* x, std::int64_t width) {
+  const Vec subtrahend = broadcast(pivot);
+  Differences all;
+  for (std::int64_t i = 0; i < width; i += Vec::kWidth) {
+    const int count = lanes_left(i, width);
+    Vec difference = load_lanes(x + i, count) - subtrahend;
+    if (count < Vec::kWidth) difference = first_lanes_of(difference, count);
+    all.sum = all.sum + difference;
+    all.squares = fma(difference, difference, all.squares);
   }
-  const Vec factor = broadcast(1.0f / std::sqrt(reduce_add(squares) / width + rows.epsilon));
+  return all;
+}
+
+inline void layer_norm_row(const NormRows& rows, const float* x, char* output) {
+  const float width = static_cast<float>(rows.width);
+  // From an element on: of equal numbers it is the mean, with no rounding at all.
+  const float pivot = x[0] + reduce_add(differences_from(x[0], x, rows.width).sum) / width;
+  const Differences all = differences_from(pivot, x, rows.width);
+  const float rest = reduce_add(all.sum) / width;
+  const float variance = reduce_add(all.squares) / width - rest * rest;
+  // Not std::max, which would make a NaN 0.
+  const float factor = 1.0f / std::sqrt((variance < 0.0f ? 0.0f : variance) + rows.epsilon);
+  const Vec pivots = broadcast(pivot);
+  const Vec factors = broadcast(factor);
+  const Vec shifts = broadcast(-rest * factor);
   const std::int64_t item = dtype_size(rows.output_dtype);
   for (std::int64_t i = 0; i < rows.width; i += Vec::kWidth) {
     const int count = lanes_left(i, rows.width);
-    Vec y = (load_lanes(x + i, count) - mean) * factor * load_lanes(rows.weight + i, count);
+    Vec y = fma(load_lanes(x + i, count) - pivots, factors, shifts);
+    y = y * load_lanes(rows.weight + i, count);
     if (rows.bias != nullptr) y = y + load_lanes(rows.bias + i, count);
     write_elements(output + i * item, rows.output_dtype, y, count);
   }
