@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -20,29 +20,33 @@ def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[
     """
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-    for name, array in _arrays(inputs):
-        if not _overlap(out, array):
-            continue
-        if name not in may_be:
-            raise ValueError(f"out overlaps {name}: the result needs memory of its own")
-        if not _same_elements(out, array):
-            raise ValueError(f"out overlaps {name} without being the same array")
-
-
-def _arrays(inputs: Mapping[str, object]) -> Iterator[tuple[str, Array]]:
-    """The arrays of a call by name, those within others by the names of their fields."""
     for name, value in inputs.items():
         if isinstance(value, np.ndarray):
-            yield name, value
-        elif isinstance(value, tuple) and hasattr(value, "_asdict"):
-            yield from _arrays(value._asdict())
-        elif is_dataclass(value):
-            yield from _arrays(vars(value))
+            if np.may_share_memory(out, value):  # seldom: the ends of their memory tell
+                _require_apart(out, name, value, may_be)
+        elif value is not None:
+            fields = _named_fields(value)
+            if fields:
+                require_apart(out, fields, may_be)
+
+
+def _named_fields(value: object) -> Mapping[str, object]:
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        pairs = zip(value._fields, value, strict=True)
+        return {name: part for name, part in pairs if part is not None}  # few are given
+    return vars(value) if is_dataclass(value) else {}
+
+
+def _require_apart(out: Array, name: str, array: Array, may_be: Collection[str]) -> None:
+    if not _overlap(out, array):
+        return
+    if name not in may_be:
+        raise ValueError(f"out overlaps {name}: the result needs memory of its own")
+    if not _same_elements(out, array):
+        raise ValueError(f"out overlaps {name} without being the same array")
 
 
 def _overlap(a: Array, b: Array) -> bool:
-    if not np.may_share_memory(a, b):
-        return False
     shares_memory: Any = np.shares_memory  # its annotation knows only two kinds of max_work
     try:
         return bool(shares_memory(a, b, max_work=100_000))
