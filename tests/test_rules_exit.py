@@ -17,7 +17,8 @@ CALLS = {
     "layer_norm": "na.layer_norm(x, x[0, 0, 0])",
     "rms_norm": "na.rms_norm(x, x[0, 0, 0])",
     "apply_rope": "na.apply_rope(x, x[0, 0, :, :4], x[0, 0, :, :4])",
-    "a refused call": "refused()",
+    "a refused shape": "refused(x[..., :3, :])",
+    "a refused dtype": "refused(x.astype(np.int32))",
 }
 
 
@@ -32,10 +33,10 @@ def test_threads_that_call_again_and_again(call: str) -> None:
         linear = na.Linear(x[0, 0])
         everyone = threading.Barrier(4)
 
-        def refused():
+        def refused(v):
             try:
-                na.attention(x, x, x[..., :3, :])
-            except ValueError:
+                na.attention(x, x, v)
+            except (TypeError, ValueError):
                 pass
 
         def loop():

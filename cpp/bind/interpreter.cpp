@@ -6,15 +6,19 @@
 namespace numattn::bind {
 namespace {
 
-// Calls wait(), which takes the interpreter's lock. Up to Python 3.13 a daemon thread that does so
+// Python's record of the calling thread, while that runs unlocked. Not asked of PyGILState_Ensure,
+// which has forgotten it once the interpreter has ended, and would make a new one for none.
+thread_local PyThreadState* unlocked_thread = nullptr;
+
+// Calls work(), which takes the interpreter's lock. Up to Python 3.13 a daemon thread that does so
 // while the interpreter ends is ended itself, by pthread_exit, which unwinds its stack: it would
 // stop at the first function that must not throw, and with it the process, and before that give up
 // objects of Python without the lock. So it gets no further than here, and sleeps for the little
 // time that the process has left, as Python 3.14 has it do by itself.
-template <class Wait>
-auto or_sleep_for_ever(const Wait& wait) {
+template <class Work>
+auto or_sleep_for_ever(const Work& work) {
   try {
-    return wait();
+    return work();
   } catch (...) {
     while (true) std::this_thread::sleep_for(std::chrono::hours(1));
   }
@@ -22,26 +26,26 @@ auto or_sleep_for_ever(const Wait& wait) {
 
 }  // namespace
 
-bool in_main_interpreter() {
-  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return true;
-  PyErr_SetString(PyExc_ImportError,
-                  "numattn works in the main interpreter alone, not in a sub-interpreter (those of "
-                  "mod_wsgi without WSGIApplicationGroup %{GLOBAL}, of uWSGI without "
-                  "single-interpreter, of concurrent.interpreters): use a process instead");
-  return false;
-}
+const char* const kMainInterpreterOnly =
+    "numattn works in the main interpreter alone, not in a sub-interpreter (those of mod_wsgi "
+    "without WSGIApplicationGroup %{GLOBAL}, of uWSGI without single-interpreter, of "
+    "concurrent.interpreters): use a process instead";
+
+bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
 bool interrupted() {
   return or_sleep_for_ever([] {
-    const PyGILState_STATE before = PyGILState_Ensure();
+    PyEval_RestoreThread(unlocked_thread);
     const bool raised = PyErr_CheckSignals() != 0;
-    PyGILState_Release(before);
+    unlocked_thread = PyEval_SaveThread();
     return raised;
   });
 }
 
+Unlocked::Unlocked() { unlocked_thread = PyEval_SaveThread(); }
+
 Unlocked::~Unlocked() {
-  or_sleep_for_ever([this] { PyEval_RestoreThread(state_); });
+  or_sleep_for_ever([] { PyEval_RestoreThread(unlocked_thread); });
 }
 
 }  // namespace numattn::bind

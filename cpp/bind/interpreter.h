@@ -7,8 +7,9 @@ namespace numattn::bind {
 
 namespace py = pybind11;
 
-// False in a sub-interpreter, with the ImportError set.
+// A sub-interpreter is no place for this module, and what it says there.
 bool in_main_interpreter();
+extern const char* const kMainInterpreterOnly;
 
 // True where Python has a pending signal whose handler raised; the error is then set. For a thread
 // that runs unlocked.
@@ -17,13 +18,10 @@ bool interrupted();
 // The interpreter's lock, let go for as long as this lives.
 class Unlocked {
  public:
-  Unlocked() : state_(PyEval_SaveThread()) {}
+  Unlocked();
   ~Unlocked();
   Unlocked(const Unlocked&) = delete;
   Unlocked& operator=(const Unlocked&) = delete;
-
- private:
-  PyThreadState* state_;
 };
 
 // Runs work() without the interpreter's lock; false from it raises the pending error.

@@ -8,7 +8,7 @@ namespace py = pybind11;
 // pybind11's entry point under another name.
 PYBIND11_MODULE(_core_of_main, module, py::mod_gil_not_used()) {
   // From Python 3.13 on, the entry point is called by the main interpreter whoever imports.
-  if (!bind::in_main_interpreter()) throw py::error_already_set();
+  if (!bind::in_main_interpreter()) throw py::import_error(bind::kMainInterpreterOnly);
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
@@ -22,10 +22,13 @@ PYBIND11_MODULE(_core_of_main, module, py::mod_gil_not_used()) {
   bind::bind_norm(module);
   bind::bind_rope(module);
   bind::bind_control(module);
+  module.def("load_numpy", &bind::load_numpy);
 }
 
 // Asked first: in a sub-interpreter of Python 3.11 or older, pybind11's would take the lock of the
 // main one, and wait for ever for its own thread to let it go.
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
-  return bind::in_main_interpreter() ? PyInit__core_of_main() : nullptr;
+  if (bind::in_main_interpreter()) return PyInit__core_of_main();
+  PyErr_SetString(PyExc_ImportError, bind::kMainInterpreterOnly);
+  return nullptr;
 }

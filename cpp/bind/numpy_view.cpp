@@ -34,6 +34,8 @@ py::array_t<T, py::array::c_style> exact(const py::object& object) {
 
 }  // namespace
 
+void load_numpy() { py::dtype::of<float>(); }
+
 DType dtype_of(const py::array& array, const std::string& name) {
   const py::dtype dtype = array.dtype();
   const char order = dtype.byteorder();

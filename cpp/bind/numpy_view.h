@@ -15,6 +15,10 @@ namespace numattn::bind {
 
 namespace py = pybind11;
 
+// Imports what pybind11 would import at the first array, which may be a daemon thread's while the
+// interpreter ends: pybind11 does not survive that.
+void load_numpy();
+
 // The element type of an array; DTypeError that names the argument and the mend for any other.
 DType dtype_of(const py::array& array, const std::string& name);
 
