@@ -150,7 +150,7 @@ def test_only_the_front_throws(folder: str, may_throw: str) -> None:
 
 def test_bind_throws_for_what_is_no_view_and_for_nothing_else() -> None:
     """Dtypes and numbers of dimensions are NumPy's; shapes and ranges are api/check.cpp's."""
-    ours = r"throw\s+(?!DTypeError|py::error_already_set)[\w:]+"
+    ours = r"throw\s+(?!DTypeError|py::error_already_set|py::import_error)[\w:]+"
     assert matches("bind", ours, r"numpy_view\.(h|cpp)") == []
 
 

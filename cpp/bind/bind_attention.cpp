@@ -2,6 +2,7 @@
 // arguments.
 #include <pybind11/stl.h>
 
+#include "interpreter.h"
 #include "numpy_view.h"
 #include "score.h"
 

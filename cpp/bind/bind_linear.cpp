@@ -1,6 +1,7 @@
 // PackedLinear for the Python layer, which has made x two-dimensional.
 #include <pybind11/stl.h>
 
+#include "interpreter.h"
 #include "numattn/linear.h"
 #include "numpy_view.h"
 

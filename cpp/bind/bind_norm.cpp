@@ -1,4 +1,5 @@
 // layer_norm and rms_norm for the Python layer, which has made x two-dimensional.
+#include "interpreter.h"
 #include "numattn/norm.h"
 #include "numpy_view.h"
 

@@ -1,6 +1,7 @@
 // apply_rope for the Python layer, which has made positions contiguous int64.
 #include <pybind11/stl.h>
 
+#include "interpreter.h"
 #include "numattn/rope.h"
 #include "numpy_view.h"
 

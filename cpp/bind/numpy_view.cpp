@@ -29,6 +29,8 @@ py::array_t<T, py::array::c_style> exact(const py::object& object) {
 
 }  // namespace
 
+void load_numpy() { py::dtype::of<float>(); }
+
 DType dtype_of(const py::array& array, const std::string& name) {
   const py::dtype dtype = array.dtype();
   const char order = dtype.byteorder();
@@ -133,11 +135,6 @@ py::array output_or_new(const py::object& out, const py::array& model,
 
 py::array empty_float32(const std::vector<std::int64_t>& shape) {
   return py::array(py::dtype::of<float>(), shape);
-}
-
-bool interrupted() {
-  const py::gil_scoped_acquire locked;
-  return PyErr_CheckSignals() != 0;
 }
 
 }  // namespace numattn::bind

@@ -1,4 +1,4 @@
-// NumPy arrays as Views, and the calls around a running computation.
+// NumPy arrays as Views.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -14,6 +14,10 @@
 namespace numattn::bind {
 
 namespace py = pybind11;
+
+// Imports what pybind11 would import at the first array, which may be a daemon thread's while the
+// interpreter ends: pybind11 does not survive that.
+void load_numpy();
 
 // The element type of an array; DTypeError that names the argument and the mend for any other.
 DType dtype_of(const py::array& array, const std::string& name);
@@ -39,20 +43,6 @@ std::optional<IntArray> int_array(const py::object& object);
 py::array output_or_new(const py::object& out, const py::array& model,
                         const std::vector<std::int64_t>& shape);
 py::array empty_float32(const std::vector<std::int64_t>& shape);
-
-// True where Python has a pending signal whose handler raised; the error is then set.
-bool interrupted();
-
-// Runs work() without the interpreter's lock; false from it raises the pending error.
-template <class Work>
-void run_unlocked(const Work& work) {
-  bool finished = false;
-  {
-    const py::gil_scoped_release unlocked;
-    finished = work();
-  }
-  if (!finished) throw py::error_already_set();
-}
 
 void bind_attention(py::module_& module);
 void bind_linear(py::module_& module);

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numattn import isa, position, threads
+from numattn import _core, isa, position, threads
 from numattn._core import __version__
 from numattn.attention import attention, attention_weights
 from numattn.cache import KVCache, PagedKVCache
@@ -53,6 +53,7 @@ __all__ = [
     "show_config",
 ]
 
+_core.load_numpy()
 isa._use_environment()
 threads._use_environment()
 
