@@ -14,7 +14,10 @@ from child import output_of, run_python
 
 PLAN = "na.plan((4, 8, 512, 64), (4, 8, 512, 64){}).threads"
 PRINT_THREADS = f"import numattn as na; print({PLAN.format('')})"
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+PROCESSORS = sorted(
+    os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+)
+CORES = len(PROCESSORS)
 
 
 @pytest.fixture(autouse=True)
@@ -83,11 +86,63 @@ def test_environment(name: str) -> None:
     assert int(output_of(PRINT_THREADS, **{name: "2"})) <= 2
 
 
-@pytest.mark.parametrize("value", ["0", "-2", "many", "1.5"])
+@pytest.mark.parametrize(
+    "value", ["0", "00", "-2", "many", "1.5", "²", str(2**63), str(2**70), "9" * 5000]
+)
 def test_nonsense_in_the_environment_fails_at_import(value: str) -> None:
     process = run_python(PRINT_THREADS, NUMATTN_NUM_THREADS=value)
     assert process.returncode != 0
-    assert "NUMATTN_NUM_THREADS" in process.stderr and value in process.stderr
+    last = process.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: NUMATTN_NUM_THREADS must be") and repr(value) in last
+
+
+def test_a_limit_that_needs_all_of_64_bits() -> None:
+    free = output_of(PRINT_THREADS)
+    assert output_of(PRINT_THREADS, NUMATTN_NUM_THREADS=str(2**63 - 1)) == free
+    assert output_of(PRINT_THREADS, NUMATTN_NUM_THREADS=" 0001 ").strip() == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OMP_PROC_BIND", "true"),
+        ("OMP_PROC_BIND", "close"),
+        ("OMP_PROC_BIND", "spread,close"),
+        ("OMP_PLACES", "cores"),
+        ("OMP_PLACES", "threads"),
+        ("GOMP_CPU_AFFINITY", " ".join(map(str, PROCESSORS))),
+    ],
+)
+def test_threads_bound_by_openmp_are_as_many(name: str, value: str) -> None:
+    """OpenMP narrows the mask of the thread that loads it, and others inherit theirs from it."""
+    script = f"""
+        from concurrent.futures import ThreadPoolExecutor
+        import os
+        import numpy as np
+        import numattn as na
+
+        def planned():
+            return {PLAN.format("")}
+
+        x = np.zeros((4, 8, 256, 64), np.float32)
+        before = len(os.listdir("/proc/self/task"))
+        na.attention(x, x, x)
+        print(1 + len(os.listdir("/proc/self/task")) - before)
+        with ThreadPoolExecutor(1) as pool:
+            print(planned(), pool.submit(planned).result(), na.get_num_threads())
+    """
+    free, bound = output_of(script), output_of(script, **{name: value})
+    assert bound == free
+
+
+@pytest.mark.skipif(CORES < 2, reason="one processor")
+def test_one_place_of_openmp_s_is_one_thread() -> None:
+    """Several threads bound to one processor would only wait for one another."""
+    assert output_of(PRINT_THREADS, OMP_PLACES=f"{{{PROCESSORS[0]}}}").strip() == "1"
+
+
+def test_thread_limit_of_openmp() -> None:
+    assert output_of(PRINT_THREADS, OMP_THREAD_LIMIT="1").strip() == "1"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")

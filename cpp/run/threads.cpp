@@ -1,9 +1,6 @@
 #include "numattn/threads.h"
 
 #include <omp.h>
-#ifdef __linux__
-#include <sched.h>
-#endif
 
 #include <algorithm>
 #include <atomic>
@@ -18,13 +15,16 @@ namespace {
 
 std::atomic<int> process_limit{0};
 
-// Processors of the affinity mask; 0 where the system has none to tell.
-int affinity_count() {
-#ifdef __linux__
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-#endif
-  return 0;
+// OpenMP's count of processors, not that of sched_getaffinity: where OpenMP binds threads
+// (OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY), it has bound the calling one to a single place.
+int processor_count() {
+  static const int in_places = [] {
+    int count = 0;
+    for (int i = 0; i < omp_get_num_places(); ++i) count += omp_get_place_num_procs(i);
+    return count;
+  }();
+  const int available = omp_get_num_procs();
+  return in_places > 0 ? std::min(available, in_places) : available;
 }
 
 int processors(double quota, double period) {
@@ -87,8 +87,8 @@ void set_num_threads(int count) {
 }
 
 ThreadLimits thread_limits() {
-  return {process_limit.load(), omp_get_max_threads(), affinity_count(), cgroup_count(),
-          omp_in_parallel() != 0};
+  return {process_limit.load(), std::min(omp_get_max_threads(), omp_get_thread_limit()),
+          processor_count(), cgroup_count(), omp_in_parallel() != 0};
 }
 
 int thread_budget(int call) {

@@ -52,6 +52,15 @@ def _use_environment() -> None:
     text = os.environ.get("NUMATTN_NUM_THREADS")
     if not text:
         return
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise ImportError(f"NUMATTN_NUM_THREADS must be a positive integer, not {text!r}")
-    set_num_threads(int(text))
+    wrong = ImportError(
+        f"NUMATTN_NUM_THREADS must be a positive integer of at most 64 signed bits, not {text!r}"
+    )
+    if not text.strip().isdecimal():
+        raise wrong
+    try:
+        count = bounded_integer("NUMATTN_NUM_THREADS", int(text))
+    except ValueError:  # beyond 64 bits, or more digits than int() takes
+        raise wrong from None
+    if count < 1:
+        raise wrong
+    set_num_threads(count)

@@ -12,7 +12,7 @@ int get_num_threads();
 // What bounds the number of threads; 0 where nothing is set.
 struct ThreadLimits {
   int process;   // set_num_threads()
-  int openmp;    // omp_get_max_threads()
+  int openmp;    // omp_get_max_threads(), omp_get_thread_limit()
   int affinity;  // processors this process may run on
   int cgroup;    // the CPU quota of the control group, rounded down, at least 1
   bool nested;   // inside somebody else's parallel region: 1 thread
