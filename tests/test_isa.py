@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import platform
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,79 @@ def test_use_is_undone_by_an_exception() -> None:
     with pytest.raises(RuntimeError, match="inside"), na.isa.use("scalar"):
         raise RuntimeError("inside")
     assert na.isa.current() == before
+
+
+def test_the_block_entered_last_holds_whatever_order_they_end_in() -> None:
+    """Blocks of two threads, or of two asyncio tasks, overlap without one lying in the other."""
+    before = na.isa.current()
+    names = ["scalar", na.isa.available()[-1]] * 2
+    for order in permutations(range(4)):
+        blocks = [na.isa.use(name) for name in names]
+        still_open = dict(enumerate(names))
+        for block, name in zip(blocks, names, strict=True):
+            block.__enter__()
+            assert na.isa.current() == name
+        for index in order:
+            blocks[index].__exit__(None, None, None)
+            del still_open[index]
+            assert na.isa.current() == [before, *still_open.values()][-1]
+
+
+def test_blocks_in_two_threads() -> None:
+    before = na.isa.current()
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    def first() -> None:
+        with na.isa.use("scalar"):
+            first_is_in.set()
+            second_is_in.wait()
+        first_is_out.set()
+
+    def second() -> str:
+        first_is_in.wait()
+        with na.isa.use(na.isa.available()[-1]):
+            second_is_in.set()
+            first_is_out.wait()
+            return na.isa.current()
+
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(first)
+        assert pool.submit(second).result() == na.isa.available()[-1]
+    assert na.isa.current() == before
+
+
+def test_blocks_in_many_threads() -> None:
+    before = na.isa.current()
+
+    def enter_and_leave(i: int) -> None:
+        with na.isa.use(na.isa.available()[i % len(na.isa.available())]):
+            pass
+
+    with na.isa.use("scalar"):
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(enter_and_leave, range(400)))
+        assert na.isa.current() == "scalar"
+    assert na.isa.current() == before
+
+
+def test_a_refused_name_leaves_other_blocks_alone() -> None:
+    before = na.isa.current()
+    with na.isa.use("scalar"):
+        with pytest.raises(ValueError, match="avx3"), na.isa.use("avx3"):
+            pass
+        assert na.isa.current() == "scalar"
+    assert na.isa.current() == before
+
+
+@pytest.mark.parametrize("name", na.isa.available())
+def test_what_the_environment_chose_holds_again_after_a_block(name: str) -> None:
+    script = """
+        import numattn as na
+        with na.isa.use("scalar"), na.isa.use(na.isa.available()[-1]):
+            pass
+        print(na.isa.current())
+    """
+    assert output_of(script, NUMATTN_ISA=name).strip() == name
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from numattn import _core
+
+_lock = threading.RLock()  # a block that is collected as garbage may end in the middle of another's
+_chosen: dict[object, str] = {None: _core.current_isa()}
+"""What holds outside of every block of :func:`use`, and what the open ones have chosen, in the
+order in which they were entered."""
 
 
 def available() -> list[str]:
@@ -39,6 +45,9 @@ def current() -> str:
 def use(name: str) -> Iterator[None]:
     """Use one instruction set inside a ``with`` block, in every thread of the process.
 
+    Where several blocks are open, in one thread or in many, the one that was entered last holds.
+    When all have ended, in whatever order, that holds which held before them.
+
     Parameters
     ----------
     name : str
@@ -56,12 +65,16 @@ def use(name: str) -> Iterator[None]:
     ...     na.isa.current()
     'scalar'
     """
-    before = current()
-    _core.use_isa(name)
+    block = object()
+    with _lock:
+        _core.use_isa(name)
+        _chosen[block] = name
     try:
         yield
     finally:
-        _core.use_isa(before)
+        with _lock:
+            del _chosen[block]
+            _core.use_isa(next(reversed(_chosen.values())))
 
 
 def _use_environment() -> None:
@@ -73,3 +86,4 @@ def _use_environment() -> None:
         _core.use_isa(name)
     except ValueError as error:
         raise ImportError(f"NUMATTN_ISA={name!r}: {error}") from None
+    _chosen[None] = name
