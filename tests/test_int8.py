@@ -98,12 +98,29 @@ def test_quantize_errs_by_half_a_step(rng: np.random.Generator, dtype: str) -> N
 
 
 def test_quantize_extremes() -> None:
-    rows = [[0, 0], [1e-44, -1e-44], [3e38, -3e38], [np.inf, 1], [np.nan, 1]]
+    rows = [[0, 0], [1e-36, -1e-36], [3e38, -3e38], [np.inf, 1], [np.nan, 1]]
     integers, scale = na.quantize(np.array(rows, np.float32))
-    assert integers[:3].tolist() == [[0, 0], [127, -127], [127, -127]]
+    assert integers.tolist() == [[0, 0], [127, -127], [127, -127], [0, 0], [0, 0]]
     assert np.isnan(scale).tolist() == [False, False, False, True, True]
     assert scale[0] == 0 and scale[2] == np.float32(3e38) / np.float32(127)
     assert na.quantize(np.empty((2, 0), np.float32))[1].tolist() == [0, 0]
+
+
+def test_quantize_near_zero() -> None:
+    """Whole numbers of the least number above 0, by which a scale is rounded to such a number.
+
+    Of up to 127 the scale is 1, so that no element errs; of more, the least that 127 of reach.
+    """
+    peaks = np.concatenate([np.arange(1, 3000), 2 ** np.arange(12, 24) - 1])
+    units = np.stack([peaks, -peaks, peaks // 2, peaks // 127], axis=1)
+    least = np.float32(2.0**-149)
+    integers, scale = na.quantize((units * 2.0**-149).astype(np.float32))
+    steps = (scale / least).astype(np.int64)
+    assert np.abs(integers.astype(int)).max() == 127
+    assert (steps >= 1).all()
+    assert (integers[:127] == units[:127]).all() and (steps[:127] == 1).all()
+    assert (np.abs(integers.astype(np.int64) * steps[:, None] - units) <= steps[:, None] / 2).all()
+    assert (steps < peaks / 127 + 1).all()
 
 
 def test_attention_errs_as_the_integers_do(isa: str, rng: np.random.Generator) -> None:
@@ -143,6 +160,31 @@ def test_refusals(
     na.attention(**arguments)
     with pytest.raises(kind, match=message):
         na.attention(**(arguments | change))
+
+
+def test_integers_where_no_scales_are_taken(rng: np.random.Generator) -> None:
+    """The message advises no argument that the function does not have."""
+    q, k = normal(rng, (1, 2, 5, 40)), np.ones((1, 2, 5, 40), np.int8)
+    starts = [0, 2]
+    for call in (
+        lambda: na.attention_weights(q, k),
+        lambda: na.attention_varlen(q[0], k[0], k[0], starts, starts),
+        lambda: na.attention_varlen(q[0], q[0], k[0], starts, starts),
+    ):
+        with pytest.raises(TypeError, match="^[kv] has dtype int8; it must be float32") as caught:
+            call()
+        assert "scale" not in str(caught.value)
+
+
+def test_pages_are_named_as_the_caller_names_them(rng: np.random.Generator) -> None:
+    q, k = normal(rng, (1, 2, 5, 40)), np.ones((1, 2, 5, 40), np.int8)
+    scale = np.ones((1, 2, 5), np.float32)
+    with pytest.raises(TypeError, match="^k_pages has dtype int8, which needs k_scale and v_scale"):
+        na.attention_paged(q, k, k, [[0]], [1])
+    with pytest.raises(TypeError, match="^v_scale is for v_pages of dtype int8, not float32"):
+        na.attention_paged(q, k, k.astype(np.float32), [[0]], [1], k_scale=scale, v_scale=scale)
+    with pytest.raises(TypeError, match="^q, k_pages and v_pages must have one dtype, not float32"):
+        na.attention_paged(q, k.astype(np.float16), k.astype(np.float16), [[0]], [1])
 
 
 @pytest.mark.parametrize("bad", [np.ones(3), np.ones(3, np.int32)])

@@ -24,7 +24,7 @@ struct TokenNames {
 void check_operands(const AttentionParams& params, const TokenNames& names);
 
 // Integers have scales, other types have none.
-void check_scales(const AttentionParams& params);
+void check_scales(const AttentionParams& params, const TokenNames& names);
 
 // Takes the problem's lengths from its views, which must fit one another, but for batch sizes.
 void take_lengths(AttentionProblem& problem, const AttentionParams& params,

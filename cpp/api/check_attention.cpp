@@ -36,10 +36,11 @@ void check_operands(const AttentionParams& params, const TokenNames& names) {
   const View& q = params.q;
   const View& k = params.k.data;
   const View& v = params.v.data;
-  check_scales(params);
+  check_scales(params, names);
   if (!params.k.scale && (q.dtype != k.dtype || q.dtype != v.dtype)) {
-    throw DTypeError(std::string("q, k and v must have one dtype, not ") + dtype_name(q.dtype) +
-                     ", " + dtype_name(k.dtype) + " and " + dtype_name(v.dtype) +
+    throw DTypeError(std::string("q, ") + names.k + " and " + names.v +
+                     " must have one dtype, not " + dtype_name(q.dtype) + ", " +
+                     dtype_name(k.dtype) + " and " + dtype_name(v.dtype) +
                      ": cast them with .astype()");
   }
   check_floating(q, "q");

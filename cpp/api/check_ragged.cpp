@@ -47,6 +47,8 @@ AttentionCall check_ragged(const RaggedParams& params) {
     refuse("mask, bias and kv_lens have no meaning for sequences that lie one after the other");
   }
   constexpr TokenNames kNames{"k", "v"};
+  check_floating(shared.k.data, kNames.k);  // integers would need scales
+  check_floating(shared.v.data, kNames.v);
   check_operands(shared, kNames);
   AttentionCall call{};
   call.parts = Parts::kSequences;

@@ -19,7 +19,7 @@ void check_scale(const View& scale, const char* name, const View& tokens, const 
 
 }  // namespace
 
-void check_scales(const AttentionParams& params) {
+void check_scales(const AttentionParams& params, const TokenNames& names) {
   const bool has_scales = params.k.scale.has_value();
   if (has_scales != params.v.scale.has_value()) {
     refuse(has_scales ? "v_scale" : "k_scale", " is missing: keys and values are stored alike");
@@ -34,8 +34,8 @@ void check_scales(const AttentionParams& params) {
                        ".astype(np.float32)");
     }
   };
-  check_tokens(params.k, "k", "k_scale");
-  check_tokens(params.v, "v", "v_scale");
+  check_tokens(params.k, names.k, "k_scale");
+  check_tokens(params.v, names.v, "v_scale");
 }
 
 }  // namespace numattn

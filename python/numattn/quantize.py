@@ -19,6 +19,7 @@ def quantize(x: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
 
     ``scale = max |x| / 127`` and ``integers = round(x / scale)``, so that no element errs by more
     than ``scale / 2 = max |x| / 254``. A row that holds an infinity or a NaN gets the scale NaN.
+    Below 2e-36 the scale, a subnormal number, is rounded, upwards if 127 of it would not do.
 
     Parameters
     ----------
@@ -53,12 +54,12 @@ def quantize(x: ArrayLike) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         raise ValueError("x must have at least one axis, not shape ()")
     numbers = array.astype(np.float32, copy=False)
     peak = np.abs(numbers).max(axis=-1, initial=0)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.where(np.isfinite(peak), peak / np.float32(LARGEST), np.float32(np.nan))
-        # Twice divided, since 127 / peak may exceed float32.
-        steps = np.rint(numbers / peak[..., np.newaxis] * np.float32(LARGEST))
-        integers = np.where(peak[..., np.newaxis] > 0, steps, 0)
-        integers = np.nan_to_num(integers, nan=0, posinf=0, neginf=0)
+        scale = np.where(
+            np.rint(peak / scale) > LARGEST, np.nextafter(scale, np.float32(np.inf)), scale
+        )
+        integers = np.nan_to_num(np.rint(numbers / scale[..., np.newaxis]), nan=0)
     return integers.astype(np.int8), scale
 
 
