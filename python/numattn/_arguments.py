@@ -88,6 +88,8 @@ def float_array(
 
 def bounded_integer(name: str, value: Any) -> int:
     """An integer of at most 64 signed bits."""
+    if type(value) is int and -(2**63) <= value < 2**63:  # the usual case, told quickly
+        return value
     try:
         number = operator.index(value)
     except TypeError:
@@ -119,6 +121,8 @@ def thread_count(num_threads: int | None) -> int:
 
 def real(name: str, value: float) -> float:
     """A Python float; whether float32 holds it, the core asks."""
+    if type(value) is float:  # the usual case, told quickly
+        return value
     if isinstance(value, (str, bytes)):  # float would read it
         raise TypeError(f"{name} must be a real number, not {value!r}")
     try:

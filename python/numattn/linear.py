@@ -13,12 +13,15 @@ from numattn._dtypes import check_floating, storage_name
 from numattn._memory import require_apart
 from numattn._names import Activation, Array, Precision
 
+FLOAT32 = np.dtype(np.float32)
+
 
 def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:
     """A contiguous float32 vector from one of float32, float16 or bfloat16."""
     array = as_array(name, value)
-    if array.dtype != np.float32:  # the usual case, told quickly
-        check_floating(name, array)
+    if array.dtype is FLOAT32 and array.ndim == 1 and array.flags.c_contiguous:
+        return array  # the usual case, told quickly
+    check_floating(name, array)
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
