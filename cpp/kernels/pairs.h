@@ -1,4 +1,4 @@
-// bfloat16 operands of the products of attend_pairs.h and gemm_pairs.h.
+// bfloat16 operands of the products of pair_tiles.h and pair_panels.h.
 //
 //   sum[m][n] (+)= Σ_t Σ_k a_t[m][2k] · b_t[k][n].even + a_t[m][2k + 1] · b_t[k][n].odd
 //
