@@ -4,7 +4,7 @@ Takes the commands that CMake would run and puts another compiler in front, so t
 the flags of each instruction set and the warnings are the build's own. clang without its OpenMP's
 header is given g++'s: nothing is linked here.
 
-    python tools/try_compilers.py [--only NAME] [--syntax]
+    python tools/try_compilers.py [--only NAME] [--files PART] [--syntax]
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ def main() -> int:
     """Report each compiler; 1 if one cannot compile a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", help="the compiler of that name alone, as clang++-16")
+    parser.add_argument("--files", default="", help="files with this part in their names alone")
     parser.add_argument("--syntax", action="store_true", help="stop before code is generated")
     arguments = parser.parse_args()
     chosen = compilers()
@@ -76,7 +77,10 @@ def main() -> int:
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
         folder = Path(scratch)
-        sources = commands(folder / "build")
+        sources = [words for words in commands(folder / "build") if arguments.files in words[-1]]
+        if not sources:
+            print(f"no file with {arguments.files} in its name")
+            return 1
         for name, path in chosen.items():
             extra = openmp_flags(path, folder)
             extra += ["-fsyntax-only"] if arguments.syntax else ["-o", os.devnull]

@@ -78,7 +78,8 @@ inline void list_scales(const TokenRows& tokens, KeyRange tile, float* scales) {
 // Whether tokens lie as rows of contiguous, aligned elements of that type.
 template <class Element>
 inline bool lies_in_rows(const TokenRows& tokens) {
-  return lies_in_rows<Element>(tokens.matrix) && tokens.page_stride % sizeof(Element) == 0;
+  constexpr std::int64_t kSize = sizeof(Element);
+  return lies_in_rows<Element>(tokens.matrix) && tokens.page_stride % kSize == 0;
 }
 
 // Tokens of the tile as numbers: where they lie, or copied to `copy` (count × padded width floats).

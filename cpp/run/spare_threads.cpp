@@ -98,7 +98,7 @@ class Visitor {
 #ifdef __linux__
   long id_ = 0;
 #endif
-  char room_[kVisitorBytes];  // for OpenMP, later
+  [[maybe_unused]] char room_[kVisitorBytes];  // for OpenMP, later
 };
 
 int started_and_joined(int wanted, Visitor* visitors) {
