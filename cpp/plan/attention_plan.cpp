@@ -34,7 +34,7 @@ AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
   const std::int64_t wide = std::max<std::int64_t>({shape.head_dim, shape.value_dim, 32});
   plan.visit_keys = divide_up(kVisitKeys * 128, wide * facts.key_block) * facts.key_block;
   plan.heads_per_item = 1;
-  plan.items = shape.batch * shape.kv_heads * plan.blocks * plan.splits;
+  plan.items = shape.batch * shape.row_heads * plan.blocks * plan.splits;
   return plan;
 }
 
@@ -76,7 +76,7 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
   }
-  plan.joins_heads = &kernel == &decode && needs.heads_inside && shape.kv_heads > 1;
+  plan.joins_heads = &kernel == &decode && needs.heads_inside && shape.row_heads > 1;
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
                static_cast<double>(shape.queries) * static_cast<double>(shape.keys) *
                static_cast<double>(shape.head_dim + shape.value_dim);

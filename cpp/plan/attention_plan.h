@@ -15,13 +15,13 @@ namespace numattn {
 struct AttentionShape {
   std::int64_t batch;
   std::int64_t query_heads;
-  std::int64_t kv_heads;
+  std::int64_t row_heads;  // heads whose rows are computed together: AttentionProblem::row_heads()
   std::int64_t queries;
   std::int64_t keys;
   std::int64_t head_dim;
   std::int64_t value_dim;
 
-  std::int64_t group() const { return query_heads / kv_heads; }
+  std::int64_t group() const { return query_heads / row_heads; }
 };
 
 // What shapes a plan besides.
@@ -42,7 +42,7 @@ struct AttentionPlan {
   std::int64_t visit_keys;      // keys between two looks at a pending interrupt
   bool joins_heads;             // whether it is better to compute a token's heads together
   std::int64_t heads_per_item;  // key heads that an item computes side by side, tile by tile
-  std::int64_t items;  // work items: batch · kv_heads / heads_per_item · blocks · splits
+  std::int64_t items;  // work items: batch · row_heads / heads_per_item · blocks · splits
   std::int64_t workspace_floats;  // per thread, inside a kernel
   std::int64_t partial_floats;    // of all partial states together
   double flops;                   // multiplications and additions over visible pairs, at most

@@ -51,7 +51,7 @@ void covers_everything(const Kernel& kernels, const AttentionShape& shape) {
   expect(plan.splits == 1 || plan.blocks <= 1, "splits of several blocks");
   expect(plan.visit_keys % plan.key_block == 0, "a visit that ends inside a key tile");
   expect(
-      plan.items * plan.heads_per_item == shape.batch * shape.kv_heads * plan.blocks * plan.splits,
+      plan.items * plan.heads_per_item == shape.batch * shape.row_heads * plan.blocks * plan.splits,
       "items");
   expect((plan.kernel == &kernels.decode) == (plan.rows_per_head <= 8), "kernel of %ld rows",
          as_long(plan.rows_per_head));
