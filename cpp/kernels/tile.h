@@ -1,4 +1,5 @@
-// The one multiply of the library: a register tile of sums over a common depth.
+// The register tile of float32: sums over a common depth. Decoding has its own (decode_tile.h),
+// pairs of bfloat16 have theirs (pair_tile.h, amx_tile.h).
 //
 //   sum[m][n] = Σ_k a[m · a_row + k · a_column] · b[k · b_row + n],   0 <= m < rows, n over vectors
 //
