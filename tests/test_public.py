@@ -88,8 +88,10 @@ def attention_calls(rng: np.random.Generator) -> Iterator[Call]:
     q, k, v = normal(rng, (3, 1, HEADS, LENGTH, WIDTH))
     operands = {"q": q, "k": k, "v": v, "kv_lens": np.array([5])}
     yield na.attention, operands | dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
-    (k, k_scale), (v, v_scale) = na.quantize(k), na.quantize(v)
-    yield na.attention, {"q": q, "k": k, "v": v, "k_scale": k_scale, "v_scale": v_scale}
+    wide = np.array([[1, 7], [3, -1]])
+    (k, k_scale), (v, v_scale) = na.quantize(k, wide=wide[:, None]), na.quantize(v)
+    scales = {"k_scale": k_scale, "v_scale": v_scale, "k_wide": wide}
+    yield na.attention, {"q": q, "k": k, "v": v} | scales
 
 
 def varlen_calls(rng: np.random.Generator) -> Iterator[Call]:
@@ -106,8 +108,9 @@ def paged_calls(rng: np.random.Generator) -> Iterator[Call]:
     pages = {"k_pages": k, "v_pages": v}
     score = dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
     yield na.attention_paged, table | pages | score
-    (k, k_scale), (v, v_scale) = na.quantize(k), na.quantize(v)
-    pages = {"k_pages": k, "v_pages": v, "k_scale": k_scale, "v_scale": v_scale}
+    wide = np.array([[1, 7], [3, -1]])
+    (k, k_scale), (v, v_scale) = na.quantize(k, wide=wide), na.quantize(v)
+    pages = {"k_pages": k, "v_pages": v, "k_scale": k_scale, "v_scale": v_scale, "k_wide": wide}
     yield na.attention_paged, table | pages
 
 

@@ -45,6 +45,8 @@ TokenRows rows_of(const StoredTokens& tokens, const AttentionProblem& problem, s
     rows.scale_row_stride = scales.row_stride;
     rows.scale_page_stride = tokens.scale_page_stride;
   }
+  rows.wide_count = tokens.wide.count;
+  rows.wide_channels = tokens.wide.channels.data + kv_head * tokens.wide.count;
   return rows;
 }
 
@@ -56,7 +58,7 @@ PlanNeeds needs_of(const AttentionProblem& problem) {
   };
   return {{problem.score.mask.has_value(), problem.score.bias.has_value(),
            !in_place(problem.k, problem), !in_place(problem.v, problem),
-           problem.score.relative.has_value()},
+           problem.score.relative.has_value(), problem.k.wide.count},
           heads_inside(problem.k) && heads_inside(problem.v)};
 }
 

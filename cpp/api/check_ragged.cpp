@@ -61,7 +61,7 @@ AttentionCall check_ragged(const RaggedParams& params) {
   whole.q = in_bhsd(shared.q, Layout::kBshd);
   whole.k = in_bhsd(shared.k, Layout::kBshd);
   whole.v = in_bhsd(shared.v, Layout::kBshd);
-  take_lengths(whole, shared, kNames);
+  take_lengths(call, shared, kNames);
   whole.score =
       check_score(shared.score, {whole, call.part_count, "sequence", "the number of keys", "Sk"});
   check_output_size(whole);

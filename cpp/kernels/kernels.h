@@ -54,6 +54,10 @@ struct TokenRows {
   const char* scales;        // float32, of row 0; null where elements are the numbers themselves
   std::int64_t scale_row_stride;
   std::int64_t scale_page_stride;
+  // Of a row's integers, the number of channel wide_channels[e] is its own element and 256 times
+  // that of wide_count behind the others; a channel of −1 is none.
+  const std::int64_t* wide_channels;
+  std::int64_t wide_count;
 };
 
 // One query row of a block: a pair (query head, query position) that reads one key head.
@@ -258,9 +262,10 @@ struct RopeBlock {
 
 // What the kernels must lay out tile by tile.
 struct TileNeeds {
-  bool mask, bias;            // dense ones
-  bool key_copy, value_copy;  // tiles that cannot be read in place
-  bool relative;              // terms by distance
+  bool mask, bias;             // dense ones
+  bool key_copy, value_copy;   // tiles that cannot be read in place
+  bool relative;               // terms by distance
+  std::int64_t wide_channels;  // of keys (TokenRows)
 };
 
 struct WorkspaceNeeds {
