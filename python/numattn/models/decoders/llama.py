@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
@@ -102,6 +102,9 @@ class Llama(Decoder):
     @property
     def switch_length(self) -> int | None:
         return self.config.rope.switch_length
+
+    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
+        return [layer.wide_keys for layer in self._layers]
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)
