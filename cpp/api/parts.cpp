@@ -40,6 +40,7 @@ Score Score::of_entry(std::int64_t entry) const {
   Score own = *this;
   if (own.mask) narrow(*own.mask, kBatch, entry, 1);
   if (own.bias) narrow(*own.bias, kBatch, entry, 1);
+  own.key_spans = key_spans.from(entry, 0);
   own.q_offset.data = q_offset.of(entry);
   own.kv_lens.data = kv_lens.of(entry);
   own.alibi_slopes.data = alibi_slopes.of(entry);
@@ -58,6 +59,8 @@ AttentionProblem problem_of(const AttentionCall& call, std::int64_t part) {
     own.keys = call.token_counts[static_cast<std::size_t>(part)];
     return own;
   }
+  own.score.key_spans =
+      own.score.key_spans.from(0, call.query_starts[static_cast<std::size_t>(part)]);
   const std::int64_t* starts = call.key_starts.data() + part;
   own.keys = starts[1] - starts[0];
   for (StoredTokens* tokens : {&own.k, &own.v}) {
