@@ -17,7 +17,7 @@ constexpr std::int64_t kMostSplitRows = 96;
 constexpr std::int64_t kVisitKeys = 4608;
 
 AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
-                  std::int64_t rows_per_head, std::int64_t block_rows, bool split) {
+                  std::int64_t rows_per_head, std::int64_t block_rows, bool splits) {
   const TileFacts& facts = kernel.facts;
   AttentionPlan plan{};
   plan.kernel = &kernel;
@@ -27,7 +27,7 @@ AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
   plan.key_block = facts.key_block;
   plan.split_keys = shape.keys;
   plan.splits = 1;
-  if (split && shape.keys >= 2 * kSplitKeys) {
+  if (splits) {
     plan.split_keys = divide_up(kSplitKeys, facts.key_block) * facts.key_block;
     plan.splits = divide_up(shape.keys, plan.split_keys);
   }
@@ -39,6 +39,10 @@ AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
 }
 
 }  // namespace
+
+bool may_split(const AttentionShape& shape) {
+  return shape.group() * shape.queries <= kMostSplitRows && shape.keys >= 2 * kSplitKeys;
+}
 
 void AttentionPlan::join_heads(std::int64_t kv_heads, std::int64_t shares) {
   if (!joins_heads) return;
@@ -65,9 +69,8 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
   const AttendKernel& kernel = few ? decode : attend;
   const TileFacts& facts = kernel.facts;
   const bool copies = needs.tile.key_copy || needs.tile.value_copy;
-  AttentionPlan plan =
-      cut(kernel, shape, rows_per_head, copies ? facts.copied_rows : facts.block_rows,
-          rows_per_head <= kMostSplitRows);
+  AttentionPlan plan = cut(kernel, shape, rows_per_head,
+                           copies ? facts.copied_rows : facts.block_rows, may_split(shape));
   const int capacity = static_cast<int>(
       divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
   plan.workspace_floats =

@@ -24,6 +24,9 @@ struct AttentionShape {
   std::int64_t group() const { return query_heads / row_heads; }
 };
 
+// Whether there are so few query rows, and keys enough, that keys are split.
+bool may_split(const AttentionShape& shape);
+
 // What shapes a plan besides.
 struct PlanNeeds {
   TileNeeds tile;
