@@ -66,6 +66,7 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
   // With terms by distance a row head is a query head.
   block.relative = relative_block(problem.score, place.row_head);
   block.workspace = workspace;
+  block.needs = run.plan.needs;
   return block;
 }
 

@@ -85,10 +85,6 @@ struct LaneGroups {
   }
 };
 
-inline int padded_rows(const AttendBlock& block) {
-  return (block.row_count + kLaneGroup - 1) / kLaneGroup * kLaneGroup;
-}
-
 // The tile of `keys` that begins with them. Tiles end at multiples of the key block, wherever a
 // block's keys begin: a row's sums are then the same whichever rows stand beside it.
 inline KeyRange first_tile(KeyRange keys, const TileFacts& facts) {

@@ -73,9 +73,9 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
                            copies ? facts.copied_rows : facts.block_rows, may_split(shape));
   const int capacity = static_cast<int>(
       divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
+  plan.needs = {capacity, shape.head_dim, shape.value_dim, needs.tile};
   plan.workspace_floats =
-      std::max(kernel.workspace(facts, {capacity, shape.head_dim, shape.value_dim, needs.tile}),
-               padded_floats(shape.value_dim));
+      std::max(kernel.workspace(facts, plan.needs), padded_floats(shape.value_dim));
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
   }
@@ -91,8 +91,8 @@ AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& sha
   const TileFacts& facts = attend.facts;
   const std::int64_t block_rows = needs.lone_rows ? 1 : facts.lane_group;
   AttentionPlan plan = cut(attend, shape, shape.group() * rows, block_rows, false);
-  plan.workspace_floats =
-      attend.workspace(facts, {facts.lane_group, shape.head_dim, 0, needs.tile});
+  plan.needs = {facts.lane_group, shape.head_dim, 0, needs.tile};
+  plan.workspace_floats = attend.workspace(facts, plan.needs);
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
                static_cast<double>(rows) * static_cast<double>(shape.keys) *
                static_cast<double>(shape.head_dim);
