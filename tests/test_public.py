@@ -20,12 +20,19 @@ import numattn as na
 import numattn.cache
 import numattn.compat.onnx
 import numattn.position
+import numattn.spans
 from cases import normal
 from tolerance import assert_same_bits
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
-MODULES: tuple[ModuleType, ...] = (na, numattn.cache, numattn.position, numattn.compat.onnx)
+MODULES: tuple[ModuleType, ...] = (
+    na,
+    numattn.cache,
+    numattn.position,
+    numattn.spans,
+    numattn.compat.onnx,
+)
 
 
 def public_functions() -> dict[str, Callable[..., Any]]:
@@ -81,7 +88,12 @@ def per_head(rng: np.random.Generator) -> dict[str, Any]:
 def dense(rng: np.random.Generator) -> dict[str, Any]:
     mask = rng.random((1, HEADS, LENGTH, LENGTH)) < 0.7
     bias = normal(rng, (1, HEADS, LENGTH, LENGTH))
-    return {"mask": mask, "bias": bias, "q_offset": np.array([1]), "is_causal": True}
+    offset = {"q_offset": np.array([1]), "is_causal": True}
+    return {"mask": mask, "bias": bias} | offset | spans()
+
+
+def spans() -> dict[str, Any]:
+    return {"key_spans": ([0] * LENGTH, [1, 2, 2, 2, 2, 3])}  # of which a call makes its own array
 
 
 def attention_calls(rng: np.random.Generator) -> Iterator[Call]:
@@ -96,7 +108,7 @@ def varlen_calls(rng: np.random.Generator) -> Iterator[Call]:
     q, k, v = normal(rng, (3, LENGTH, HEADS, WIDTH))
     operands = {"q": q, "k": k, "v": v, "q_offset": np.array([1, 0]), "is_causal": True}
     starts = {"cu_seqlens_q": np.array([0, 2, 6]), "cu_seqlens_k": np.array([0, 3, 6])}
-    yield na.attention_varlen, operands | starts | per_head(rng)
+    yield na.attention_varlen, operands | starts | per_head(rng) | spans()
 
 
 def paged_calls(rng: np.random.Generator) -> Iterator[Call]:
@@ -276,6 +288,9 @@ WITHOUT_OUT: dict[str, Callable[[], Any]] = {
     "rows": lambda: na.attention_weights(ONE[None], ONE[None], rows=MASKED_INTEGERS),
     "q": lambda: na.attention_weights(MASKED[None], ONE[None]),
     "sinks": lambda: na.plan((4, 4, 4), (4, 4, 4), sinks=MASKED[0]),
+    "key_spans": lambda: na.attention(
+        ONE[None], ONE[None], ONE[None], key_spans=(MASKED_INTEGERS[:1], [1])
+    ),
     "mask": lambda: na.attention(
         ONE[None],
         ONE[None],

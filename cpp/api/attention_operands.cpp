@@ -89,6 +89,11 @@ QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t quer
   row.position = saturating_add(offset == nullptr ? 0 : *offset, query);
   const std::int64_t* length = score.kv_lens.of(batch);
   row.span = key_span(score.spans, row.position, length == nullptr ? problem_.keys : *length);
+  if (score.key_spans.begin != nullptr) {
+    const std::int64_t at = score.key_spans.place(batch, head, query);
+    const KeyRange seen = row.span.both({score.key_spans.begin[at], score.key_spans.end[at]});
+    row.span = seen.empty() ? KeyRange{0, 0} : seen;
+  }
   if (const float* slopes = score.alibi_slopes.of(batch)) row.alibi_slope = slopes[head];
   row.sink = score.sinks == nullptr ? -INFINITY : score.sinks[head];
   return row;

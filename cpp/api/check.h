@@ -40,6 +40,7 @@ struct ScoreFit {
   const char* entry;      // and what they are: "batch entry"
   const char* keys;       // what the problem's keys are: "the number of keys"
   const char* keys_axis;  // "Sk"
+  IntArray query_starts{}, key_starts{};  // of sequences, which count their keys each from 0
 };
 
 Score check_score(const ScoreParams& params, const ScoreFit& fit);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <string>
 
+#include "attention_operands.h"
 #include "check.h"
 #include "layout.h"
 
@@ -82,7 +83,9 @@ void check_output_size(const AttentionProblem& problem) {
   }
 }
 
-AttentionCall check_attention(const AttentionParams& params) {
+namespace {
+
+AttentionCall checked(const AttentionParams& params) {
   check_ranks(params);
   constexpr TokenNames kNames{"k", "v"};
   check_operands(params, kNames);
@@ -106,12 +109,30 @@ AttentionCall check_attention(const AttentionParams& params) {
   return call;
 }
 
+}  // namespace
+
+AttentionCall check_attention(const AttentionParams& params) {
+  AttentionCall call = checked(params);
+  AttentionProblem& whole = call.whole;
+  if (!params.score.kv_lens || !may_split(shape_of(whole))) return call;
+  // An entry's keys are split as if there were no others, which the longest of its neighbours could
+  // not see to.
+  call.token_counts.resize(static_cast<std::size_t>(whole.batch));
+  for (std::int64_t b = 0; b < whole.batch; ++b) {
+    call.token_counts[static_cast<std::size_t>(b)] = *whole.score.kv_lens.of(b);
+  }
+  whole.score.kv_lens = {};
+  call.parts = Parts::kEntries;
+  call.part_count = whole.batch;
+  return call;
+}
+
 AttentionCall check_weights(const AttentionParams& params) {
   check_floating(params.k.data, "k");
   AttentionParams scores = params;
   scores.v = params.k;
   if (scores.score.relative) scores.score.relative->value_table = {};
-  return check_attention(scores);
+  return checked(scores);
 }
 
 void check_attention_output(const AttentionCall& call, const View& output) {

@@ -62,8 +62,8 @@ AttentionCall check_ragged(const RaggedParams& params) {
   whole.k = in_bhsd(shared.k, Layout::kBshd);
   whole.v = in_bhsd(shared.v, Layout::kBshd);
   take_lengths(whole, shared, kNames);
-  whole.score =
-      check_score(shared.score, {whole, call.part_count, "sequence", "the number of keys", "Sk"});
+  whole.score = check_score(shared.score, {whole, call.part_count, "sequence", "the number of keys",
+                                           "Sk", queries, keys});
   check_output_size(whole);
   return call;
 }

@@ -114,15 +114,5 @@ struct FloatWorkspace : Workspace {
         relative(areas, facts, needs) {}
 };
 
-// What a block of at most so many rows needs.
-inline WorkspaceNeeds workspace_needs(const AttendBlock& block, int row_capacity,
-                                      std::int64_t value_dim) {
-  return {row_capacity,
-          block.head_dim,
-          value_dim,
-          {block.rows[0].mask != nullptr, block.rows[0].bias != nullptr, !reads_in_place(block.key),
-           value_dim > 0 && !reads_in_place(block.value), block.relative.distance_rows != nullptr}};
-}
-
 }  // namespace
 }  // namespace numattn

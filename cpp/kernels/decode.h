@@ -183,7 +183,7 @@ inline void decode_keys(const AttendBlock& block, const TileFacts& facts,
 
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
   Areas areas(block.workspace);
-  const DecodeWorkspace work(areas, facts, workspace_needs(block, kDecodeRows, block.value_dim));
+  const DecodeWorkspace work(areas, facts, block.needs);
   if (block.begin) begin_decode(block, work);
   with_element(block.key.matrix.dtype, [&](auto element) {
     using Element = decltype(element);

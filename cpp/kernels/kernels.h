@@ -117,6 +117,20 @@ struct RelativeBlock {
   const float* position_bias;  // head_dim floats
 };
 
+// What the kernels must lay out tile by tile.
+struct TileNeeds {
+  bool mask, bias;            // dense ones
+  bool key_copy, value_copy;  // tiles that cannot be read in place
+  bool relative;              // terms by distance
+};
+
+struct WorkspaceNeeds {
+  int row_capacity;  // query rows of a block, whole lane groups (decode: rows)
+  std::int64_t head_dim;
+  std::int64_t value_dim;  // 0 where no output is accumulated
+  TileNeeds tile;
+};
+
 // One query block of one key head. A block may be visited in several calls over successive key
 // ranges: `begin` starts the state in the workspace, `end` writes the results.
 struct AttendBlock {
@@ -138,6 +152,7 @@ struct AttendBlock {
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
   float* workspace;             // as many floats as the kernel says
+  WorkspaceNeeds needs;         // for which it says so: those of all blocks of the plan
 };
 
 // Exact weights of one query block: rows[i].output is a float32 row of key_count weights.
@@ -264,20 +279,6 @@ struct RopeBlock {
   Matrix sin;
   const std::int64_t* table_rows;  // the tables' row for each of x; null: the same one
   float* workspace;                // rope_workspace() floats
-};
-
-// What the kernels must lay out tile by tile.
-struct TileNeeds {
-  bool mask, bias;            // dense ones
-  bool key_copy, value_copy;  // tiles that cannot be read in place
-  bool relative;              // terms by distance
-};
-
-struct WorkspaceNeeds {
-  int row_capacity;  // query rows of a block, whole lane groups (decode: rows)
-  std::int64_t head_dim;
-  std::int64_t value_dim;  // 0 where no output is accumulated
-  TileNeeds tile;
 };
 
 // Sizes a kernel works in; they shape the plan, and the key block the result's rounding.

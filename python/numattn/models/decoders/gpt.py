@@ -23,7 +23,7 @@ from ..arrays import Float32Array, Int64Array
 from ..files.activations import ACTIVATIONS, Activation
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
-from ..files.settings import Settings
+from ..files.model_config import read_model_config
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from .causal import refuse_bidirectional
@@ -78,8 +78,7 @@ class GptConfig:
         ValueError
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
-        settings = Settings.from_file(path)
-        settings.one_of("model_type", ("gpt2",))
+        settings, _ = read_model_config(path, {"gpt2": "GPT2"})
         settings.one_of("add_cross_attention", (False,), False)
         refuse_bidirectional(settings)
         width, heads = settings.size("n_embd"), settings.size("n_head")

@@ -73,6 +73,10 @@ class Llama(Decoder):
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
         """Load a Hugging Face folder: config.json, and model.safetensors or its shards.
 
+        Code of the folder's own (auto_map) is not run. Where it bears the names of transformers'
+        classes for the family, as Phi-3's does, the model is the one of those classes; any other
+        is refused, and so are adapters, quantised weights, and two sets of weights.
+
         Parameters
         ----------
         folder : path
