@@ -61,6 +61,7 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, 
   const Kernels& kernels = current_kernels();
   const bool splits = precision == Precision::kHigh && kernels.splits_for_high;
   const PanelFormat format = storage == DType::kBFloat16 ? PanelFormat::kBFloat16
+                             : storage == DType::kInt8   ? PanelFormat::kInt8
                              : splits                    ? PanelFormat::kSplit
                                                          : PanelFormat::kFloat32;
   out_features_ = weight.shape[0];
@@ -117,7 +118,9 @@ LinearState PackedLinear::state() const {
   return state;
 }
 
-bool PackedLinear::stores_bfloat16() const { return storage_->format == PanelFormat::kBFloat16; }
+bool PackedLinear::stores_float32() const {
+  return storage_->format == PanelFormat::kFloat32 || storage_->format == PanelFormat::kSplit;
+}
 
 bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   check_linear_call(*this, call);

@@ -1,8 +1,7 @@
 // Panels multiplied in float32, whatever they hold.
 #pragma once
 
-#include "gemm.h"
-#include "panel.h"
+#include "int8_panels.h"
 #include "tile.h"
 
 namespace numattn {
@@ -181,6 +180,7 @@ struct FloatProducts {
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
     return format == PanelFormat::kFloat32 ? call(Type<FloatPanels>{})
+           : format == PanelFormat::kInt8  ? call(Type<Int8Panels>{})
                                            : call(Type<UnpackedPanels>{});
   }
 };

@@ -5,7 +5,7 @@
 // stays in the first two cache levels while the block's rows pass over it; each slice's sums start
 // from zero and are added in order, which keeps rounding near the square root of the slice.
 //
-// What multiplies is a class of this form (float_panels.h, pair_panels.h):
+// What multiplies is a class of this form (float_panels.h, pair_panels.h, int8_panels.h):
 //
 //   struct Panels {
 //     static copies(operands)             // whether rows of x must be copied first
@@ -24,8 +24,10 @@ namespace numattn {
 namespace {
 
 // The epilogue of one panel: rows [first, first + row_count), columns [column, column + count).
-inline void write_panel(const GemmBlock& block, int first, int row_count, std::int64_t column,
-                        std::int64_t count, const float* sums) {
+// Not inlined: a copy of it for every kind of panel would be a fifth of all their code.
+__attribute__((noinline)) inline void write_panel(const GemmBlock& block, int first, int row_count,
+                                                  std::int64_t column, std::int64_t count,
+                                                  const float* sums) {
   const std::int64_t item = dtype_size(block.output_dtype);
   for (int i = 0; i < row_count; ++i) {
     const std::int64_t row = first + i;

@@ -4,13 +4,14 @@
 #include "table.h"
 
 #include "amx_tile.h"
+#include "int8_tiles.h"
 
 #include "pair_table.h"
 
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_pairs(make_kernels("amx"));
+  static constexpr Kernels table = with_pairs<Int8TilePanels>(make_kernels("amx"));
   return table;
 }
 

@@ -191,22 +191,32 @@ constexpr int kPanelColumns = 48;
 //   kFloat32    panel[k][column]
 //   kBFloat16   panel[k / 2][column][k % 2], the depth padded to whole steps of kPanelDepthStep
 //   kSplit      two panels like kBFloat16, of the high and the low parts of float32 elements
+//   kInt8       panel[k / 4][column][k % 4], the depth padded to whole steps of kInt8DepthStep;
+//   then
+//               scale[column] and power[column], float32 (integers.h)
 // Pickled layers hold them: a change here makes another kLinearStateVersion.
-enum class PanelFormat : std::uint8_t { kFloat32, kBFloat16, kSplit };
+enum class PanelFormat : std::uint8_t { kFloat32, kBFloat16, kSplit, kInt8 };
 
 // The longest step in which a unit multiplies bfloat16 (a row of an AMX tile).
 constexpr std::int64_t kPanelDepthStep = 32;
+// And 8-bit integers.
+constexpr std::int64_t kInt8DepthStep = 64;
 
 static inline int panel_parts(PanelFormat format) { return format == PanelFormat::kSplit ? 2 : 1; }
 
 static inline std::int64_t padded_panel_depth(std::int64_t depth) {
   return (depth + kPanelDepthStep - 1) / kPanelDepthStep * kPanelDepthStep;
 }
+static inline std::int64_t padded_int8_depth(std::int64_t depth) {
+  return (depth + kInt8DepthStep - 1) / kInt8DepthStep * kInt8DepthStep;
+}
 
 static inline std::int64_t panel_bytes(PanelFormat format, std::int64_t depth) {
-  return format == PanelFormat::kFloat32
-             ? depth * kPanelColumns * 4
-             : padded_panel_depth(depth) * kPanelColumns * 2 * panel_parts(format);
+  switch (format) {
+    case PanelFormat::kFloat32: return depth * kPanelColumns * 4;
+    case PanelFormat::kInt8: return (padded_int8_depth(depth) + 2 * 4) * kPanelColumns;
+    default: return padded_panel_depth(depth) * kPanelColumns * 2 * panel_parts(format);
+  }
 }
 
 // One panel of a weight (row_count, depth).

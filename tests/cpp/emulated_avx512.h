@@ -179,6 +179,37 @@ NOT_INLINED void transpose(Vec (&rows)[kLanes]) {
   }
 }
 
+// --- Integers -----------------------------------------------------------------------------------
+
+struct Ints {
+  IntLanes lanes;
+};
+struct Shorts {
+  IntLanes pairs;  // two of 16 bits in a lane
+};
+
+NOT_INLINED void store_rounded(std::int16_t* to, Vec a) {
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<std::int16_t>(__builtin_rintf(a.lanes[i]));
+}
+NOT_INLINED Shorts widen(const std::int8_t* from) {
+  std::int16_t wide[2 * kLanes];
+  for (int i = 0; i < 2 * kLanes; ++i) wide[i] = from[i];
+  Shorts a;
+  __builtin_memcpy(&a.pairs, wide, sizeof a.pairs);
+  return a;
+}
+NOT_INLINED Shorts repeat_four(const std::int16_t* from) {
+  Shorts a;
+  for (int i = 0; i < kLanes; ++i) __builtin_memcpy(&a.pairs[i], from + i % 2 * 2, 4);
+  return a;
+}
+inline Ints no_sums() { return {IntLanes{}}; }
+inline Ints dot(Ints sum, Shorts a, Shorts b) {
+  const IntLanes one = (a.pairs << 16 >> 16) * (b.pairs << 16 >> 16);
+  return {sum.lanes + one + (a.pairs >> 16) * (b.pairs >> 16)};
+}
+inline void store(std::int32_t* to, Ints a) { __builtin_memcpy(to, &a.lanes, sizeof a.lanes); }
+
 // --- Pairs of bfloat16 ------------------------------------------------------------------------
 
 struct Pairs {

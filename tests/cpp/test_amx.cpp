@@ -114,6 +114,33 @@ void tiles_are_apart(Random& random, std::integer_sequence<int, Tiles...>) {
   expect(to == Bytes(from.size()), "configuring makes all of them zero");
 }
 
+// Bytes of all values, among them −128 throughout, in a chain that passes 2^31 and wraps.
+void bytes_are_exact(Random& random) {
+  std::int8_t a[kAmxRows][kAmxBytes];
+  std::int8_t b[kAmxRowPairs][kAmxRowFloats][4];
+  const Bytes drawn = random_bytes(random, sizeof a + sizeof b);
+  std::memcpy(a, drawn.data(), sizeof a);
+  std::memcpy(b, drawn.data() + sizeof a, sizeof b);
+  std::memset(a[5], -128, sizeof a[5]);
+  for (auto& row : b) std::memset(row[7], -128, sizeof row[7]);
+  constexpr int kLinks = 2100;  // 2100 · 64 · 2^14 > 2^31
+  tile_zero<2>();
+  tile_load<5>(a, kAmxRowBytes);
+  tile_load<7>(b, kAmxRowBytes);
+  for (int link = 0; link < kLinks; ++link) tile_dot_int8<2, 5, 7>();
+  std::int32_t sums[kAmxRows][kAmxRowFloats];
+  tile_store<2>(sums, kAmxRowBytes);
+  for (int m = 0; m < kAmxRows; ++m) {
+    for (int n = 0; n < kAmxRowFloats; ++n) {
+      std::int64_t wanted = 0;
+      for (int k = 0; k < kAmxBytes; ++k) wanted += a[m][k] * b[k / 4][n][k % 4];
+      wanted *= kLinks;
+      expect(static_cast<std::uint32_t>(sums[m][n]) == static_cast<std::uint32_t>(wanted),
+             "sum of bytes %d %d: %d", m, n, sums[m][n]);
+    }
+  }
+}
+
 // Sums of small integers are exact in any order; every tile has a turn in every role.
 template <int C, int A, int B>
 void integers_are_exact(Random& random) {
@@ -298,6 +325,7 @@ int main() {
   Random random(1);
   configure_tiles();
   tiles_are_apart(random, std::make_integer_sequence<int, kAmxTiles>());
+  bytes_are_exact(random);
   integers_are_exact<0, 1, 2>(random);
   integers_are_exact<3, 4, 5>(random);
   integers_are_exact<6, 7, 0>(random);

@@ -7,8 +7,8 @@
 // that was there before. Using the tiles in a way at which the processor would fault ends the
 // process with a message. Where the processor has AMX nothing is caught.
 //
-// Known are the moves and configurations of tiles and tdpbf16ps, with the operands in any
-// addressing mode, but without prefixes for segment or address size.
+// Known are the moves and configurations of tiles and tdpbf16ps and tdpbssd, with the operands in
+// any addressing mode, but without prefixes for segment or address size.
 void install_tile_unit();
 
 // Asks the system for the right to use the processor's tiles; whether this process has it now.

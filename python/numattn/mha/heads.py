@@ -68,7 +68,7 @@ class Heads:
         )
         self.storage = storage_name(dtype)
         # What queries, keys and values are projected into; None for x's dtype.
-        self._dtype = None if self.storage == "float32" else as_dtype(self.storage, STORED)
+        self._dtype = as_dtype(self.storage, STORED) if self.storage == "bfloat16" else None
         matrices = {name: as_weight(f"w{name}", weight) for name, weight in weights.items()}
         self._check_heads(matrices)
         vectors = {name: as_bias(f"b{name}", bias, matrices[name]) for name, bias in biases.items()}
