@@ -34,7 +34,7 @@ inline void write_panel(const GemmBlock& block, int first, int row_count, std::i
       const int lanes = lanes_left(n, count);
       Vec value = load(sums + i * kPanelColumns + n);
       if (block.bias != nullptr) value = value + load_partial(block.bias + column + n, lanes);
-      value = activated(value, block.activation);
+      value = activated(value, block.activation, block.output_dtype);
       if (block.residual != nullptr) {
         const char* from = block.residual + row * block.residual_row_stride +
                            (column + n) * block.residual_column_stride;

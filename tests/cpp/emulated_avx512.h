@@ -73,6 +73,7 @@ inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }  // contracted
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
