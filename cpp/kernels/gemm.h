@@ -66,7 +66,8 @@ template <class Panels>
 inline void gemm(const GemmBlock& block) {
   Areas areas(block.workspace);
   float* sums = take_sums(areas);
-  Panels panels(areas, {block.x, block.row_count, block.depth, block.format}, block.row_count);
+  Panels panels(areas, {block.x, block.row_count, block.depth, block.format, block.column_count},
+                block.row_count);
   panels.begin(block);
   const std::int64_t bytes = panel_bytes(block.format, block.depth);
   const char* panel = block.panels;
@@ -96,6 +97,7 @@ constexpr GemmKernel gemm_kernel() {
               return decltype(panels)::type::copies(operands);
             });
           },
+          [](const GemmOperands&) { return false; },
           [](const GemmOperands& operands, std::int64_t block_rows) {
             return Products::with(operands.format, [&](auto panels) {
               Areas areas(nullptr);

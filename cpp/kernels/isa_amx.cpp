@@ -7,10 +7,12 @@
 
 #include "pair_table.h"
 
+#include "amx_gemm.h"
+
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_pairs(make_kernels("amx"));
+  static constexpr Kernels table = with_strips(with_pairs(make_kernels("amx")));
   return table;
 }
 
