@@ -84,6 +84,16 @@ inline void tile_load(const void* from, std::int64_t stride_bytes) {
                    : "memory");
 }
 
+// The same rows, for what is used once and should not push other data out of the first cache level.
+template <int Tile>
+inline void tile_load_streamed(const void* from, std::int64_t stride_bytes) {
+  static_assert(0 <= Tile && Tile < kAmxTiles, "no such tile");
+  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2"
+                   :
+                   : "r"(from), "r"(stride_bytes), "i"(Tile)
+                   : "memory");
+}
+
 // The 64 bytes at to + r · stride_bytes = row r of the tile.
 template <int Tile>
 inline void tile_store(void* to, std::int64_t stride_bytes) {

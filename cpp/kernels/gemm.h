@@ -36,7 +36,7 @@ __attribute__((noinline)) inline void write_panel(const GemmBlock& block, int fi
       const int lanes = lanes_left(n, count);
       Vec value = load(sums + i * kPanelColumns + n);
       if (block.bias != nullptr) value = value + load_partial(block.bias + column + n, lanes);
-      value = activated(value, block.activation);
+      value = activated(value, block.activation, block.output_dtype);
       if (block.residual != nullptr) {
         const char* from = block.residual + row * block.residual_row_stride +
                            (column + n) * block.residual_column_stride;
@@ -68,7 +68,8 @@ template <class Panels>
 inline void gemm(const GemmBlock& block) {
   Areas areas(block.workspace);
   float* sums = take_sums(areas);
-  Panels panels(areas, {block.x, block.row_count, block.depth, block.format}, block.row_count);
+  Panels panels(areas, {block.x, block.row_count, block.depth, block.format, block.column_count},
+                block.row_count);
   panels.begin(block);
   const std::int64_t bytes = panel_bytes(block.format, block.depth);
   const char* panel = block.panels;
@@ -98,6 +99,7 @@ constexpr GemmKernel gemm_kernel() {
               return decltype(panels)::type::copies(operands);
             });
           },
+          [](const GemmOperands&) { return false; },
           [](const GemmOperands& operands, std::int64_t block_rows) {
             return Products::with(operands.format, [&](auto panels) {
               Areas areas(nullptr);

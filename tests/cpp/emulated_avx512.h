@@ -4,6 +4,8 @@
 // operations to these where there is.
 #pragma once
 
+#include <xmmintrin.h>
+
 #include <cmath>
 #include <cstdint>
 
@@ -73,6 +75,7 @@ inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }  // contracted
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
@@ -261,6 +264,26 @@ NOT_INLINED Pairs round_to_pairs(Vec even, Vec odd) {
   }
   return a;
 }
+
+NOT_INLINED void store_rounded(std::uint16_t* to, Vec first, Vec second) {
+  for (int i = 0; i < kLanes; ++i) {
+    to[i] = bfloat16_from_float(without_subnormal(first.lanes[i]));
+    to[kLanes + i] = bfloat16_from_float(without_subnormal(second.lanes[i]));
+  }
+}
+
+// As in vec/bfloat16.h: the lanes' arithmetic heeds the same register.
+class UnitRounding {
+ public:
+  UnitRounding() : saved_(_mm_getcsr()) { _mm_setcsr(kUnitControl); }
+  ~UnitRounding() { _mm_setcsr(saved_); }
+  UnitRounding(const UnitRounding&) = delete;
+  UnitRounding& operator=(const UnitRounding&) = delete;
+
+ private:
+  static constexpr unsigned kUnitControl = 0x1F80u | 0x0040u | 0x8000u;
+  unsigned saved_;
+};
 
 inline Vec as_lanes(Pairs a) {
   Vec lanes;

@@ -8,10 +8,12 @@
 
 #include "pair_table.h"
 
+#include "amx_gemm.h"
+
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_pairs<Int8TilePanels>(make_kernels("amx"));
+  static constexpr Kernels table = with_strips(with_pairs<Int8TilePanels>(make_kernels("amx")));
   return table;
 }
 

@@ -92,6 +92,10 @@ void rows_come_back(Random& random) {
       tile_load<Tile>(from.data() + from_start, from_stride);
       tile_store<Tile>(to.data() + to_start, to_stride);
       expect(to == wanted, "tile %d by strides %d and %d", Tile, from_stride, to_stride);
+      tile_zero<Tile>();
+      tile_load_streamed<Tile>(from.data() + from_start, from_stride);
+      tile_store<Tile>(to.data() + to_start, to_stride);
+      expect(to == wanted, "tile %d streamed by stride %d", Tile, from_stride);
     }
   }
 }
@@ -301,6 +305,22 @@ void small_shapes(Random& random) {
   configure_tiles();
 }
 
+void instructions_are_counted(Random& random) {
+  const Product product = normal_product(random);
+  reset_tile_counts();
+  tile_load<1>(product.a, kAmxRowBytes);
+  tile_load_streamed<2>(product.b_pairs, kAmxRowBytes);
+  for (int i = 0; i < 3; ++i) tile_dot_bf16<0, 1, 2>();
+  stored();
+  const TileCounts counts = tile_counts();
+  expect(counts.loads == 2 && counts.loads_t1 == 1, "%d loads, %d of them streamed",
+         static_cast<int>(counts.loads), static_cast<int>(counts.loads_t1));
+  expect(counts.products == 3 && counts.stores == 1, "%d products, %d stores",
+         static_cast<int>(counts.products), static_cast<int>(counts.stores));
+  reset_tile_counts();
+  expect(tile_counts().products == 0 && tile_counts().loads == 0, "counted from zero again");
+}
+
 // Expectations are counted without a lock: threads only report back.
 void threads_have_their_own_tiles() {
   bool near[2] = {true, true};
@@ -337,7 +357,10 @@ int main() {
   for (const int links : {1, 2, 8, 64}) {
     expect(chain_is_near(random, links), "a chain of %d products", links);
   }
-  if (!hardware) sums_in_the_stated_order(random);
+  if (!hardware) {
+    sums_in_the_stated_order(random);
+    instructions_are_counted(random);
+  }
   subnormals_are_zero();
   rounding_of_the_thread_is_left_alone(random);
   small_shapes(random);

@@ -105,6 +105,10 @@ void fused_products() {
   for (int i = 0; i < kWidth; ++i) {
     expect(got.at[i] == a.at[i] * b.at[i] + c.at[i], "fma of lane %d", i);
   }
+  const Lanes negated = lanes_of(negated_fma(load(a.at), load(b.at), load(c.at)));
+  for (int i = 0; i < kWidth; ++i) {
+    expect(negated.at[i] == c.at[i] - a.at[i] * b.at[i], "negated_fma of lane %d", i);
+  }
 }
 
 void comparisons() {

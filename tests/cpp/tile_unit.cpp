@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <xmmintrin.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -35,6 +36,13 @@ struct TileUnit {
 thread_local TileUnit unit;
 
 struct sigaction previous_action;
+
+struct Counters {
+  std::atomic<std::int64_t> products, loads, loads_t1, stores;
+};
+Counters counters;
+
+void count(std::atomic<std::int64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
 
 [[noreturn]] void fail(const char* message) {
   const char* const parts[] = {"tile unit: ", message, "\n"};
@@ -289,8 +297,11 @@ bool execute_move(const Instruction& in) {
   Tile& tile = configured_tile(in.reg);
   if (in.prefix == kF3) {
     store_tile(tile, in.address_without_index, in.index);
+    count(counters.stores);
   } else {  // F2, and 66 with a hint for the cache
     load_tile(tile, in.address_without_index, in.index);
+    count(counters.loads);
+    if (in.prefix == k66) count(counters.loads_t1);
   }
   return true;
 }
@@ -299,6 +310,7 @@ bool execute_dot(const Instruction& in, bool bytes) {
   if (in.prefix != (bytes ? kF2 : kF3) || in.memory) return false;
   if (in.reg >= kTiles || in.rm >= kTiles || in.vector >= kTiles) return false;
   dot(in.reg, in.rm, in.vector, bytes);
+  count(counters.products);
   return true;
 }
 
@@ -360,4 +372,16 @@ bool request_processor_tiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // the number of that register state
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+void reset_tile_counts() {
+  counters.products = 0;
+  counters.loads = 0;
+  counters.loads_t1 = 0;
+  counters.stores = 0;
+}
+
+TileCounts tile_counts() {
+  return {counters.products.load(), counters.loads.load(), counters.loads_t1.load(),
+          counters.stores.load()};
 }

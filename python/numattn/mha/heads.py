@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from numattn._aligned import empty
 from numattn._arguments import as_array, bounded_integer
 from numattn._dtypes import STORED, as_dtype, check_floating, storage_name
 from numattn._names import Array, Precision
@@ -189,7 +190,7 @@ def applied(
     """The projection of x as an array of that dtype, or of x's."""
     out = None
     if dtype is not None and dtype != x.dtype:
-        out = np.empty((*x.shape[:-1], projection.out_features), dtype)
+        out = empty((*x.shape[:-1], projection.out_features), dtype)
     return projection(x, out=out, num_threads=num_threads)
 
 
