@@ -35,6 +35,11 @@ class Cached(NamedTuple):
     v_scale: Array | None = None
     """(B, Hkv, n), likewise."""
 
+    def row(self, index: int) -> Cached:
+        """Return the tokens of one row, as a batch of its own."""
+        own: Any = (None if array is None else array[index : index + 1] for array in self)
+        return Cached(*own)
+
 
 class KVCache(Cache):
     """Keys and values of all layers, each row of a layer in one piece of memory.

@@ -37,6 +37,15 @@ class CachedPages(NamedTuple):
     v_scale: Array | None = None
     """(P, page, Hkv), likewise."""
 
+    def row(self, index: int) -> CachedPages:
+        """Return the tokens of one row, as a batch of its own."""
+        one = slice(index, index + 1)
+        return self._replace(
+            block_table=self.block_table[one],
+            q_offset=self.q_offset[one],
+            kv_lens=self.kv_lens[one],
+        )
+
 
 class PagedKVCache(Cache):
     """Keys and values of all layers in pages of a fixed number of tokens, taken from one pool.
