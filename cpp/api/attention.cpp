@@ -92,7 +92,7 @@ class Runs {
   };
 
   void add_lone() {
-    lone_->plan.join_heads(lone_->problem.kv_heads, shares_);
+    lone_->plan.join(lone_->problem.kv_heads, shares_);
     all_.add(lone_->problem, lone_->plan);
   }
   void add_parts() {
@@ -105,7 +105,7 @@ class Runs {
   }
   AttentionPlan planned(const AttentionProblem& problem) const {
     AttentionPlan plan = plan_of(kernels_, problem);
-    plan.join_heads(problem.kv_heads, shares_);
+    plan.join(problem.kv_heads, shares_);
     return plan;
   }
 
@@ -196,7 +196,7 @@ AttentionReport report_attention(const AttentionCall& call) {
   Totals apart;
   apart.add(problem, plan);
   const int threads = apart.threads(call.num_threads);
-  plan.join_heads(problem.kv_heads, apart.shares(threads));
+  plan.join(problem.kv_heads, apart.shares(threads));
   return {plan.kernel->name, kernels.isa,     std::min(plan.block_rows, plan.rows_per_head),
           plan.key_block,    plan.split_keys, plan.splits > 1,
           plan.items,        threads,         plan.items == 0 ? 0 : plan.scratch_bytes(threads),

@@ -80,6 +80,17 @@ inline void tile_load(const void* from, std::int64_t stride_bytes) {
                    : "memory");
 }
 
+// The same for what streams past: the bytes do not take the place of others in the first-level
+// cache.
+template <int Tile>
+inline void tile_load_streamed(const void* from, std::int64_t stride_bytes) {
+  static_assert(0 <= Tile && Tile < kAmxTiles, "no such tile");
+  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2"
+                   :
+                   : "r"(from), "r"(stride_bytes), "i"(Tile)
+                   : "memory");
+}
+
 // The 64 bytes at to + r · stride_bytes = row r of the tile.
 template <int Tile>
 inline void tile_store(void* to, std::int64_t stride_bytes) {

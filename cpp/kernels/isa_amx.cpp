@@ -5,12 +5,12 @@
 
 #include "amx_tile.h"
 
-#include "pair_table.h"
+#include "pipeline_table.h"
 
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_pairs(make_kernels("amx"));
+  static constexpr Kernels table = with_pipeline(make_kernels("amx"));
   return table;
 }
 

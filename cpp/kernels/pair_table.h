@@ -17,12 +17,6 @@ constexpr Kernels with_pairs(Kernels kernels) {
       "attend_bfloat16", kPairFacts, floats_of<PairWorkspace<1>>,
       [](const AttendBlock& block) { attend<PairTiles<1>>(block, kPairFacts); }};
   kernels.gemm = gemm_kernel<PairProducts>();
-  if (kHighPays) {
-    kernels.splits_for_high = true;
-    kernels.attend_high = {
-        "attend_high", kPairFacts, floats_of<PairWorkspace<2>>,
-        [](const AttendBlock& block) { attend<PairTiles<2>>(block, kPairFacts); }};
-  }
   return kernels;
 }
 

@@ -33,6 +33,7 @@ struct TileUnit {
 // That is safe at this place alone: what was interrupted is a tile instruction, never the
 // allocator.
 thread_local TileUnit unit;
+thread_local TileCounts counts;
 
 struct sigaction previous_action;
 
@@ -260,6 +261,7 @@ bool execute_configuration(const Instruction& in) {
   if (in.prefix != kF2 || in.reg >= kTiles) return false;
   Tile& tile = configured_tile(in.reg);
   std::memset(tile.words, 0, sizeof tile.words);  // tilezero
+  ++counts.zeroed;
   return true;
 }
 
@@ -268,8 +270,10 @@ bool execute_move(const Instruction& in) {
   Tile& tile = configured_tile(in.reg);
   if (in.prefix == kF3) {
     store_tile(tile, in.address_without_index, in.index);
+    ++counts.stored[in.reg];
   } else {  // F2, and 66 with a hint for the cache
     load_tile(tile, in.address_without_index, in.index);
+    ++(in.prefix == k66 ? counts.streamed : counts.loaded)[in.reg];
   }
   return true;
 }
@@ -278,6 +282,7 @@ bool execute_dot(const Instruction& in) {
   if (in.prefix != kF3 || in.memory) return false;
   if (in.reg >= kTiles || in.rm >= kTiles || in.vector >= kTiles) return false;
   dot(in.reg, in.rm, in.vector);
+  ++counts.products;
   return true;
 }
 
@@ -334,6 +339,8 @@ void install_tile_unit() {
   static const bool installed = install();  // once: a second time would make it its own previous
   if (!installed) fail("the handler of SIGILL cannot be installed");
 }
+
+TileCounts& tile_counts() { return counts; }
 
 bool request_processor_tiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
