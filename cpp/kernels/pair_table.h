@@ -14,8 +14,8 @@ static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more g
 
 constexpr Kernels with_pairs(Kernels kernels) {
   kernels.attend_bfloat16 = {
-      "attend_bfloat16", kPairFacts, floats_of<PairWorkspace<1>>,
-      [](const AttendBlock& block) { attend<PairTiles<1>>(block, kPairFacts); }};
+      "attend_bfloat16", kPairFacts, floats_of<PairWorkspace>,
+      [](const AttendBlock& block) { attend<PairTiles>(block, kPairFacts); }};
   kernels.gemm = gemm_kernel<PairProducts>();
   return kernels;
 }

@@ -107,20 +107,5 @@ inline std::int64_t round_up(std::int64_t count, std::int64_t step) {
   return (count + step - 1) / step * step;
 }
 
-// The parts of two vectors, joined element by element.
-template <int Parts>
-struct SplitPairs {
-  Pairs part[Parts];
-
-  SplitPairs(Vec even, Vec odd) {
-    if constexpr (Parts == 1) {
-      part[0] = round_to_pairs(even, odd);
-    } else {
-      part[0] = round_to_pairs(finite_or_zero(even), finite_or_zero(odd));
-      part[1] = round_to_pairs(even - even_of(part[0]), odd - odd_of(part[0]));
-    }
-  }
-};
-
 }  // namespace
 }  // namespace numattn

@@ -8,6 +8,8 @@
 // parts follow those of the high ones.
 #pragma once
 
+#include <type_traits>
+
 #include "pipeline.h"
 #include "tokens.h"
 
@@ -22,24 +24,40 @@ inline std::int64_t depth_steps(std::int64_t width) {
   return (width + kDepthTile - 1) / kDepthTile;
 }
 
-// A row's elements · factor in parts: 32 columns at to + step · step_stride, zeros up to whole
-// steps. `change` has a look at what is read.
-template <int Parts, class Read, class Change>
+// What operands in so many parts are made of.
+template <int Parts>
+using Whole = std::conditional_t<Parts == 1, BFloat16, float>;
+
+__attribute__((noinline)) Vec read_scattered(const char* from, DType dtype, std::int64_t stride,
+                                             int count) {
+  return read_elements(from, dtype, stride, count);
+}
+
+// A row's elements in parts, each changed before: 32 columns at to + step · step_stride, zeros up
+// to whole steps.
+template <int Parts, class Change>
 inline void split_row(const char* from, std::int64_t column_stride, std::int64_t width,
-                      const Read& read, const Change& change, std::int64_t step_stride,
-                      std::int64_t part_stride, std::uint16_t* to) {
-  const auto part_of_row = [&](std::int64_t column) {
+                      const Change& change, std::int64_t step_stride, std::int64_t part_stride,
+                      std::uint16_t* to) {
+  using Element = Whole<Parts>;
+  const bool contiguous = column_stride == sizeof(Element);
+  const auto vector_at = [&](std::int64_t column) {
     if (column >= width) return zero();
-    return change(read(from + column * column_stride, lanes_left(column, width)));
+    const char* at = from + column * column_stride;
+    const int count = lanes_left(column, width);
+    return change(contiguous && count == Vec::kWidth
+                      ? load(reinterpret_cast<const Element*>(at))
+                      : read_scattered(at, element_dtype(Element{}), column_stride, count));
   };
   for (std::int64_t column = 0; column < width; column += kDepthTile) {
-    Vec first = part_of_row(column);
-    Vec last = part_of_row(column + Vec::kWidth);
+    Vec first = vector_at(column);
+    Vec last = vector_at(column + Vec::kWidth);
     for (int p = 0; p < Parts; ++p) {
       const bool final = p + 1 == Parts;
       const Pairs rounded = final ? round_in_order(first, last)
                                   : round_in_order(finite_or_zero(first), finite_or_zero(last));
       store_pairs(to + p * part_stride + column / kDepthTile * step_stride, rounded);
+      if (final) break;
       first = first - first_half(rounded);
       last = last - last_half(rounded);
     }
@@ -55,13 +73,11 @@ inline void pack_query_tiles(const AttendBlock& block, const QueryRow* rows, int
     return packed + (r / kAmxRows * steps * kAmxRows + r % kAmxRows) * kDepthTile;
   };
   const std::int64_t part_stride = 2 * steps * kTileElements;
-  with_reader(block.query_dtype, block.query_column_stride, [&](const auto& read) {
-    for (int r = 0; r < row_count; ++r) {
-      split_row<Parts>(
-          rows[r].query, block.query_column_stride, block.head_dim, read,
-          [=](Vec elements) { return elements * factor; }, kTileElements, part_stride, row_at(r));
-    }
-  });
+  for (int r = 0; r < row_count; ++r) {
+    split_row<Parts>(
+        rows[r].query, block.query_column_stride, block.head_dim,
+        [=](Vec elements) { return elements * factor; }, kTileElements, part_stride, row_at(r));
+  }
   for (int r = row_count; r < kBodyRows; ++r) {
     for (std::int64_t s = 0; s < Parts * steps; ++s) {
       const std::int64_t part = s / steps;
@@ -90,19 +106,17 @@ class TokenStrip {
   template <class Change>
   void take(std::int64_t first, KeyRange present, const Change& change) {
     const Matrix& matrix = tokens_.matrix;
-    with_reader(matrix.dtype, matrix.column_stride, [&](const auto& read) {
-      for (int i = 0; i < kStripTokens; ++i) {
-        rows_[i] = nullptr;
-        const std::int64_t token = first + i;
-        if (token < present.begin || token >= present.end) continue;
-        const char* from = token_row(tokens_, token);
-        rows_[i] =
-            in_place_ ? reinterpret_cast<const std::uint16_t*>(from) : strip_ + i * row_stride_;
-        if (in_place_) continue;
-        split_row<Parts>(from, matrix.column_stride, width_, read, change, kDepthTile,
-                         part_stride(), strip_ + i * row_stride_);
-      }
-    });
+    for (int i = 0; i < kStripTokens; ++i) {
+      rows_[i] = nullptr;
+      const std::int64_t token = first + i;
+      if (token < present.begin || token >= present.end) continue;
+      const char* from = token_row(tokens_, token);
+      rows_[i] =
+          in_place_ ? reinterpret_cast<const std::uint16_t*>(from) : strip_ + i * row_stride_;
+      if (in_place_) continue;
+      split_row<Parts>(from, matrix.column_stride, width_, change, kDepthTile, part_stride(),
+                       strip_ + i * row_stride_);
+    }
   }
 
   bool in_place() const { return in_place_; }

@@ -6,19 +6,14 @@
 namespace numattn {
 namespace {
 
-// The row's output, 16 columns of it: tiles lie side by side.
-inline const float* output_tile(const float* output, std::int64_t columns, int r, std::int64_t d) {
-  return output + r / kAmxRows * columns * kAmxRows + d * kAmxRows + r % kAmxRows * kAmxRowFloats;
-}
-
 // bfloat16 by the unit's own rounding, which makes zeros of subnormal numbers: where there are any,
 // false, and the row is to be written by write_elements().
 inline bool write_rounded(const float* output, std::int64_t columns, int r, std::int64_t value_dim,
                           Vec factor, char* to) {
   bool subnormal = false;
   for (std::int64_t d = 0; d < value_dim; d += 2 * Vec::kWidth) {
-    const Vec first = load(output_tile(output, columns, r, d)) * factor;
-    const Vec last = load(output_tile(output, columns, r, d + Vec::kWidth)) * factor;
+    const Vec first = load(output + RowsState::place(columns, r, d)) * factor;
+    const Vec last = load(output + RowsState::place(columns, r, d + Vec::kWidth)) * factor;
     subnormal |= any_subnormal(first) | any_subnormal(last);
     const std::int64_t left = value_dim - d;
     auto* at = reinterpret_cast<std::uint16_t*>(to) + d;
@@ -41,7 +36,7 @@ inline void write_row(const AttendBlock& block, const RowsState& state, std::int
     return;
   }
   for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {
-    const Vec values = seen ? load(output_tile(state.output, columns, r, d)) * scale : zero();
+    const Vec values = seen ? load(state.output + RowsState::place(columns, r, d)) * scale : zero();
     write_elements(to + d * item, block.output_dtype, values, lanes_left(d, block.value_dim));
   }
 }
@@ -58,7 +53,7 @@ inline void finish_row(const AttendBlock& block, const RowsState& state, std::in
     partial.sum[row] = sum;
     float* to = partial.output + row * block.value_dim;
     for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {
-      const Vec values = seen ? load(output_tile(state.output, columns, r, d)) : zero();
+      const Vec values = seen ? load(state.output + RowsState::place(columns, r, d)) : zero();
       store_lanes(to + d, values, lanes_left(d, block.value_dim));
     }
     return;
@@ -70,10 +65,11 @@ inline void finish_row(const AttendBlock& block, const RowsState& state, std::in
 }
 
 // The rows from `first` on. `columns` are those of the output's tiles.
-__attribute__((noinline)) void finish_rows(const AttendBlock& block, const RowsState& state,
+__attribute__((noinline)) void finish_rows(const AttendBlock& block, RowsState& state,
                                            std::int64_t columns, float score_factor,
                                            std::int64_t first, int row_count) {
   constexpr int kAtOnce = 8;
+  state.join_apart(columns);
   for (int r = 0; r < row_count; r += kAtOnce) {
     Vec lanes[kAtOnce];
     float sums[kAtOnce];

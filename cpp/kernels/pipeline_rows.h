@@ -33,8 +33,14 @@ struct RowsState {
   int side;
   float* output;  // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
   bool started;   // whether there is an output yet
+  // What has been added up apart: values that are infinite, NaN or subnormal, which tiles would
+  // spread to rows that do not see them, or lose; and in two parts the sums of visits before, so
+  // that no chain of roundings grows with the keys.
+  float* apart;
+  float* sums_apart;
+  bool has_apart;
 
-  void begin(int row_count, float* sum_area, float* output_area) {
+  void begin(int row_count, float* sum_area, float* output_area, float* apart_area) {
     for (int r = 0; r < kBodyRows; ++r) minus_shift[r] = base[r] = 0.0f;
     unset = row_count == kBodyRows ? ~0u : (1u << row_count) - 1u;
     far = 0;
@@ -44,6 +50,40 @@ struct RowsState {
     for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums[0] + i, zero());
     output = output_area;
     started = false;
+    apart = apart_area;
+    sums_apart = sum_area + 2 * kSumFloats;
+    has_apart = false;
+  }
+
+  void begin_apart(std::int64_t columns) {
+    if (has_apart) return;
+    has_apart = true;
+    for (std::int64_t i = 0; i < kBodyRows * columns; i += Vec::kWidth) store(apart + i, zero());
+    for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums_apart + i, zero());
+  }
+  // The sums of this visit join those before; the next one's begin at zero.
+  void set_apart(std::int64_t columns) {
+    begin_apart(columns);
+    if (started) add(kBodyRows * columns, output, apart);
+    add(kSumFloats, sums[side], sums_apart);
+    for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums[side] + i, zero());
+    started = false;
+  }
+  // All that was added up apart and in this visit.
+  void join_apart(std::int64_t columns) {
+    if (!has_apart) return;
+    if (started) add(kBodyRows * columns, output, apart);
+    output = apart;
+    add(kSumFloats, sums_apart, sums[side]);
+  }
+  static void add(std::int64_t count, const float* from, float* to) {
+    for (std::int64_t i = 0; i < count; i += Vec::kWidth)
+      store(to + i, load(to + i) + load(from + i));
+  }
+  // Where element d of row r stands in an output of so many columns.
+  static std::int64_t place(std::int64_t columns, int r, std::int64_t d) {
+    return r / kAmxRows * columns * kAmxRows + d / kAmxRowFloats * kTileFloats +
+           r % kAmxRows * kAmxRowFloats + d % kAmxRowFloats;
   }
 
   bool is_far(int r) const { return (far >> r & 1u) != 0; }
@@ -244,12 +284,14 @@ inline void move_shift(RowsState& state, int r, float largest, float factor, flo
   state.set_shift(r, largest, near_shift(largest, factor));
   const Vec scale = broadcast(std::exp2(static_cast<float>(before - state.shift(r, factor))));
   store(sums, load(sums) * scale);
-  if (!state.started) return;
-  float* row =
-      state.output + r / kAmxRows * output_columns * kAmxRows + r % kAmxRows * kAmxRowFloats;
-  for (std::int64_t c = 0; c < output_columns; c += kAmxRowFloats) {
-    float* at = row + c * kAmxRows;
+  if (state.has_apart) {
+    float* at = state.sums_apart + r * Vec::kWidth;
     store(at, load(at) * scale);
+  }
+  for (std::int64_t d = 0; d < output_columns; d += kAmxRowFloats) {
+    const std::int64_t at = RowsState::place(output_columns, r, d);
+    if (state.started) store(state.output + at, load(state.output + at) * scale);
+    if (state.has_apart) store(state.apart + at, load(state.apart + at) * scale);
   }
 }
 

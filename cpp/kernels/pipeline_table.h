@@ -2,7 +2,7 @@
 #pragma once
 
 #include "pair_panels.h"
-#include "pipeline_walk.h"
+#include "pipeline_attend.h"
 #include "table.h"
 
 namespace numattn {
