@@ -16,8 +16,9 @@
 // one shuffle. Values are packed likewise.
 //
 // Not kept: every product a step of its own in unrolled code, a function for each width of head
-// and each share of the values, as the prototype had it. A list costs some ten scalar
-// instructions per 250 of vectors, and knows no widths.
+// and each share of the values, as the prototype had it; and code for 1, 2, 3, 4 and 8 rows to a
+// step, which took 50 KiB more. A list costs some dozen scalar instructions per 200 of vectors, and
+// knows no widths.
 #pragma once
 
 #include "amx_tile.h"
@@ -58,8 +59,8 @@ struct SquareStep {
   const SquareProduct* product;
   const char* a;
   const char* b;
-  int rows;    // of the softmax that are done meanwhile
-  bool first;  // of its square
+  std::uint8_t rows[4];  // of the softmax that are done behind each product
+  bool first;            // of its square
   bool last;
 };
 
@@ -75,7 +76,7 @@ class SquareList {
     SquareProduct& square = products_[squares_++] = product;
     for (; from < square.steps && count_ < kMostSteps; ++from) {
       steps_[count_++] = {
-          &square,   square.a + from * square.a_step, square.b + from * square.b_step, 0,
+          &square,   square.a + from * square.a_step, square.b + from * square.b_step, {},
           from == 0, from + 1 == square.steps};
     }
     return from;
@@ -85,20 +86,18 @@ class SquareList {
   const SquareStep* begin() const { return steps_; }
   const SquareStep* end() const { return steps_ + count_; }
 
-  // Deals kBodyRows rows out over the steps: as many as are due, of the numbers that there is code
-  // for. Returns how many are left for behind the last.
+  // Deals kBodyRows rows out evenly over the products; returns how many are left for behind the
+  // last: all, or none.
   int deal_rows() {
+    if (count_ == 0) return kBodyRows;
     int owed = 0;
-    int left = kBodyRows;
     for (int i = 0; i < count_; ++i) {
-      owed += kBodyRows;
-      const auto owes = [&](int rows) { return rows * count_ <= owed; };
-      const int due = owes(8) ? 8 : owes(4) ? 4 : owes(3) ? 3 : owes(2) ? 2 : owes(1) ? 1 : 0;
-      steps_[i].rows = due;
-      owed -= due * count_;
-      left -= due;
+      for (std::uint8_t& rows : steps_[i].rows) {
+        rows = 0;
+        for (owed += kBodyRows; owed >= 4 * count_; owed -= 4 * count_) ++rows;
+      }
     }
-    return left;
+    return 0;
   }
 
  private:
@@ -127,53 +126,50 @@ NUMATTN_INLINE inline void store_sums(const SquareProduct& product) {
   if (product.store) tile_store<Tile>(sums_of<Tile>(product), product.sums_row);
 }
 
-template <int From, int To, class Rows>
-NUMATTN_INLINE inline void do_rows(Rows& rows) {
-  if constexpr (From < To) {
-    rows(From);
-    do_rows<From + 1, To>(rows);
+template <class Rows>
+NUMATTN_INLINE inline void do_rows(int count, Rows& rows) {
+  if constexpr (Rows::kAny) {
+    for (; count > 0; --count) rows.next();
   }
 }
 
-// The step and `Due` rows. Operands are loaded one or two products ahead, sums stored one product
-// late.
-template <int Due, class Rows>
+// A step and its rows. Operands are loaded one or two products ahead, sums stored one product late.
+template <class Rows>
 NUMATTN_INLINE inline void do_step(const SquareStep* step, const SquareStep* end,
                                    const SquareProduct* unstored, Rows& rows) {
   const SquareProduct& product = *step->product;
   const SquareStep* next = step + 1;
   tile_dot_bf16<0, 4, 6>();
   tile_load_streamed<7>(step->b + product.b_right, kAmxRowBytes);
-  do_rows<0, Due / 4>(rows);
+  do_rows(step->rows[0], rows);
   if (unstored != nullptr) store_sums<3>(*unstored);
   if (step->first) begin_sums<1>(product);
 
   tile_dot_bf16<1, 4, 7>();
   tile_load<5>(step->a + product.a_below, product.a_row);
-  do_rows<Due / 4, 2 * Due / 4>(rows);
+  do_rows(step->rows[1], rows);
   if (step->last) store_sums<0>(product);
   if (step->first) begin_sums<2>(product);
 
   tile_dot_bf16<2, 5, 6>();
   if (next != end) tile_load<4>(next->a, next->product->a_row);
-  do_rows<2 * Due / 4, 3 * Due / 4>(rows);
+  do_rows(step->rows[2], rows);
   if (step->last) store_sums<1>(product);
   if (step->first) begin_sums<3>(product);
 
   tile_dot_bf16<3, 5, 7>();
   if (next != end) tile_load_streamed<6>(next->b, kAmxRowBytes);
-  do_rows<3 * Due / 4, Due>(rows);
+  do_rows(step->rows[3], rows);
   if (step->last) store_sums<2>(product);
   if (next != end && next->first) begin_sums<0>(*next->product);
-  rows.advance(Due);
 }
 
 // Multiplies the list, in order, while kBodyRows rows are done; returns what they return in the
-// end. Rows count from the next that is to be done.
+// end.
 template <class Rows>
 __attribute__((noinline)) bool do_stage(SquareList& list, const typename Rows::Operands& operands) {
   Rows rows(operands);
-  int left = Rows::kAny ? list.deal_rows() : 0;
+  const int left = Rows::kAny ? list.deal_rows() : 0;
   const SquareStep* const end = list.end();
   const SquareProduct* unstored = nullptr;
   if (list.begin() != end) {
@@ -183,21 +179,11 @@ __attribute__((noinline)) bool do_stage(SquareList& list, const typename Rows::O
     if (first.first) begin_sums<0>(*first.product);
   }
   for (const SquareStep* step = list.begin(); step != end; ++step) {
-    switch (Rows::kAny ? step->rows : 0) {
-      case 0: do_step<0>(step, end, unstored, rows); break;
-      case 1: do_step<1>(step, end, unstored, rows); break;
-      case 2: do_step<2>(step, end, unstored, rows); break;
-      case 3: do_step<3>(step, end, unstored, rows); break;
-      case 4: do_step<4>(step, end, unstored, rows); break;
-      default: do_step<8>(step, end, unstored, rows);
-    }
+    do_step(step, end, unstored, rows);
     unstored = step->last ? step->product : nullptr;
   }
   if (unstored != nullptr) store_sums<3>(*unstored);
-  for (; Rows::kAny && left > 0; --left) {
-    rows(0);
-    rows.advance(1);
-  }
+  do_rows(left, rows);
   list.clear();
   return rows.result();
 }
@@ -207,8 +193,6 @@ struct NoRows {
   static constexpr bool kAny = false;
 
   explicit NoRows(const Operands&) {}
-  void operator()(int) const {}
-  void advance(int) const {}
   bool result() const { return false; }
 };
 

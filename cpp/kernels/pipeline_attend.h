@@ -36,7 +36,7 @@ class Pipeline {
   explicit Pipeline(const AttendBlock& block)
       : block_(block),
         areas_(block.workspace),
-        work_(areas_, TileFacts{}, BodyWalk<Parts>::needs_of(block)),
+        work_(areas_, TileFacts{}, block.needs),
         unit_bodies_(unit_bodies(block.value_dim)),
         key_steps_(depth_steps(block.head_dim)),
         columns_(depth_steps(block.value_dim)),
@@ -82,7 +82,7 @@ class Pipeline {
     prepare(now, rows);
     const bool closes = ahead == nullptr || ahead->block != now.block ||
                         ahead->key != now.key + kBodyKeys ||
-                        ahead->key / kBodyKeys % unit_bodies_ == 0;
+                        ahead->key / kBodyKeys % unit_bodies_ == 0 || ahead->key % kApartKeys == 0;
     side_ ^= 1;
     if (ahead != nullptr) list_scores(*ahead);
     list_values(closes);
@@ -186,6 +186,13 @@ class Pipeline {
     return do_stage<SoftRows<Parts, 5, Masked>>(list_, rows);
   }
 
+  template <int Degree>
+  static void weigh_row(const BodyRows& body, int r) {
+    SoftRows<Parts, Degree, true> rows(body);
+    rows.skip(r);
+    rows.next();
+  }
+
   // Some weight reached 2: rows with such get a new shift and their weights anew.
   __attribute__((noinline)) void redo(const Body& now, const BodyRows& rows) {
     RowsState& state = *now.state;
@@ -193,8 +200,6 @@ class Pipeline {
     std::uint64_t all[kBodyRows];
     for (std::uint64_t& bits : all) bits = ~std::uint64_t{0};
     if (again.visible == nullptr) again.visible = all;
-    SoftRows<Parts, 5, true> precise(again);
-    SoftRows<Parts, Parts == 1 ? 3 : 5, true> usual(again);
     for (int r = 0; r < kBodyRows; ++r) {
       if (state.is_far(r) || !reaches_two(rows, r)) continue;
       const float largest = largest_of_row(rows, r);
@@ -202,8 +207,15 @@ class Pipeline {
       add_all_before();
       move(state, r, largest, state.sums[state.side ^ 1]);
       if (state.is_far(r)) subtract_base(state, rows, r);
-      precise_ ? precise(r) : usual(r);
+      precise_ ? weigh_row<5>(again, r) : weigh_row<Parts == 1 ? 3 : 5>(again, r);
     }
+  }
+
+  // In two parts the sums of these keys are added up apart, at the same keys whatever their number,
+  // so that no chain of roundings grows with it.
+  static constexpr std::int64_t kApartKeys = 1024;
+  static bool ends_apart(const Unit& unit) {
+    return Parts == 2 && unit.key_of(unit.end) % kApartKeys == 0;
   }
 
   // --- Units and their values -----------------------------------------------------------------
@@ -220,6 +232,7 @@ class Pipeline {
   void close_unit(bool last) {
     unit_.last = last;
     begin_values(unit_);
+    if (ends_apart(unit_)) unit_.state->set_sums_apart(columns_ * kDepthTile);
     waiting_ = unit_;
     unit_ = {};
   }
@@ -232,12 +245,8 @@ class Pipeline {
   }
   void end_values(Unit& unit) {
     unit.waits = false;
-    if (!unit.last) return;
-    if (block_.end) {
-      walk_.finish(unit.block, *unit.state);
-    } else if (Parts == 2) {
-      walk_.set_apart(*unit.state);
-    }
+    if (ends_apart(unit)) walk_.set_output_apart(*unit.state);
+    if (unit.last && block_.end) walk_.finish(unit.block, *unit.state);
   }
 
   // 32 columns of a unit's values. In two parts each body's terms come one after the other, so that

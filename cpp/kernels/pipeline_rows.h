@@ -34,8 +34,7 @@ struct RowsState {
   float* output;  // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
   bool started;   // whether there is an output yet
   // What has been added up apart: values that are infinite, NaN or subnormal, which tiles would
-  // spread to rows that do not see them, or lose; and in two parts the sums of visits before, so
-  // that no chain of roundings grows with the keys.
+  // spread to rows that do not see them, or lose; and in two parts the sums of keys before.
   float* apart;
   float* sums_apart;
   bool has_apart;
@@ -61,15 +60,18 @@ struct RowsState {
     for (std::int64_t i = 0; i < kBodyRows * columns; i += Vec::kWidth) store(apart + i, zero());
     for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums_apart + i, zero());
   }
-  // The sums of this visit join those before; the next one's begin at zero.
-  void set_apart(std::int64_t columns) {
+  // What has been summed joins what is apart, and begins anew.
+  void set_sums_apart(std::int64_t columns) {
     begin_apart(columns);
-    if (started) add(kBodyRows * columns, output, apart);
     add(kSumFloats, sums[side], sums_apart);
     for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums[side] + i, zero());
+  }
+  void set_output_apart(std::int64_t columns) {
+    begin_apart(columns);
+    add(kBodyRows * columns, output, apart);
     started = false;
   }
-  // All that was added up apart and in this visit.
+  // Both together, in the end.
   void join_apart(std::int64_t columns) {
     if (!has_apart) return;
     if (started) add(kBodyRows * columns, output, apart);
@@ -152,7 +154,7 @@ struct BodyRows {
   }
 };
 
-// Makes the weights of rows, the next of which is row 0.
+// Makes the weights of rows, one after the other.
 template <int Parts, int Degree, bool Masked>
 class SoftRows {
  public:
@@ -162,18 +164,18 @@ class SoftRows {
   explicit SoftRows(const BodyRows& body)
       : body_(body), factor_(in_register(broadcast(body.factor))) {}
 
-  NUMATTN_INLINE inline void operator()(int r) {
-    const Vec minus_shift = broadcast(body_.minus_shift[r]);
-    Vec sum = load(body_.sums_before + r * Vec::kWidth);
+  NUMATTN_INLINE inline void next() {
+    const Vec minus_shift = broadcast(*body_.minus_shift);
+    Vec sum = load(body_.sums_before);
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      const Vec even = weigh(r, 2 * half, minus_shift);
-      const Vec odd = weigh(r, 2 * half + 1, minus_shift);
+      const Vec even = weigh(2 * half, minus_shift);
+      const Vec odd = weigh(2 * half + 1, minus_shift);
       sum = sum + (even + odd);
       const Vec rounded_even = round_.added_to(even);
       const Vec rounded_odd = round_.added_to(odd);
       const Pairs high = round_.join(rounded_even, rounded_odd);
-      std::uint16_t* to = body_.weights + r * kWeightsRow + half * 2 * Vec::kWidth;
+      std::uint16_t* to = body_.weights + half * 2 * Vec::kWidth;
       store_pairs(to, high);
       written_ = written_ | high;
       if constexpr (Parts == 2) {
@@ -181,10 +183,11 @@ class SoftRows {
                                                    round_.added_to(odd - high_half(rounded_odd))));
       }
     }
-    store(body_.sums_behind + r * Vec::kWidth, sum);
+    store(body_.sums_behind, sum);
+    skip(1);
   }
 
-  NUMATTN_INLINE inline void advance(int rows) {
+  NUMATTN_INLINE inline void skip(int rows) {
     body_.scores += rows * kBodyKeys;
     body_.weights += rows * kWeightsRow;
     if (Masked) body_.visible += rows;
@@ -197,10 +200,10 @@ class SoftRows {
   bool result() const { return any_from_two(written_); }
 
  private:
-  NUMATTN_INLINE inline Vec weigh(int r, int vector, Vec minus_shift) const {
-    const Vec exponent = fma(load(body_.row(r) + Vec::kWidth * vector), factor_, minus_shift);
+  NUMATTN_INLINE inline Vec weigh(int vector, Vec minus_shift) const {
+    const Vec exponent = fma(load(body_.scores + Vec::kWidth * vector), factor_, minus_shift);
     const Vec power = power_(fraction(exponent));
-    if constexpr (Masked) return scale_by_floor(body_.sees(r, vector), power, exponent);
+    if constexpr (Masked) return scale_by_floor(body_.sees(0, vector), power, exponent);
     return scale_by_floor(power, exponent);
   }
 

@@ -36,13 +36,6 @@ class BodyWalk {
     for (std::int64_t i = 0; i < states; ++i) begin_state(i, i);
   }
 
-  static WorkspaceNeeds needs_of(const AttendBlock& block) {
-    WorkspaceNeeds needs = workspace_needs(block, block.row_count, block.value_dim);
-    needs.visit_keys = block.keys.end - block.keys.begin / kBodyKeys * kBodyKeys;
-    needs.one_visit = block.begin && block.end;
-    return needs;
-  }
-
   // The next body that any row sees, its keys and values packed, its queries not.
   bool next(Body& body) {
     for (; block_at_ < block_count(); ++block_at_, entered_ = false) {
@@ -82,9 +75,9 @@ class BodyWalk {
   // Whether there are values in the body that are not in the tiles.
   bool is_special(const Body& body) const { return work_.packed[body_of(body.key)] == kSpecial; }
 
-  // The sums of a visit, where there are more.
-  void set_apart(RowsState& state) const {
-    mode_.lifted([&] { state.set_apart(value_width_); });
+  // The output so far, to be added up apart.
+  void set_output_apart(RowsState& state) const {
+    mode_.lifted([&] { state.set_output_apart(value_width_); });
   }
   // All rows of the block have seen what they see; `state` holds it.
   void finish(std::int64_t block, RowsState& state) const {

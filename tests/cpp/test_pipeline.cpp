@@ -88,6 +88,7 @@ double error_of(const AttendKernel& kernel, const Problem& problem) {
   WorkspaceNeeds needs{problem.queries, problem.head_dim, problem.value_dim, {}};
   needs.visit_keys = problem.keys;
   needs.one_visit = true;
+  block.needs = needs;
   const auto floats = static_cast<std::size_t>(kernel.workspace(kernel.facts, needs));
   void* const memory = std::aligned_alloc(64, floats * 4);
   block.workspace = static_cast<float*>(memory);
