@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +17,7 @@ from ..ragged import Ragged
 from ..texts import each_text
 from ..token_lists import TokenLists
 from ..token_lists import token_lists as token_lists_of
+from .ahead import one_ahead
 from .batches import Tokens, batches, longest_first
 from .bert_config import BertConfig
 from .pooling import Pooling
@@ -100,8 +103,8 @@ class TextEncoder(ABC):
         """Return one vector per text: the mean of its tokens' hidden states, or that of [CLS].
 
         A text's vector is the same, bit by bit, whatever texts stand beside it, in whatever order,
-        and for any number of threads. Texts are tokenised a few hundred at a time, and nothing is
-        padded.
+        and for any number of threads. Texts are tokenised a few hundred at a time, in a thread that
+        works beside the computation, and nothing is padded.
 
         Parameters
         ----------
@@ -117,7 +120,7 @@ class TextEncoder(ABC):
         progress : callable, optional
             Called after each batch with the number of texts in it.
         num_threads : int, optional
-            Upper limit for this call.
+            Upper limit for this call, beside which there is the tokenizer's thread.
 
         Returns
         -------
@@ -142,15 +145,16 @@ class TextEncoder(ABC):
                 cut, seen = cut + piece.num_truncated, seen + len(piece.ids)
                 yield from piece.ids
 
-        tokens = (tokenized_piece(self.tokenizer, piece) for piece in pieces(prompted))
-        vectors = self._vectors(
-            ids_of(tokens),
-            len(texts) if isinstance(texts, Sized) else 0,
-            batch_tokens,
-            normalize,
-            progress,
-            num_threads,
-        )
+        tokens = one_ahead(partial(tokenized_piece, self.tokenizer), pieces(prompted))
+        with closing(tokens):  # with its thread, whatever happens
+            vectors = self._vectors(
+                ids_of(tokens),
+                len(texts) if isinstance(texts, Sized) else 0,
+                batch_tokens,
+                normalize,
+                progress,
+                num_threads,
+            )
         if cut:
             warnings.warn(
                 f"{cut} of {seen} texts have more than {self.max_tokens} tokens and were cut",
