@@ -51,6 +51,7 @@ Score Score::of_entry(std::int64_t entry) const {
   Score own = *this;
   if (own.mask) narrow(*own.mask, kBatch, entry, 1);
   if (own.bias) narrow(*own.bias, kBatch, entry, 1);
+  own.key_spans = key_spans.from(entry, 0);
   own.q_offset.data = q_offset.of(entry);
   own.kv_lens.data = kv_lens.of(entry);
   own.alibi_slopes.data = alibi_slopes.of(entry);
@@ -69,6 +70,10 @@ AttentionProblem problem_of(const AttentionCall& call, std::int64_t part) {
   } else {
     narrow_to_part(own.k, call, part);
     narrow_to_part(own.v, call, part);
+  }
+  if (call.parts == Parts::kSequences) {
+    const std::int64_t first = call.query_starts[static_cast<std::size_t>(part)];
+    own.score.key_spans = own.score.key_spans.from(0, first);
   }
   own.keys = call.parts == Parts::kSequences ? own.k.data.shape[kPosition]
                                              : call.token_counts[static_cast<std::size_t>(part)];

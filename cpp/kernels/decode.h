@@ -7,12 +7,24 @@
 namespace numattn {
 namespace {
 
-inline void begin_decode(const AttendBlock& block, const Workspace& work) {
-  const std::int64_t query_stride = padded_floats(block.head_dim);
+// What the elements of wide channels behind a key's others are to be multiplied by.
+__attribute__((noinline)) void widen_query(const TokenRows& key, std::int64_t head_dim,
+                                           float* query) {
+  // An infinity would make NaN of a 0 there.
+  constexpr float kMost = __FLT_MAX__ / kWideUnit;
+  for (std::int64_t e = 0; e < key.wide_count; ++e) {
+    const std::int64_t channel = key.wide_channels[e];
+    float number = channel < 0 ? 0.0f : query[channel];
+    number = number > kMost ? kMost : number < -kMost ? -kMost : number;
+    query[head_dim + e] = kWideUnit * number;
+  }
+}
+
+inline void begin_decode(const AttendBlock& block, const DecodeWorkspace& work) {
   const std::int64_t output_stride = padded_floats(block.value_dim);
   const Vec factor = broadcast(block.rules.scale * kLog2E);
   for (int r = 0; r < block.row_count; ++r) {
-    float* query = work.query + r * query_stride;
+    float* query = work.query + r * work.query_stride;
     with_reader(block.query_dtype, block.query_column_stride, [&](const auto& read) {
       copy_row(block.rows[r].query, block.query_column_stride, block.head_dim, read, query);
     });
@@ -20,6 +32,7 @@ inline void begin_decode(const AttendBlock& block, const Workspace& work) {
       const int count = lanes_left(d, block.head_dim);
       store_partial(query + d, load_partial(query + d, count) * factor, count);
     }
+    widen_query(block.key, block.head_dim, query);
     for (std::int64_t d = 0; d < output_stride; d += Vec::kWidth) {
       store(work.output + r * output_stride + d, zero());
     }
@@ -54,6 +67,10 @@ inline void end_decode(const AttendBlock& block, const Workspace& work) {
       *row.lse = result.lse;
     }
   }
+}
+
+inline std::int64_t stored_key_width(const AttendBlock& block) {
+  return block.head_dim + block.key.wide_count;
 }
 
 // Bytes to fetch of a row; 0 where its elements lie apart.
@@ -118,6 +135,7 @@ class DecodeTiles {
     list_rows(block_.value, keys, work_.value_rows);
     DecodeTile<Element> tile{};
     tile.keys = keys;
+    tile.key_width = copies ? block_.head_dim : stored_key_width(block_);
     tile.key.rows = copies ? work_.copied_rows : key_rows_;
     tile.value.rows = copies ? work_.copied_rows : work_.value_rows;
     if (!copies && block_.key.scales != nullptr) {
@@ -147,7 +165,7 @@ class DecodeTiles {
       list_share(block_.key, heads, heads.key_head_stride, after, keys.count(), work_.share_rows);
       list_share(block_.value, heads, heads.value_head_stride, after, keys.count(), next_rows_);
       tile.fetched_first = work_.share_rows;
-      tile.first_bytes = fetched_bytes(block_.key, block_.head_dim);
+      tile.first_bytes = fetched_bytes(block_.key, stored_key_width(block_));
     }
   }
 
@@ -183,7 +201,7 @@ inline void decode_keys(const AttendBlock& block, const TileFacts& facts,
 
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
   Areas areas(block.workspace);
-  const DecodeWorkspace work(areas, facts, workspace_needs(block, kDecodeRows, block.value_dim));
+  const DecodeWorkspace work(areas, facts, block.needs);
   if (block.begin) begin_decode(block, work);
   with_element(block.key.matrix.dtype, [&](auto element) {
     using Element = decltype(element);

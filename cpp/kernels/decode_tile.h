@@ -28,6 +28,7 @@ inline int rows_at_once(int left) { return left < kRowsAtOnce ? left : kRowsAtOn
 template <class Element>
 struct DecodeTile {
   KeyRange keys;
+  std::int64_t key_width;  // elements of a key's row, and of the queries that it meets
   ListedRows<Element> key;
   ListedRows<Element> value;
   const float* key_scales;  // null where elements are the numbers themselves
@@ -39,6 +40,7 @@ struct DecodeTile {
 };
 
 struct DecodeWorkspace : FloatWorkspace {
+  std::int64_t query_stride;
   const char** key_rows;  // of two tiles
   const char** value_rows;
   const char** copied_rows;
@@ -48,6 +50,7 @@ struct DecodeWorkspace : FloatWorkspace {
 
   DecodeWorkspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs)
       : FloatWorkspace(areas, facts, needs),
+        query_stride(padded_floats(needs.head_dim + needs.tile.wide_channels)),
         key_rows(areas.take<const char*>(2 * facts.key_block)),
         value_rows(areas.take<const char*>(facts.key_block)),
         copied_rows(areas.take<const char*>(facts.key_block)),
@@ -106,16 +109,17 @@ inline void score_keys(const float* query, std::int64_t query_stride, ListedRows
 
 template <int Rows, class Element>
 inline void score_rows(const float* query, std::int64_t query_stride, const DecodeTile<Element>& in,
-                       std::int64_t head_dim, float* scores, std::int64_t score_stride) {
+                       float* scores, std::int64_t score_stride) {
   constexpr int kKeys = keys_abreast(Rows);
   std::int64_t j = 0;
   for (; j + kKeys <= in.keys.count(); j += kKeys) {
     for (int i = 0; i < kKeys; ++i) fetch_bytes(in.fetched_first[j + i], in.first_bytes);
-    score_keys<Rows, kKeys>(query, query_stride, in.key.from(j), head_dim, scores + j,
+    score_keys<Rows, kKeys>(query, query_stride, in.key.from(j), in.key_width, scores + j,
                             score_stride);
   }
   for (; j < in.keys.count(); ++j) {
-    score_keys<Rows, 1>(query, query_stride, in.key.from(j), head_dim, scores + j, score_stride);
+    score_keys<Rows, 1>(query, query_stride, in.key.from(j), in.key_width, scores + j,
+                        score_stride);
   }
 }
 
@@ -240,14 +244,13 @@ template <class Element, class CopyValues>
 inline void decode_tile(const AttendBlock& block, const DecodeTile<Element>& in, bool all_visible,
                         const TileFacts& facts, const DecodeWorkspace& work,
                         const CopyValues& copy_values) {
-  const std::int64_t query_stride = padded_floats(block.head_dim);
   const std::int64_t output_stride = padded_floats(block.value_dim);
   const std::int64_t score_stride = padded_floats(facts.key_block);
   float* weights = work.score;
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
     with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
-      score_rows<decltype(rows)::value>(work.query + r * query_stride, query_stride, in,
-                                        block.head_dim, weights + r * score_stride, score_stride);
+      score_rows<decltype(rows)::value>(work.query + r * work.query_stride, work.query_stride, in,
+                                        weights + r * score_stride, score_stride);
     });
   }
   float alpha[kDecodeRows];

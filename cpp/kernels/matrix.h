@@ -59,6 +59,22 @@ inline void with_reader(DType dtype, std::int64_t stride, const Call& call) {
   });
 }
 
+// The same where the element type is known beforehand.
+template <class Element, class Call>
+inline void with_reader_of(std::int64_t stride, const Call& call) {
+  const auto any_elements = [stride](const char* from, int count) {
+    return read_elements(from, element_dtype(Element{}), stride, count);
+  };
+  if (stride != sizeof(Element)) {
+    call(any_elements);
+    return;
+  }
+  call([&](const char* from, int count) {
+    return count == Vec::kWidth ? load(reinterpret_cast<const Element*>(from))
+                                : any_elements(from, count);
+  });
+}
+
 // The first `count` lanes; the others are 0 and not read, or not written.
 template <class Element>
 inline Vec load_partial(const Element* from, int count) {
@@ -127,8 +143,9 @@ inline void copy_row(const char* from, std::int64_t stride, std::int64_t width, 
 }
 
 // Rows [first, first + count): where they lie, or copied to `copy` (count × padded width floats).
-inline FloatRows float_rows(const Matrix& matrix, std::int64_t first, std::int64_t count,
-                            std::int64_t width, float* copy) {
+__attribute__((noinline)) inline FloatRows float_rows(const Matrix& matrix, std::int64_t first,
+                                                      std::int64_t count, std::int64_t width,
+                                                      float* copy) {
   const char* from = matrix.data + first * matrix.row_stride;
   if (reads_in_place(matrix)) {
     return {reinterpret_cast<const float*>(from), matrix.row_stride / 4};

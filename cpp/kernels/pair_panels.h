@@ -66,6 +66,7 @@ struct PairProducts {
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
     return format == PanelFormat::kFloat32    ? call(Type<FloatPanels>{})
+           : format == PanelFormat::kInt8     ? call(Type<Int8Panels>{})
            : format == PanelFormat::kBFloat16 ? call(Type<PairPanels<1>>{})
                                               : call(Type<PairPanels<2>>{});
   }

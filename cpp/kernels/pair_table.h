@@ -14,15 +14,9 @@ static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more g
 
 constexpr Kernels with_pairs(Kernels kernels) {
   kernels.attend_bfloat16 = {
-      "attend_bfloat16", kPairFacts, floats_of<PairWorkspace<1>>,
-      [](const AttendBlock& block) { attend<PairTiles<1>>(block, kPairFacts); }};
+      "attend_bfloat16", kPairFacts, floats_of<PairWorkspace>,
+      [](const AttendBlock& block) { attend<PairTiles>(block, kPairFacts); }};
   kernels.gemm = gemm_kernel<PairProducts>();
-  if (kHighPays) {
-    kernels.splits_for_high = true;
-    kernels.attend_high = {
-        "attend_high", kPairFacts, floats_of<PairWorkspace<2>>,
-        [](const AttendBlock& block) { attend<PairTiles<2>>(block, kPairFacts); }};
-  }
   return kernels;
 }
 

@@ -2,6 +2,7 @@
 
 from typing import Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
@@ -13,6 +14,7 @@ def attention(
     v: Any,
     k_scale: Any,
     v_scale: Any,
+    k_wide: Any,
     score: tuple[Any, ...],
     layout: str,
     precision: str,
@@ -27,6 +29,7 @@ def attention_paged(
     v_pages: Any,
     k_scale: Any,
     v_scale: Any,
+    k_wide: Any,
     block_table: NDArray[Any],
     score: tuple[Any, ...],
     layout: str,
@@ -131,3 +134,4 @@ def load_numpy() -> None: ...
 def set_num_threads(count: int, /) -> None: ...
 def get_num_threads() -> int: ...
 def thread_limits() -> dict[str, int]: ...
+def empty(dtype: np.dtype[Any], shape: list[int], /) -> NDArray[Any]: ...

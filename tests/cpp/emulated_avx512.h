@@ -4,6 +4,8 @@
 // operations to these where there is.
 #pragma once
 
+#include <xmmintrin.h>
+
 #include <cmath>
 #include <cstdint>
 
@@ -73,6 +75,7 @@ inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }  // contracted
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
@@ -179,6 +182,37 @@ NOT_INLINED void transpose(Vec (&rows)[kLanes]) {
   }
 }
 
+// --- Integers -----------------------------------------------------------------------------------
+
+struct Ints {
+  IntLanes lanes;
+};
+struct Shorts {
+  IntLanes pairs;  // two of 16 bits in a lane
+};
+
+NOT_INLINED void store_rounded(std::int16_t* to, Vec a) {
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<std::int16_t>(__builtin_rintf(a.lanes[i]));
+}
+NOT_INLINED Shorts widen(const std::int8_t* from) {
+  std::int16_t wide[2 * kLanes];
+  for (int i = 0; i < 2 * kLanes; ++i) wide[i] = from[i];
+  Shorts a;
+  __builtin_memcpy(&a.pairs, wide, sizeof a.pairs);
+  return a;
+}
+NOT_INLINED Shorts repeat_four(const std::int16_t* from) {
+  Shorts a;
+  for (int i = 0; i < kLanes; ++i) __builtin_memcpy(&a.pairs[i], from + i % 2 * 2, 4);
+  return a;
+}
+inline Ints no_sums() { return {IntLanes{}}; }
+inline Ints dot(Ints sum, Shorts a, Shorts b) {
+  const IntLanes one = (a.pairs << 16 >> 16) * (b.pairs << 16 >> 16);
+  return {sum.lanes + one + (a.pairs >> 16) * (b.pairs >> 16)};
+}
+inline void store(std::int32_t* to, Ints a) { __builtin_memcpy(to, &a.lanes, sizeof a.lanes); }
+
 // --- Pairs of bfloat16 ------------------------------------------------------------------------
 
 struct Pairs {
@@ -231,6 +265,26 @@ NOT_INLINED Pairs round_to_pairs(Vec even, Vec odd) {
   return a;
 }
 
+NOT_INLINED void store_rounded(std::uint16_t* to, Vec first, Vec second) {
+  for (int i = 0; i < kLanes; ++i) {
+    to[i] = bfloat16_from_float(without_subnormal(first.lanes[i]));
+    to[kLanes + i] = bfloat16_from_float(without_subnormal(second.lanes[i]));
+  }
+}
+
+// As in vec/bfloat16.h: the lanes' arithmetic heeds the same register.
+class UnitRounding {
+ public:
+  UnitRounding() : saved_(_mm_getcsr()) { _mm_setcsr(kUnitControl); }
+  ~UnitRounding() { _mm_setcsr(saved_); }
+  UnitRounding(const UnitRounding&) = delete;
+  UnitRounding& operator=(const UnitRounding&) = delete;
+
+ private:
+  static constexpr unsigned kUnitControl = 0x1F80u | 0x0040u | 0x8000u;
+  unsigned saved_;
+};
+
 inline Vec as_lanes(Pairs a) {
   Vec lanes;
   __builtin_memcpy(&lanes.lanes, a.elements, sizeof lanes.lanes);
@@ -260,6 +314,109 @@ NOT_INLINED bool all_ordinary(Vec a) {
   }
   return true;
 }
+
+NOT_INLINED Pairs load_pairs(const std::uint16_t* from, int count) {
+  Pairs a{};
+  for (int i = 0; i < count && i < 2 * kLanes; ++i) a.elements[i] = from[i];
+  return a;
+}
+NOT_INLINED void store_pairs(std::uint16_t* to, Pairs a, int count) {
+  for (int i = 0; i < count && i < 2 * kLanes; ++i) to[i] = a.elements[i];
+}
+NOT_INLINED Pairs round_in_order(Vec first, Vec last) {
+  Pairs a;
+  for (int i = 0; i < kLanes; ++i) {
+    a.elements[i] = bfloat16_from_float(without_subnormal(first.lanes[i]));
+    a.elements[kLanes + i] = bfloat16_from_float(without_subnormal(last.lanes[i]));
+  }
+  return a;
+}
+NOT_INLINED Vec first_half(Pairs a) {
+  return each_lane([&](int i) { return float_from_bfloat16(a.elements[i]); });
+}
+NOT_INLINED Vec last_half(Pairs a) {
+  return each_lane([&](int i) { return float_from_bfloat16(a.elements[kLanes + i]); });
+}
+NOT_INLINED Pairs join_halves(Pairs a, Pairs b, int first) {
+  Pairs joined;
+  for (int i = 0; i < kLanes; ++i) {
+    joined.elements[2 * i] = a.elements[first + i];
+    joined.elements[2 * i + 1] = b.elements[first + i];
+  }
+  return joined;
+}
+inline Pairs join_first_halves(Pairs a, Pairs b) { return join_halves(a, b, 0); }
+inline Pairs join_last_halves(Pairs a, Pairs b) { return join_halves(a, b, kLanes); }
+NOT_INLINED Pairs ordinary_or_zero(Pairs a, bool& all) {
+  for (std::uint16_t& element : a.elements) {
+    const int exponent = element & 0x7F80;
+    const bool subnormal = exponent == 0 && (element & 0x007F) != 0;
+    if (!subnormal && exponent != 0x7F80) continue;
+    all = false;
+    element = 0;
+  }
+  return a;
+}
+inline Vec in_register(Vec a) { return a; }
+inline Vec high_half(Vec a) {
+  return {(FloatLanes)((IntLanes)a.lanes & static_cast<std::int32_t>(0xFFFF0000u))};
+}
+struct HalfUp {
+  Vec added_to(Vec a) const { return {(FloatLanes)((IntLanes)a.lanes + 0x8000)}; }
+  Pairs join(Vec even, Vec odd) const {
+    typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
+    const Words joined = ((Words)even.lanes >> 16) | ((Words)odd.lanes & 0xFFFF0000u);
+    Pairs a;
+    __builtin_memcpy(a.elements, &joined, sizeof a.elements);
+    return a;
+  }
+};
+inline Pairs operator|(Pairs a, Pairs b) {
+  for (int i = 0; i < 2 * kLanes; ++i) {
+    a.elements[i] = static_cast<std::uint16_t>(a.elements[i] | b.elements[i]);
+  }
+  return a;
+}
+inline Pairs no_pairs() { return Pairs{}; }
+NOT_INLINED bool any_from_two(Pairs a) {
+  for (const std::uint16_t element : a.elements) {
+    if ((element & 0x4000) != 0) return true;
+  }
+  return false;
+}
+inline Vec scale_by_floor(Mask allowed, Vec a, Vec x) {
+  return select(allowed, scale_by_floor(a, x), zero());
+}
+NOT_INLINED bool any_subnormal(Vec a) {
+  for (int i = 0; i < kLanes; ++i) {
+    const std::uint32_t bits = bits_of(a.lanes[i]) & 0x7FFFFFFFu;
+    if (bits != 0 && bits < 0x00800000u) return true;
+  }
+  return false;
+}
+NOT_INLINED Vec max_of_each(Vec (&rows)[kLanes]) {
+  return each_lane([&](int i) { return reduce_max(rows[i]); });
+}
+
+// The processor's own control register: what is in software above rounds by it too.
+class SubnormalsAsZero {
+ public:
+  SubnormalsAsZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushAndZero); }
+  ~SubnormalsAsZero() { _mm_setcsr(before_); }
+  SubnormalsAsZero(const SubnormalsAsZero&) = delete;
+  SubnormalsAsZero& operator=(const SubnormalsAsZero&) = delete;
+
+  template <class Call>
+  void lifted(const Call& call) const {
+    _mm_setcsr(before_);
+    call();
+    _mm_setcsr(before_ | kFlushAndZero);
+  }
+
+ private:
+  static constexpr unsigned kFlushAndZero = 0x8040;
+  const unsigned before_;
+};
 
 }  // namespace
 }  // namespace numattn

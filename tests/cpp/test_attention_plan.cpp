@@ -1,6 +1,7 @@
 // Plans: every row of every head and every key is covered once, and the memory is what it says.
 #include "attention_plan.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "areas.h"
@@ -28,8 +29,12 @@ constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
 
 constexpr Kernel kWide = kernel_of(48, 64, 16);
 constexpr Kernel kNarrow = kernel_of(8, 96, 4);
-constexpr PlanNeeds kNothing{{false, false, false, false, false}};
-constexpr PlanNeeds kRelative{{false, false, false, false, true}};
+// Keys and values are packed, for up to 256 rows or, where blocks are joined, more.
+constexpr Kernel kPacked = {
+    {"attend", {32, 64, 256, 256, 16, 2}, numattn::floats_of<FloatWorkspace>, nullptr},
+    kWide.decode};
+constexpr PlanNeeds kNothing{{false, false, false, false, false, 0}};
+constexpr PlanNeeds kRelative{{false, false, false, false, true, 0}};
 
 AttentionPlan plan_of(const Kernel& kernels, const AttentionShape& shape,
                       const PlanNeeds& needs = kNothing) {
@@ -67,6 +72,39 @@ void ignores_the_batch(const Kernel& kernels, AttentionShape shape) {
          "the plan of one entry changes with the batch");
 }
 
+// Blocks that are joined for want of other work: what they are cut into changes no bit.
+void joins_blocks(const AttentionShape& shape) {
+  for (const std::int64_t shares : {1, 2, 3, 1000}) {
+    const AttentionPlan apart = plan_of(kPacked, shape);
+    AttentionPlan plan = apart;
+    plan.join(shape.row_heads, shares);
+    expect(plan.blocks * plan.block_rows >= plan.rows_per_head, "rows beyond the joined blocks");
+    expect((plan.blocks - 1) * plan.block_rows < plan.rows_per_head || plan.rows_per_head == 0,
+           "an empty block for %ld rows", as_long(plan.rows_per_head));
+    expect(plan.items == shape.batch * shape.row_heads * plan.blocks * plan.splits, "joined items");
+    expect(plan.block_rows <= std::max(apart.block_rows, plan.most_rows), "a block of %ld rows",
+           as_long(plan.block_rows));
+    expect(plan.block_rows / apart.block_rows <= shares, "%ld blocks in one, of %ld shares",
+           as_long(plan.block_rows / apart.block_rows), as_long(shares));
+    expect(plan.workspace_floats >= apart.workspace_floats, "less memory for more rows");
+    expect(plan.key_block == apart.key_block && plan.visit_keys == apart.visit_keys &&
+               plan.split_keys == apart.split_keys,
+           "what decides bits changes with the shares");
+  }
+}
+
+// All keys of a head at once as long as they stay in the cache, then parts.
+void packs_what_the_cache_takes() {
+  const auto visit_of = [](std::int64_t keys, std::int64_t width) {
+    return plan_of(kPacked, {1, 8, 8, 1000, keys, width, width}).visit_keys;
+  };
+  expect(visit_of(100, 64) == 128 && visit_of(4096, 64) == 4096, "short heads in parts");
+  expect(visit_of(4097, 64) == 1024 && visit_of(1 << 20, 128) == 1024, "parts of 1,024 keys");
+  expect(visit_of(1 << 20, 256) == 512 && visit_of(1 << 20, 4096) == 256, "wide heads' parts");
+  const AttentionPlan wide = plan_of(kPacked, {1, 1, 1, 5000, 5000, 4096, 4096});
+  expect(wide.block_rows == 96, "%ld rows of 4,096 elements", as_long(wide.block_rows));
+}
+
 void memory_grows_with_threads_not_with_length() {
   const AttentionShape shortish{1, 8, 8, 1024, 1024, 64, 64};
   const AttentionShape longer{1, 8, 8, 1 << 20, 1 << 20, 64, 64};
@@ -80,11 +118,12 @@ void memory_grows_with_threads_not_with_length() {
 void needs_take_memory() {
   const AttentionShape shape{2, 4, 4, 200, 200, 64, 64};
   const std::int64_t plain = plan_of(kWide, shape).workspace_floats;
-  for (const numattn::TileNeeds tile : {numattn::TileNeeds{true, false, false, false, false},
-                                        {false, true, false, false, false},
-                                        {false, false, true, false, false},
-                                        {false, false, false, true, false},
-                                        {false, false, false, false, true}}) {
+  for (const numattn::TileNeeds tile : {numattn::TileNeeds{true, false, false, false, false, 0},
+                                        {false, true, false, false, false, 0},
+                                        {false, false, true, false, false, 0},
+                                        {false, false, false, true, false, 0},
+                                        {false, false, false, false, true, 0},
+                                        {false, false, false, false, false, 16}}) {
     const std::int64_t more = plan_of(kWide, shape, {tile}).workspace_floats;
     expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more),
            as_long(plain));
@@ -119,6 +158,11 @@ int main() {
       }
     }
   }
+  for (const std::int64_t queries : {0, 9, 96, 255, 256, 257, 1000, 5000}) {
+    for (const std::int64_t kv_heads : {1, 8})
+      joins_blocks({3, 8, kv_heads, queries, 3000, 64, 32});
+  }
+  packs_what_the_cache_takes();
   memory_grows_with_threads_not_with_length();
   needs_take_memory();
   relative_terms_choose_kernel_and_rows();

@@ -81,6 +81,7 @@ struct AttentionCall {
   std::vector<std::int64_t> token_counts;              // kEntries, kPagedEntries: keys of each
   const std::int64_t* block_table = nullptr;           // and table_columns pages for each
   std::int64_t table_columns = 0;
+  std::vector<std::int64_t> wide_channels;
   Layout layout = Layout::kBhsd;  // of the caller's arrays, as is their rank
   int rank = 4;
   int num_threads = 0;

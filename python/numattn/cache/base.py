@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import as_array, bounded_integer, integer_array, size
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
 from numattn._names import Array, Int64Array, Layout
+from numattn._quantize import Storage
 from numattn._score import CachedScore, Window, require_known, spelled_out, window_sides
 
 from .rows import attend_by_rows, differ, may_be_result
-from .storage import Tokens
+from .storage import Form, Tokens, check_storage, wide_channels, wide_table
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -39,6 +40,10 @@ class Cache(ABC):
         Sizes.
     dtype : numpy.dtype
         Of keys and values.
+    storage : str or None
+        The form in which tokens are stored; None is as they come.
+    wide_keys : bool array of shape (layers, Hkv, D), or None
+        Channels of keys that are stored in 16 bits.
     max_length : int or None
         The most tokens that a row may have.
     """
@@ -54,6 +59,8 @@ class Cache(ABC):
         head_dim: int,
         value_dim: int | None,
         dtype: DTypeLike,
+        storage: Storage,
+        wide_keys: ArrayLike | None,
         max_length: int | None,
     ) -> None:
         self.layers = size("layers", layers)
@@ -62,6 +69,16 @@ class Cache(ABC):
         self.value_dim = self.head_dim if value_dim is None else size("value_dim", value_dim)
         self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
         self.max_length = None if max_length is None else size("max_length", max_length)
+        check_storage(storage)
+        self.storage = storage
+        self.wide_keys: NDArray[np.bool_] | None = None
+        if wide_keys is not None:
+            shape = (self.layers, self.kv_heads, self.head_dim)
+            self.wide_keys = wide_channels(wide_keys, shape, storage)
+        self._forms = [
+            Form(storage, None if self.wide_keys is None else wide_table(self.wide_keys[layer]))
+            for layer in range(self.layers)
+        ]
         self._lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
 
     @property
@@ -269,6 +286,14 @@ class Cache(ABC):
         if k.shape[2] != v.shape[2]:
             raise ValueError(f"k and v must hold as many tokens, not {k.shape[2]}, {v.shape[2]}")
         return k, v
+
+    def _no_tokens(self) -> list[Tokens]:
+        """Return for each layer arrays of 0 tokens, as they are stored: (Hkv, 0, D) and so on."""
+        k, v = (
+            np.empty((self.kv_heads, 0, width), self.dtype)
+            for width in (self.head_dim, self.value_dim)
+        )
+        return [form.of(k, v) for form in self._forms]
 
     def _apart(self, new: Array, held: Tokens) -> Array:
         """Return new tokens, or a copy of them where they lie in the cache's own memory.

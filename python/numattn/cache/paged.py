@@ -16,14 +16,16 @@ from numattn.paged import attention_paged
 
 from .base import Cache
 from .pages import PageAllocator
-from .storage import Tokens, no_tokens, stored
+from .side_by_side import side_by_side
+from .storage import Tokens
 
 
 class CachedPages(NamedTuple):
     """The tokens of one layer as :func:`numattn.attention_paged` reads them: its arguments."""
 
     k_pages: Array
-    """(P, page, Hkv, D): the pool's pages of this layer, a view."""
+    """(P, page, Hkv, D): the pool's pages of this layer, a view. With wide channels
+    (P, page, Hkv, D + E)."""
     v_pages: Array
     """(P, page, Hkv, Dv), likewise."""
     block_table: NDArray[np.int32]
@@ -36,6 +38,8 @@ class CachedPages(NamedTuple):
     """(P, page, Hkv): what the integers of k are multiplied by, if the cache stores such."""
     v_scale: Array | None = None
     """(P, page, Hkv), likewise."""
+    k_wide: Int64Array | None = None
+    """(Hkv, E): which channels of k have 16 bits, if any do."""
 
     def row(self, index: int) -> CachedPages:
         """Return the tokens of one row, as a batch of its own."""
@@ -65,7 +69,7 @@ class PagedKVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage : str, optional
+    storage, wide_keys
         As for :class:`numattn.KVCache`.
     max_length : int, optional
         The most tokens that a row may have.
@@ -74,11 +78,12 @@ class PagedKVCache(Cache):
     ----------
     page_size : int
     storage : str or None
+    wide_keys : bool array of shape (layers, Hkv, D), or None
 
     Raises
     ------
-    ValueError
-        A size is not positive, or the dtype or the storage is another one.
+    TypeError, ValueError
+        As for :class:`numattn.KVCache`.
     ImportError
         The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
     MemoryError
@@ -124,37 +129,48 @@ class PagedKVCache(Cache):
         value_dim: int | None = None,
         dtype: DTypeLike = np.float32,
         storage: Storage = None,
+        wide_keys: ArrayLike | None = None,
         max_length: int | None = None,
     ) -> None:
-        super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
+        super().__init__(
+            layers, batch, kv_heads, head_dim, value_dim, dtype, storage, wide_keys, max_length
+        )
         self.page_size = size("page_size", page_size)
         self._allocator = PageAllocator(size("pages", pages))
-        self.storage = storage
         self._pools = self._empty_pools()
         self._tables: list[list[int]] = [[] for _ in range(self.batch)]
 
-    def _empty_pools(self) -> Tokens:
-        """Return (layers, P, page, Hkv, ...), in memory where page and Hkv have changed places."""
-        nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, self.storage)
-        shape = (self.layers, self._allocator.pages, self.kv_heads, self.page_size)
-        return nothing.map(
-            lambda array: np.empty((*shape, *array.shape[2:]), array.dtype).swapaxes(2, 3)
+    def _empty_pools(self) -> list[Tokens]:
+        """Return the pool of each layer: arrays (P, page, Hkv, ...).
+
+        In memory page and Hkv have changed places.
+        """
+        nothing = self._no_tokens()
+        shape = (self._allocator.pages, self.kv_heads, self.page_size)
+        arrays = side_by_side(
+            [
+                ((*shape, *array.shape[2:]), array.dtype)
+                for tokens in nothing
+                for array in tokens.arrays
+            ]
         )
+        return [tokens.map(lambda _: next(arrays).swapaxes(1, 2)) for tokens in nothing]
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the free pages' tokens."""
         used = self._allocator.in_use()
-        pools = self._pools.map(lambda pool: pool.swapaxes(2, 3))
+        pools = [tokens.map(lambda pool: pool.swapaxes(1, 2)) for tokens in self._pools]
         if used.size < self._allocator.pages:
-            pools = pools.map(lambda pool: pool[:, used])
+            pools = [tokens.map(lambda pool: pool[used]) for tokens in pools]
         return {**vars(self), "_pools": pools}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(copy.deepcopy({**state, "_pools": None}))
         self._pools = self._empty_pools()
         used = self._allocator.in_use()
-        for pool, kept in zip(self._pools.arrays, state["_pools"].arrays, strict=True):
-            pool.swapaxes(2, 3)[:, used] = kept
+        for tokens, kept in zip(self._pools, state["_pools"], strict=True):
+            for pool, pages in zip(tokens.arrays, kept.arrays, strict=True):
+                pool.swapaxes(1, 2)[used] = pages
 
     def __repr__(self) -> str:
         return (
@@ -166,7 +182,7 @@ class PagedKVCache(Cache):
     @property
     def nbytes(self) -> int:
         """Return the memory that the pool takes."""
-        return self._pools.nbytes
+        return sum(tokens.nbytes for tokens in self._pools)
 
     @property
     def free_pages(self) -> int:
@@ -204,16 +220,18 @@ class PagedKVCache(Cache):
         index = self._layer(layer)
         k, v = self._new_tokens(k, v, layout)
         new = self._counts(counts, k.shape[2])
-        k, v = self._apart(k, self._pools), self._apart(v, self._pools)
+        form, pools = self._forms[index], self._pools[index]
+        k, v = self._apart(k, pools), self._apart(v, pools)
         q_offset = self._lengths[index].copy()
         kv_lens = q_offset + new
         self._check_lengths(kv_lens)
         self._make_room(q_offset, kv_lens)
-        pools = self._pools.map(lambda pool: pool[index])
         table = self.block_table()
-        self._write(pools, stored(k, v, self.storage), table, q_offset, new)
+        self._write(pools, form.of(k, v), table, q_offset, new)
         self._lengths[index] = kv_lens
-        return CachedPages(pools.k, pools.v, table, q_offset, kv_lens, pools.k_scale, pools.v_scale)
+        return CachedPages(
+            pools.k, pools.v, table, q_offset, kv_lens, pools.k_scale, pools.v_scale, form.wide
+        )
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         super()._forget(layer, lengths)
@@ -286,8 +304,9 @@ class PagedKVCache(Cache):
         fresh = self._allocator.take(additions + len(copies))
         for row, index in copies:
             old, new = self._tables[row][index], fresh.pop(0)
-            for pool in self._pools.arrays:
-                pool[:, new] = pool[:, old]
+            for tokens in self._pools:
+                for pool in tokens.arrays:
+                    pool[new] = pool[old]
             self._tables[row][index] = new
             self._allocator.release([old])
         for table, end in zip(self._tables, ends.tolist(), strict=True):

@@ -10,15 +10,13 @@ that are written and moved alike, not two (`numattn.cache.storage`).
 from __future__ import annotations
 
 import copy
-from math import prod
 
 import numpy as np
 
 from numattn._names import Array, Int64Array
 
+from .side_by_side import side_by_side
 from .storage import Tokens
-
-LINE = 64  # bytes: where each array begins
 
 
 class Store:
@@ -148,23 +146,15 @@ def take_together(stores: list[Store], new: int) -> None:
     a decoder with 30 layers took 7.0 ms so, and 5.9 this way.
     """
     capacities = [store._next_capacity(new, new) for store in stores]
-    sizes = [
-        -(-prod(_shape(array, capacity, store.batch)) * array.itemsize // LINE) * LINE
-        for store, capacity in zip(stores, capacities, strict=True)
-        for array in store.tokens.arrays
-    ]
-    memory = np.empty(sum(sizes) + LINE, dtype=np.uint8)
-    begin = -memory.ctypes.data % LINE
-    pieces = iter(np.split(memory[begin : begin + sum(sizes)], np.cumsum(sizes)[:-1]))
-
-    def take(array: Array, capacity: int, batch: int) -> Array:
-        shape = _shape(array, capacity, batch)
-        return next(pieces)[: prod(shape) * array.itemsize].view(array.dtype).reshape(shape)
-
-    for store, capacity in zip(stores, capacities, strict=True):
-        store.tokens = Tokens(
-            *(take(array, capacity, store.batch) for array in store.tokens.arrays)
-        )
+    arrays = side_by_side(
+        [
+            (_shape(array, capacity, store.batch), array.dtype)
+            for store, capacity in zip(stores, capacities, strict=True)
+            for array in store.tokens.arrays
+        ]
+    )
+    for store in stores:
+        store.tokens = store.tokens.map(lambda _: next(arrays))
 
 
 def _shape(array: Array, capacity: int, batch: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from numattn._arguments import integer_array
 from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from ..arrays import Float32Array, Int64Array
-from ..files.storage import storage_dtype
+from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
 from .generate import Stop, check_kind, generate
@@ -49,7 +49,8 @@ class Decoder(ABC):
     Attributes
     ----------
     dtype : numpy.dtype
-        What weights are stored in, and by default keys and values: float32 or bfloat16.
+        What weights are stored in: float32, bfloat16 or int8. By default keys and values are, too,
+        but float32 beside int8.
     """
 
     _embedding: NDArray[Any]
@@ -65,7 +66,7 @@ class Decoder(ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._embedding = self._embedding.view(self.dtype)
+        self._embedding = self._embedding.view(number_dtype(self.dtype))
 
     @property
     def vocab_size(self) -> int:
@@ -79,6 +80,10 @@ class Decoder(ABC):
         All tokens of a longer one are turned by the second, and read anew where it grows to that.
         """
         return None
+
+    @abstractmethod
+    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
+        """Return for each layer which channels of keys (Hkv, D) integers need 16 bits for."""
 
     @abstractmethod
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
@@ -99,15 +104,24 @@ class Decoder(ABC):
     ) -> KVCache:
         """Return an empty cache for that many rows; `capacity` tokens of each fit at once.
 
-        `dtype`, `storage` and `slack` are those of :class:`numattn.KVCache`.
+        `dtype`, `storage` and `slack` are those of :class:`numattn.KVCache`. With a storage,
+        channels of keys whose bias is far larger than what varies in them are its `wide_keys`.
         """
         sizes = self._sizes
         return KVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
-            dtype=self.dtype if dtype is None else dtype, storage=storage,
-            capacity=capacity, max_length=sizes.max_positions, window=sizes.windows,
-            slack=slack,
+            dtype=number_dtype(self.dtype) if dtype is None else dtype, storage=storage,
+            wide_keys=self._wide_keys_for(storage), capacity=capacity,
+            max_length=sizes.max_positions, window=sizes.windows, slack=slack,
         )  # fmt: skip
+
+    def _wide_keys_for(self, storage: Storage) -> NDArray[np.bool_] | None:
+        """Return the `wide_keys` of a cache of that storage, or None where it needs none."""
+        layers = self._wide_keys()
+        if storage is None or not any(layer is not None and layer.any() for layer in layers):
+            return None
+        none = np.zeros((self._sizes.num_kv_heads, self._sizes.head_size), dtype=np.bool_)
+        return np.stack([none if layer is None else layer for layer in layers])
 
     def new_paged_cache(
         self,
@@ -118,12 +132,16 @@ class Decoder(ABC):
         dtype: DTypeLike | None = None,
         storage: Storage = None,
     ) -> PagedKVCache:
-        """Return an empty cache for that many rows, of `pages` pages in all."""
+        """Return an empty cache for that many rows, of `pages` pages in all.
+
+        The other arguments are as for `new_cache`.
+        """
         sizes = self._sizes
         return PagedKVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             pages=pages, page_size=page_size, max_length=sizes.max_positions,
-            dtype=self.dtype if dtype is None else dtype, storage=storage,
+            dtype=number_dtype(self.dtype) if dtype is None else dtype, storage=storage,
+            wide_keys=self._wide_keys_for(storage),
         )  # fmt: skip
 
     def __call__(
@@ -193,8 +211,8 @@ class Decoder(ABC):
             positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
             lengths=lengths if text_lengths is None else check_texts(text_lengths, lengths),
             cache=cache,
-            dtype=self.dtype if cache is None else cache.dtype,
-            weight_dtype=self.dtype,
+            dtype=number_dtype(self.dtype) if cache is None else cache.dtype,
+            weight_dtype=number_dtype(self.dtype),
             num_threads=num_threads,
         )
         try:

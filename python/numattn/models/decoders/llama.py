@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
@@ -73,13 +73,18 @@ class Llama(Decoder):
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
         """Load a Hugging Face folder: config.json, and model.safetensors or its shards.
 
+        Code of the folder's own (auto_map) is not run. Where it bears the names of transformers'
+        classes for the family, as Phi-3's does, the model is the one of those classes; any other
+        is refused, and so are adapters, quantised weights, and two sets of weights.
+
         Parameters
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16}
+        dtype : {None, float32, bfloat16, int8}
             How weights are stored, and keys and values unless a cache is made otherwise: float32 by
-            default. Hidden states and sums are float32 in both.
+            default. Hidden states and sums are float32 in all three, and beside int8 the table of
+            embeddings, keys and values as well.
 
         Raises
         ------
@@ -102,6 +107,9 @@ class Llama(Decoder):
     @property
     def switch_length(self) -> int | None:
         return self.config.rope.switch_length
+
+    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
+        return [layer.wide_keys for layer in self._layers]
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

@@ -22,7 +22,7 @@ from numattn import attention_weights
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
-from ..files.storage import storage_dtype
+from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..lengths import check_lengths, lengths_of_mask, refuse_both
 from ..ragged import Ragged
@@ -57,7 +57,7 @@ class Bert(TextEncoder):
     tokenizer : tokenizers.Tokenizer
         Texts → token ids. It cuts a text to `max_tokens` tokens.
     dtype : numpy.dtype
-        What the weights of the layers are stored in: float32 or bfloat16.
+        What the weights of the layers are stored in: float32, bfloat16 or int8.
     prompt : str
         What `encode` puts before every text: the folder's default prompt, "" in most.
 
@@ -106,15 +106,18 @@ class Bert(TextEncoder):
         now and of before: how `encode` pools (mean or cls), how many tokens a text may have and
         which end is cut, lower case, and a default prompt. Weights in float16, bfloat16 or float64
         become float32. Heads for other tasks (a pooler, a masked language model's) are left out.
+        Code of the folder's own (auto_map) is not run, and refused unless it bears the names of
+        transformers' classes for the family.
 
         Parameters
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16}
+        dtype : {None, float32, bfloat16, int8}
             How the layers store their weights: float32 by default. With bfloat16 (``"bfloat16"`` or
             ``ml_dtypes.bfloat16``), projections, joined heads and feed-forward activations are
-            bfloat16 arrays too; embeddings, hidden states, sums and norms stay float32.
+            bfloat16 arrays too; embeddings, hidden states, sums and norms stay float32. With int8
+            (as :class:`numattn.Linear` has it) all of these are float32.
 
         Raises
         ------
@@ -128,6 +131,7 @@ class Bert(TextEncoder):
             The message names it.
         """
         sentences = SentenceFolder.read(model_folder(folder))
+        model_folder(sentences.model)  # which may be a folder in it
         config = BertConfig.from_file(sentences.model / "config.json")
         tokenizer = read_tokenizer(
             sentences.model, config.max_positions, sentences.max_tokens, sentences.lower_case
@@ -285,7 +289,7 @@ class Bert(TextEncoder):
         num_threads: int | None,
     ) -> Workspace:
         """Return the activations of a call, with x holding the embedded tokens (T,)."""
-        work = Workspace(ids.size, self.config, self.dtype)
+        work = Workspace(ids.size, self.config, number_dtype(self.dtype))
         # The ids are in range, and "clip" spares take() a buffered copy of the result.
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         work.x += self._type[0] if types is None else self._type[types]

@@ -6,7 +6,8 @@
 
 x holds the tokens of all sequences, one after the other. It is overwritten where it stands: the sum
 is added to it, and the norm is taken in place. x is float32; what passes between two products has
-the dtype in which the weights are stored, so that the second reads it where the first left it.
+the dtype in which the weights are stored (float32 if that is int8), so that the second reads it
+where the first left it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numattn import Linear, attention_varlen
 
 from ..files.checkpoint import Checkpoint
+from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
 from .bert_config import BertConfig
@@ -65,7 +67,7 @@ class Layer:
             """Return one projection for parts that read the same."""
             names = [f"{name}.{part}" for part in parts]
             weight = checkpoint.take_joined(
-                {f"{part}.weight": (rows, columns) for part in names}, dtype
+                {f"{part}.weight": (rows, columns) for part in names}, number_dtype(dtype)
             )
             bias = checkpoint.take_joined({f"{part}.bias": (rows,) for part in names})
             return Linear(weight, bias, dtype=dtype)

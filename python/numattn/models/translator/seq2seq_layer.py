@@ -20,6 +20,7 @@ import numpy as np
 from numattn import Linear, MultiHeadAttention, ProjectedContext, attention_varlen
 
 from ..arrays import Float32Array, Int64Array
+from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
 from .marian_file import MarianFile
@@ -85,7 +86,7 @@ class EncoderLayer:
         self.output = Linear(given["wo"], given["bo"], dtype=dtype)
         self.norm = read_norm(file, f"{name}_self_Wo", config)
         self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
-        self.heads, self.dtype = config.num_heads, dtype
+        self.heads, self.dtype = config.num_heads, number_dtype(dtype)
 
     def __call__(self, x: Float32Array, sentences: Ragged, num_threads: int | None) -> Float32Array:
         """Return the layer's result for the words x (T, E) of some sentences, in its memory."""
