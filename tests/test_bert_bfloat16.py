@@ -125,7 +125,7 @@ def test_padding_does_not_reach_the_real_tokens(isa: str, tiny: Compared) -> Non
 
 def test_what_lies_between_products_is_bfloat16(tiny: Compared) -> None:
     config = BertConfig.from_file(tiny.folder / "config.json")
-    work = Workspace(3, 7, config, BFLOAT16)
+    work = Workspace(21, config, BFLOAT16)
     assert work.x.dtype == np.float32
     for array in (work.qkv, work.query, work.context, work.context_heads, work.inner):
         assert array.dtype == BFLOAT16

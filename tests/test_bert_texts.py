@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from numattn.models import Bert
-from numattn.models.encoder.batches import BATCH_COST_TOKENS, batches_by_length
+from numattn.models.encoder.batches import batches, longest_first
+from numattn.models.encoder.vectors import Rows
 from tiny_bert import SENTENCES, write_folder
 
 # What the project promises for embeddings.
@@ -51,7 +52,7 @@ def test_order_and_batches_do_not_matter(tiny: Bert, rng: np.random.Generator) -
     for batch_tokens in (1, 20, 64, 4096):
         order = rng.permutation(len(SENTENCES))
         vectors = tiny.encode([SENTENCES[i] for i in order], batch_tokens=batch_tokens)
-        np.testing.assert_allclose(vectors, expected[order], rtol=0, atol=AGREEMENT)
+        np.testing.assert_array_equal(vectors, expected[order])
 
 
 def test_progress_counts_every_text(tiny: Bert) -> None:
@@ -111,20 +112,51 @@ def test_encode_of_what_are_no_texts(
 
 
 def test_encode_with_no_room(tiny: Bert) -> None:
-    with pytest.raises(ValueError, match="batch_tokens must be 1 or more, not 0"):
-        tiny.encode(["a"], batch_tokens=0)
+    for texts in (["a"], []):
+        with pytest.raises(ValueError, match="batch_tokens must be 1 or more, not 0"):
+            tiny.encode(texts, batch_tokens=0)
+
+
+def test_a_list_of_more_tokens_than_there_are_positions(tiny: Bert) -> None:
+    with pytest.raises(ValueError, match="has 25 tokens; the model has positions for 24"):
+        tiny.encode_tokens([[2, 3], [5] * 25])
+
+
+def test_tokens_that_the_model_does_not_know(tmp_path: Path) -> None:
+    model = Bert.from_folder(write_folder(tmp_path))
+    model.tokenizer.add_tokens(["newcomer"])
+    with pytest.raises(ValueError, match=r"token ids must be in 0 … 21, not 2 … 22"):
+        model.encode(["a newcomer"])
 
 
 def test_batches(rng: np.random.Generator) -> None:
-    for batch_tokens in (1, 50, 256, 5000):
-        lengths = rng.integers(0, 200, 300)
-        batches = list(batches_by_length(lengths, batch_tokens))
-        together = np.concatenate(batches)
-        assert sorted(together) == np.flatnonzero(lengths).tolist()
-        assert (np.diff(lengths[together]) >= 0).all()
-        for batch in batches:
-            own = lengths[batch]
-            assert batch.size == 1 or own.max() * own.size <= batch_tokens
-            # Each longer text pads those before it by no more than a batch of its own costs.
-            assert (np.diff(own) * np.arange(1, own.size) <= BATCH_COST_TOKENS).all()
-    assert list(batches_by_length([], 10)) == []
+    for most in (1, 50, 256, 5000):
+        given = [rng.integers(0, 9, length) for length in rng.integers(0, 200, 300)]
+        made = list(batches(given, most))
+        assert [tokens for batch in made for tokens in batch] == given  # the arrays themselves
+        totals = [sum(tokens.size for tokens in batch) for batch in made]
+        for batch, total, following in zip(made, totals, [*made[1:], None], strict=True):
+            assert len(batch) == 1 or total <= most
+            assert following is None or total + following[0].size > most
+    assert list(batches([], 10)) == []
+
+
+def test_the_longest_of_a_batch_come_first(rng: np.random.Generator) -> None:
+    batch = [rng.integers(0, 9, length) for length in (3, 0, 7, 3, 1)]
+    order, ids, sequences = longest_first(batch)
+    assert order.tolist() == [2, 0, 3, 4]
+    assert ids.tolist() == [token for index in order for token in batch[index]]
+    assert sequences.starts.tolist() == [0, 7, 10, 13, 14]
+    order, ids, sequences = longest_first([ids[:0]])
+    assert (order.size, ids.size, sequences.starts.tolist()) == (0, 0, [0])
+
+
+@pytest.mark.parametrize("expected", [0, 3, 7, 30])
+def test_rows_that_come_batch_by_batch(expected: int, rng: np.random.Generator) -> None:
+    rows, made = Rows(expected, 5), []
+    for count in (1, 2, 0, 4, 9):
+        places = rng.permutation(count)[: count // 2 + 1]
+        made.append(np.zeros((count, 5), np.float32))
+        made[-1][places] = rng.standard_normal((places.size, 5), np.float32)
+        rows.add(count, places, made[-1][places])
+    np.testing.assert_array_equal(rows.whole(), np.concatenate(made))

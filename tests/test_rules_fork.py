@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import numattn as na
 from child import output_of
 
 PRELUDE = """
@@ -111,3 +112,24 @@ def test_pool_of_forked_workers(isa: str) -> None:
         assert works(2)
     """
     assert output_of(script, prelude=PRELUDE, NUMATTN_ISA=isa).strip() == "True"
+
+
+@pytest.mark.skipif(na.get_num_threads() < 2, reason="needs two processors")
+def test_a_child_of_a_process_in_whose_other_threads_calls_are_at_work() -> None:
+    """They are not at work in the child, whose calls have all threads to themselves."""
+    script = """
+        wide = rng.standard_normal((1, 8, 3000, 64), dtype=np.float32)
+        busy = threading.Thread(target=lambda: na.attention(wide, wide, wide, num_threads=1))
+        busy.start()
+        time.sleep(0.05)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(30)
+            assert works(2)
+            os._exit(len(os.listdir("/proc/self/task")))
+        assert busy.is_alive()
+        threads = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        busy.join()
+        print(threads)
+    """
+    assert int(output_of(script, prelude=PRELUDE)) >= 2

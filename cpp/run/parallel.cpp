@@ -1,41 +1,14 @@
 #include "parallel.h"
 
 #include <omp.h>
-#include <pthread.h>
 
-#include <algorithm>
-#include <mutex>
-
-#include "spare_threads.h"
+#include "team.h"
 
 namespace numattn {
 namespace {
 
 // An interrupt is to be seen within 0.2 s; asking costs taking the interpreter's lock.
 constexpr std::chrono::milliseconds kAskEvery{20};
-
-// The threads of the calling thread's last region, itself among them. libgomp has just these ready:
-// after a smaller region it ends the others.
-thread_local int ready_threads = 1;
-
-// As many of `threads` as a region can have.
-int obtainable_threads(int threads) {
-  if (threads == ready_threads) return threads;
-  const int spare = spare_threads(std::max(threads - ready_threads, 0));
-  return spare < 0 ? 1 : std::min(threads, ready_threads + spare);
-}
-
-// A child forked after a parallel region would wait for the parent's pool for ever (libgomp): the
-// pool is dissolved before the fork, and both sides make a new one when they need it.
-void dissolve_pool() {
-  omp_pause_resource_all(omp_pause_soft);
-  ready_threads = 1;
-}
-
-void install_fork_handler() {
-  static std::once_flag once;
-  std::call_once(once, [] { pthread_atfork(dissolve_pool, nullptr, nullptr); });
-}
 
 }  // namespace
 
@@ -64,16 +37,17 @@ Outcome run_items(std::int64_t count, int threads, InterruptCheck check, Item it
       item(body, mine, worker);
     }
   };
-  const int team = threads <= 1 || count <= 1 ? 1 : obtainable_threads(threads);
-  if (team == 1) {
+  const AtWork at_work;
+  const int workers = count <= 1 ? 1 : at_work.share(threads);
+  const int region = workers == 1 ? 1 : region_threads(workers);
+  if (region == 1) {
     work(0);
   } else {
-    install_fork_handler();
-#pragma omp parallel num_threads(team)
+#pragma omp parallel num_threads(region)
     {
       const int index = omp_get_thread_num();
-      if (index == 0) ready_threads = omp_get_num_threads();
-      work(index);
+      if (index == 0) had_region_threads(omp_get_num_threads());
+      if (index < workers) work(index);
     }
   }
   return stop.load() ? Outcome::kInterrupted : Outcome::kFinished;

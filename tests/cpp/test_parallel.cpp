@@ -1,5 +1,5 @@
-// A loop on more threads than the machine has, and on fewer than asked for where the system has no
-// more to give.
+// A loop on more threads than the machine has, on fewer than asked for where the system has no more
+// to give, and on its share beside other loops.
 #include "parallel.h"
 
 #include <algorithm>
@@ -10,12 +10,17 @@
 #include <vector>
 
 #include "expect.h"
+#include "numattn/threads.h"
 #include "spare_threads.h"
 
 #ifdef __linux__
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <fstream>
+#include <mutex>
+#include <set>
 #endif
 
 namespace {
@@ -44,7 +49,58 @@ void expect_all(int threads) {
   expect(found == threads, "%d threads wanted, %d found", threads, found);
 }
 
+// Beside a loop at work, and for a while after it.
+void beside_another() {
+  const int budget = numattn::thread_budget(0);
+  const int share = (budget + 1) / 2;
+  std::atomic<bool> begun{false}, enough{false};
+  std::thread other([&] {
+    numattn::parallel_for(1, 1, nullptr, [&](std::int64_t, numattn::Worker&) {
+      begun = true;
+      while (!enough) std::this_thread::yield();
+    });
+  });
+  while (!begun) std::this_thread::yield();
+  for (int again = 0; again < 3; ++again) {
+    const int found = participants(budget, share);
+    expect(found == share, "%d threads of %d beside another loop", found, budget);
+  }
+  enough = true;
+  other.join();
+  int loops = 1;
+  while (participants(budget, 1) <= share && loops < 10000) ++loops;
+  expect(budget == share || (loops > 10 && loops < 10000), "its share for %d loops", loops);
+  expect_all(budget);
+}
+
 #ifdef __linux__
+// The system's numbers of all threads that had an item in loops of these sizes.
+std::size_t threads_ever(std::initializer_list<int> sizes, int repeats) {
+  std::mutex mutex;
+  std::set<long> ids;
+  for (int repeat = 0; repeat < repeats; ++repeat) {
+    for (const int size : sizes) {
+      std::atomic<int> present{0};
+      std::vector<std::atomic<bool>> seen(static_cast<std::size_t>(size));
+      numattn::parallel_for(kItems, size, nullptr, [&](std::int64_t, numattn::Worker& worker) {
+        if (seen[static_cast<std::size_t>(worker.index())].exchange(true)) return;
+        {
+          const std::lock_guard<std::mutex> locked(mutex);
+          ids.insert(syscall(SYS_gettid));
+        }
+        ++present;
+        while (present < size) std::this_thread::yield();
+      });
+    }
+  }
+  return ids.size();
+}
+
+void sizes_in_turn() {
+  const std::size_t ever = threads_ever({9, 4, 9, 6, 2}, 20);
+  expect(ever == 9, "%zu threads for loops of 9, 4, 6 and 2 in turn", ever);
+}
+
 // Limits the address space to what is in use and `more` bytes.
 void leave(rlim_t more) {
   std::ifstream file("/proc/self/statm");
@@ -81,7 +137,9 @@ void without_room_for_stacks() {
 int main() {
   expect(numattn::spare_threads(0) == 0, "none wanted");
   for (const int threads : {1, 2, 7, 3, 3, 12, 1, 12, 2}) expect_all(threads);
+  beside_another();
 #ifdef __linux__
+  sizes_in_turn();
   without_room_for_stacks();
 #endif
   return report();

@@ -57,7 +57,7 @@ def add_parser(commands: Commands) -> None:
         type=positive,
         default=4096,
         metavar="N",
-        help="tokens computed at once, padding included (default: %(default)s)",
+        help="tokens computed at once (default: %(default)s)",
     )
     add_model_arguments(parser)
     parser.set_defaults(run=run)

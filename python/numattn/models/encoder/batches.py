@@ -1,44 +1,59 @@
-"""Sequences of many lengths → batches of like lengths, with little padding."""
+"""Sequences that come one by one → batches of so many tokens, each computed at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-# A batch of its own costs one more reading of the weights (MiniLM-L6: 43 MB at 20 GB/s = 2 ms), in
-# which one core computes some 16 to 32 tokens. Padding by more than that is dearer.
-BATCH_COST_TOKENS = 32
+from ..arrays import Int64Array
+from ..ragged import Ragged
+
+Tokens: TypeAlias = NDArray[np.integer[Any]]
 
 
-def batches_by_length(lengths: ArrayLike, batch_tokens: int) -> Iterator[NDArray[np.intp]]:
-    """Yield the indices of sequences that go together, each index once, short sequences first.
+def batches(sequences: Iterable[Tokens], most_tokens: int) -> Iterator[list[Tokens]]:
+    """Yield sequences in their order, as many together as have at most `most_tokens` tokens.
 
-    A batch of n sequences, the longest of length L, takes n·L ≤ batch_tokens places, unless n = 1.
-    Sequences of length 0 are left out.
-
-    Parameters
-    ----------
-    lengths : int array (n,)
-        Tokens in each sequence.
-    batch_tokens : int
-        Upper limit of a batch's tokens, padding included.
+    A sequence of more tokens than that is alone. As nothing is padded, it does not matter which
+    lengths come together.
 
     Examples
     --------
-    >>> [batch.tolist() for batch in batches_by_length([5, 90, 6, 0, 5], 100)]
-    [[0, 4, 2], [1]]
+    >>> given = [np.zeros(length, np.int64) for length in (5, 90, 6, 0, 5)]
+    >>> [[tokens.size for tokens in batch] for batch in batches(given, 100)]
+    [[5, 90], [6, 0, 5]]
     """
-    lengths = np.asarray(lengths, dtype=np.int64)
-    order = np.argsort(lengths, kind="stable")
-    start = int(np.count_nonzero(lengths == 0))
-    for end in range(start + 1, order.size):
-        longest, longer = lengths[order[end - 1]], lengths[order[end]]
-        count = end - start
-        too_many = (count + 1) * longer > batch_tokens
-        if too_many or count * (longer - longest) > BATCH_COST_TOKENS:
-            yield order[start:end]
-            start = end
-    if start < order.size:
-        yield order[start:]
+    batch: list[Tokens] = []
+    held = 0
+    for tokens in sequences:
+        if batch and held + tokens.size > most_tokens:
+            yield batch
+            batch, held = [], 0
+        batch.append(tokens)
+        held += tokens.size
+    if batch:
+        yield batch
+
+
+def longest_first(batch: Sequence[Tokens]) -> tuple[NDArray[np.intp], Int64Array, Ragged]:
+    """Return the tokens of a batch one after the other, the longest sequence first.
+
+    Then none of those that take longest is left for the end, when other threads have nothing to do.
+
+    Returns
+    -------
+    order : int array (N,)
+        Which sequences of the batch these are; those of no token are not among them.
+    ids : int array (T,)
+        Their tokens.
+    sequences : Ragged
+        Where each stands in `ids`.
+    """
+    lengths = np.array([tokens.size for tokens in batch], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
+    chosen = [batch[index] for index in order.tolist()]
+    ids = np.concatenate([np.empty(0, np.int64), *chosen], dtype=np.int64, casting="unsafe")
+    return order, ids, Ragged.of_lengths(lengths[order])

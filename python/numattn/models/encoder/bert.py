@@ -4,8 +4,9 @@
     for each layer: x = layer(x)                     bert_layer.py
     vector of a text = pooling(x)                    text_encoder.py
 
-(Devlin et al., BERT, 2018.) A ragged batch is padded on the right, and lengths keep the padding out
-of the attention: there is no mask, and nothing of the size S × S.
+(Devlin et al., BERT, 2018.) Sequences of any lengths lie one after the other, and attention knows
+by prefix sums where each begins: no padding is computed, there is no mask, and nothing of the size
+S × S. What a sequence becomes does not depend on those beside it, bit by bit.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..files.folder import model_folder
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..lengths import check_lengths, lengths_of_mask, refuse_both
+from ..ragged import Ragged
 from .bert_config import BertConfig
 from .bert_layer import Layer, Workspace, read_norm
 from .pooling import POOLINGS, Pooling
@@ -156,7 +158,7 @@ class Bert(TextEncoder):
         Parameters
         ----------
         token_ids : int array (B, S)
-            Row b holds lengths[b] tokens and then padding, any valid ids.
+            Row b holds lengths[b] tokens and then padding, any valid ids, which is not computed.
         lengths : int array (B,), optional
             Real tokens of each row, 0 … S; S by default.
         attention_mask : array (B, S), optional
@@ -169,7 +171,8 @@ class Bert(TextEncoder):
         Returns
         -------
         float32 array (B, S, E)
-            Rows of padding hold numbers without meaning.
+            Rows of padding are 0. Those of a sequence's tokens are bitwise what they are if it is
+            alone, for any number of threads.
 
         Raises
         ------
@@ -189,13 +192,10 @@ class Bert(TextEncoder):
         if attention_mask is not None:
             lengths = lengths_of_mask(attention_mask, ids.shape)
         limits = None if lengths is None else check_lengths(lengths, ids.shape)
-        if ids.size == 0:
-            return np.empty((*ids.shape, self.config.hidden_size), dtype=np.float32)
-        work = self._embed(ids, types, limits, num_threads)
-        for layer in self._layers:
-            layer.project(work, num_threads)
-            layer.finish(work, limits, num_threads)
-        return work.x
+        sequences = Ragged.of_rows(ids.shape, limits)
+        tokens = sequences.packed(ids)
+        own_types = None if types is None else sequences.packed(types)
+        return sequences.padded(self._run(tokens, own_types, sequences, num_threads), ids.shape[1])
 
     def attention_weights(
         self,
@@ -243,69 +243,87 @@ class Bert(TextEncoder):
             raise ValueError(f"rows must be (R,) of 0 … {ids.size - 1}, not {chosen.tolist()}")
         heads = slice(None) if head is None else slice(head, head + 1)
 
-        work = self._embed(ids, None, None, num_threads)
+        one = Ragged.of_lengths([ids.size])
+        work = self._embed(ids[0], None, one, num_threads)
         maps = []
         for number, part in enumerate(self._layers):
             part.project(work, num_threads)
             if layer is None or layer == number:
-                query, key = work.query[:, :, heads], work.key[:, :, heads]
+                query, key = work.query[:, heads], work.key[:, heads]
                 maps.append(
                     attention_weights(
                         query, key, rows=chosen, layout="bshd", num_threads=num_threads
-                    )[0]
+                    )
                 )
             if layer == number:
                 break
-            part.finish(work, None, num_threads)
+            part.finish(work, one, num_threads)
         result = np.stack(maps) if layer is None else maps[0]
         return result if head is None else result[..., 0, :, :]
+
+    def _hidden(self, ids: Int64Array, sequences: Ragged, num_threads: int | None) -> Float32Array:
+        check_ids("token ids", ids, self.config.vocab_size, ndim=1)
+        self._check_length("a text", int(sequences.lengths.max(initial=0)), "")
+        return self._run(ids, None, sequences, num_threads)
+
+    def _run(
+        self,
+        ids: Int64Array,
+        types: Int64Array | None,
+        sequences: Ragged,
+        num_threads: int | None,
+    ) -> Float32Array:
+        """Return the hidden states of the last layer (T, E) for ids (T,), which are checked."""
+        work = self._embed(ids, types, sequences, num_threads)
+        if ids.size:
+            for layer in self._layers:
+                layer.project(work, num_threads)
+                layer.finish(work, sequences, num_threads)
+        return work.x
 
     def _embed(
         self,
         ids: Int64Array,
         types: Int64Array | None,
-        lengths: Int64Array | None,
+        sequences: Ragged,
         num_threads: int | None,
     ) -> Workspace:
-        """Return the activations of a call, with x holding the embedded tokens."""
-        batch, length = ids.shape
-        work = Workspace(batch, length, self.config, number_dtype(self.dtype))
+        """Return the activations of a call, with x holding the embedded tokens (T,)."""
+        work = Workspace(ids.size, self.config, number_dtype(self.dtype))
         # The ids are in range, and "clip" spares take() a buffered copy of the result.
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         work.x += self._type[0] if types is None else self._type[types]
-        rows = self._position_rows(ids, lengths)
-        if rows is None:
-            work.x += self._position[self.config.position_offset :][:length]
-        else:
-            work.x += self._position[rows]
+        work.x += self._position[self._position_rows(ids, sequences)]
         self._norm(work.x, num_threads, out=work.x)
         return work
 
-    def _position_rows(self, ids: Int64Array, lengths: Int64Array | None) -> Int64Array | None:
-        """Return which rows of the positions' table tokens have (B, S), if not one after the other.
+    def _position_rows(self, ids: Int64Array, sequences: Ragged) -> Int64Array:
+        """Return which row of the positions' table each token has (T,).
 
         RoBERTa counts the tokens that are no padding token, wherever those stand, and a padding
         token has the row of its id.
         """
         offset, pad = self.config.position_offset, self.config.pad_token_id
-        if offset == 0:
-            return None
         pads = ids == pad
-        if lengths is not None:
-            pads &= np.arange(ids.shape[1]) < lengths[:, np.newaxis]
-        if not pads.any():
-            return None
-        return np.where(pads, pad, np.cumsum(~pads, axis=1) + pad)
+        if offset == 0 or not pads.any():
+            return sequences.positions() + offset
+        before = np.concatenate([[0], np.cumsum(~pads)])  # of all tokens, how many are none
+        first = np.repeat(before[sequences.starts[:-1]], sequences.lengths)
+        return np.where(pads, pad, before[1:] - first + pad)
 
     def _check_ids(self, values: ArrayLike, name: str, limit: int) -> Int64Array:
         """Return ids as int64 (B, S), or raise."""
         ids = check_ids(name, values, limit)
-        if ids.shape[1] > self.config.max_positions:
+        self._check_length(name, ids.shape[1], " a row")
+        return ids
+
+    def _check_length(self, name: str, tokens: int, each: str) -> None:
+        """Raise ValueError if a sequence has more tokens than the model has positions."""
+        if tokens > self.config.max_positions:
             raise ValueError(
-                f"{name} has {ids.shape[1]} tokens a row; the model has positions for "
+                f"{name} has {tokens} tokens{each}; the model has positions for "
                 f"{self.config.max_positions}"
             )
-        return ids
 
 
 def check_index(name: str, value: int | None, count: int) -> None:

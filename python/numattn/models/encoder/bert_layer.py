@@ -4,9 +4,10 @@
     x = norm(attention(q, k, v)·Woᵀ + bo + x)
     x = norm(activation(x·Wupᵀ + bup)·Wdownᵀ + bdown + x)
 
-x is overwritten where it stands: the sum is added to it, and the norm is taken in place. x is
-float32; what passes between two products has the dtype in which the weights are stored (float32 if
-that is int8), so that the second reads it where the first left it.
+x holds the tokens of all sequences, one after the other. It is overwritten where it stands: the sum
+is added to it, and the norm is taken in place. x is float32; what passes between two products has
+the dtype in which the weights are stored (float32 if that is int8), so that the second reads it
+where the first left it.
 """
 
 from __future__ import annotations
@@ -16,35 +17,35 @@ from typing import Any
 
 import numpy as np
 
-from numattn import Linear, attention
+from numattn import Linear, attention_varlen
 
-from ..arrays import Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
+from ..ragged import Ragged
 from .bert_config import BertConfig
 
 PROJECTIONS = ("query", "key", "value")
 
 
 class Workspace:
-    """The activations of one call, (B, S, ...), which every layer overwrites.
+    """The activations of a call over T tokens, (T, ...), which every layer overwrites.
 
     x goes from layer to layer, float32. qkv and context are used up when the feed-forward part
     begins, so `inner` lies over them; all three have the dtype given.
     """
 
-    def __init__(self, batch: int, length: int, config: BertConfig, dtype: np.dtype[Any]) -> None:
-        tokens, width = batch * length, config.hidden_size
+    def __init__(self, tokens: int, config: BertConfig, dtype: np.dtype[Any]) -> None:
+        width = config.hidden_size
         heads = (config.num_heads, config.head_size)
-        self.x = np.empty((batch, length, width), dtype=np.float32)
+        self.x = np.empty((tokens, width), dtype=np.float32)
         wide = np.empty(tokens * max(4 * width, config.ffn_size), dtype=dtype)
-        self.qkv = wide[: tokens * 3 * width].reshape(batch, length, 3 * width)
-        split = self.qkv.reshape(batch, length, 3, *heads)
-        self.query, self.key, self.value = split[:, :, 0], split[:, :, 1], split[:, :, 2]
+        self.qkv = wide[: tokens * 3 * width].reshape(tokens, 3 * width)
+        split = self.qkv.reshape(tokens, 3, *heads)
+        self.query, self.key, self.value = split[:, 0], split[:, 1], split[:, 2]
         self.context = wide[tokens * 3 * width : tokens * 4 * width].reshape(self.x.shape)
-        self.context_heads = self.context.reshape(batch, length, *heads)
-        self.inner = wide[: tokens * config.ffn_size].reshape(batch, length, config.ffn_size)
+        self.context_heads = self.context.reshape(tokens, *heads)
+        self.inner = wide[: tokens * config.ffn_size].reshape(tokens, config.ffn_size)
 
 
 def read_norm(checkpoint: Checkpoint, name: str, config: BertConfig) -> LayerNorm:
@@ -83,15 +84,15 @@ class Layer:
         """Compute work.query, work.key and work.value from work.x."""
         self.qkv(work.x, out=work.qkv, num_threads=num_threads)
 
-    def finish(self, work: Workspace, lengths: Int64Array | None, num_threads: int | None) -> None:
+    def finish(self, work: Workspace, sequences: Ragged, num_threads: int | None) -> None:
         """Compute the layer's result from its projections and work.x, into work.x."""
-        x, inner = work.x, work.inner
-        attention(
+        x, inner, starts = work.x, work.inner, sequences.starts
+        attention_varlen(
             work.query,
             work.key,
             work.value,
-            kv_lens=lengths,
-            layout="bshd",
+            starts,
+            starts,
             out=work.context_heads,
             num_threads=num_threads,
         )

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ..arrays import Float32Array
+from ..arrays import Float32Array, Int64Array
+from ..ragged import Ragged
 from ..texts import each_text
 from ..token_lists import TokenLists
 from ..token_lists import token_lists as token_lists_of
-from .batches import batches_by_length
+from .ahead import one_ahead
+from .batches import Tokens, batches, longest_first
 from .bert_config import BertConfig
 from .pooling import Pooling
-from .tokenized import Tokenized, tokenized
+from .tokenized import Tokenized, pieces, tokenized, tokenized_piece
+from .vectors import Rows, of_length_one
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,14 +44,16 @@ class TextEncoder(ABC):
         return self.config.max_positions if truncation is None else int(truncation["max_length"])
 
     @abstractmethod
-    def __call__(
-        self,
-        token_ids: ArrayLike,
-        lengths: ArrayLike | None = None,
-        *,
-        num_threads: int | None = None,
-    ) -> Float32Array:
-        """Return the hidden states (B, S, E) of tokens (B, S), lengths[b] of a row being real."""
+    def _hidden(self, ids: Int64Array, sequences: Ragged, num_threads: int | None) -> Float32Array:
+        """Return the hidden states (T, E) of tokens (T,) of sequences one after the other.
+
+        Those of a sequence must not depend on the others.
+
+        Raises
+        ------
+        ValueError
+            If an id is out of range, or a sequence too long.
+        """
 
     def tokenize(self, texts: Iterable[str]) -> Tokenized:
         """Return the token ids of each text, and which texts were cut to `max_tokens`.
@@ -80,10 +87,12 @@ class TextEncoder(ABC):
         >>> tokens.lengths, tokens.truncated
         (array([  5, 256]), array([False,  True]))
         """
-        prompted = each_text(texts)
-        if self.prompt:
-            prompted = (self.prompt + text for text in prompted)
-        return tokenized(self.tokenizer, prompted)
+        return tokenized(self.tokenizer, self._prompted(texts))
+
+    def _prompted(self, texts: Iterable[str]) -> Iterator[str]:
+        """Return the texts with the prompt before each; raise TypeError if they have no order."""
+        each = each_text(texts)
+        return (self.prompt + text for text in each) if self.prompt else each
 
     def encode(
         self,
@@ -96,21 +105,25 @@ class TextEncoder(ABC):
     ) -> Float32Array:
         """Return one vector per text: the mean of its tokens' hidden states, or that of [CLS].
 
+        A text's vector is the same, bit by bit, whatever texts stand beside it, in whatever order,
+        and for any number of threads. Texts are tokenised a few hundred at a time, in a thread that
+        works beside the computation, and nothing is padded.
+
         Parameters
         ----------
         texts : iterable of str
-            A list, a one-dimensional array, a column of a table, an open file, a generator. A text
-            of more than `max_tokens` tokens is cut, with a UserWarning that counts them; `tokenize`
+            A list, a one-dimensional array, a column of a table, an open file, a generator; gone
+            through once, by the calling thread, as the computation proceeds. A text of more than
+            `max_tokens` tokens is cut, with a UserWarning at the end that counts them; `tokenize`
             tells which.
         batch_tokens : int
-            Tokens computed at once, padding included: bounds the memory. Texts of like length go
-            together, whatever their order.
+            Tokens computed at once, unless one text has more: bounds the memory.
         normalize : bool
             Scale each vector to length 1, so that the dot product of two is their cosine.
         progress : callable, optional
             Called after each batch with the number of texts in it.
         num_threads : int, optional
-            Upper limit for this call.
+            Upper limit for this call, beside which there is the tokenizer's thread.
 
         Returns
         -------
@@ -126,14 +139,31 @@ class TextEncoder(ABC):
         ValueError
             If batch_tokens is not positive, or a text holds a lone surrogate.
         """
-        tokens = self.tokenize(texts)
-        if tokens.num_truncated:
+        prompted = self._prompted(texts)
+        cut, seen = 0, 0
+
+        def ids_of(tokens: Iterable[Tokenized]) -> Iterator[NDArray[np.int32]]:
+            nonlocal cut, seen
+            for piece in tokens:
+                cut, seen = cut + piece.num_truncated, seen + len(piece.ids)
+                yield from piece.ids
+
+        tokens = one_ahead(partial(tokenized_piece, self.tokenizer), pieces(prompted))
+        with closing(tokens):  # with its thread, whatever happens
+            vectors = self._vectors(
+                ids_of(tokens),
+                len(texts) if isinstance(texts, Sized) else 0,
+                batch_tokens,
+                normalize,
+                progress,
+                num_threads,
+            )
+        if cut:
             warnings.warn(
-                f"{tokens.num_truncated} of {len(tokens.ids)} texts have more than "
-                f"{self.max_tokens} tokens and were cut",
+                f"{cut} of {seen} texts have more than {self.max_tokens} tokens and were cut",
                 stacklevel=2,
             )
-        return self._vectors(tokens.ids, batch_tokens, normalize, progress, num_threads)
+        return vectors
 
     def encode_tokens(
         self,
@@ -146,32 +176,25 @@ class TextEncoder(ABC):
     ) -> Float32Array:
         """Return one vector per list of token ids, as `encode` does for texts."""
         lists = token_lists_of("token_lists", token_lists, self.config.vocab_size)
-        return self._vectors(lists, batch_tokens, normalize, progress, num_threads)
+        return self._vectors(lists, len(lists), batch_tokens, normalize, progress, num_threads)
 
     def _vectors(
         self,
-        lists: Sequence[NDArray[np.integer[Any]]],
+        lists: Iterable[Tokens],
+        expected: int,
         batch_tokens: int,
         normalize: bool,
         progress: Callable[[int], object] | None,
         num_threads: int | None,
     ) -> Float32Array:
-        """Return the vector of each list of token ids (n, E)."""
+        """Return the vector of each list of token ids (n, E); about `expected` will come."""
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, not {batch_tokens}")
-        lengths = np.array([tokens.size for tokens in lists], dtype=np.int64)
-        vectors = np.zeros((lengths.size, self.config.hidden_size), dtype=np.float32)
-        for batch in batches_by_length(lengths, batch_tokens):
-            shape = (batch.size, lengths[batch].max())
-            ids = np.full(shape, self.config.pad_token_id, dtype=np.int64)
-            for row, index in enumerate(batch):
-                ids[row, : lengths[index]] = lists[index]
-            hidden = self(ids, lengths[batch], num_threads=num_threads)
-            for row, index in enumerate(batch):
-                vectors[index] = self._pooling(hidden[row, : lengths[index]])
+        vectors = Rows(expected, self.config.hidden_size)
+        for batch in batches(lists, batch_tokens):
+            order, ids, sequences = longest_first(batch)
+            pooled = self._pooling(self._hidden(ids, sequences, num_threads), sequences)
+            vectors.add(len(batch), order, of_length_one(pooled) if normalize else pooled)
             if progress is not None:
-                progress(batch.size)
-        if normalize:
-            norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors /= np.where(norms > 0, norms, 1)
-        return vectors
+                progress(len(batch))
+        return vectors.whole()

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from ..arrays import Int64Array
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 # What the library makes of a text takes kilobytes, so it is asked for a few texts at a time: enough
-# to keep its threads busy, and no more characters than this unless one text has them.
-PIECE_TEXTS = 1024
-PIECE_CHARACTERS = 1 << 20
+# to keep its threads busy, and no more characters than this unless one text has them. `encode`
+# computes the first of them before the next are read.
+PIECE_TEXTS = 256
+PIECE_CHARACTERS = 1 << 18
 # Of a text that has many more characters than can count, the part that counts is enough: what
 # comes this many tokens away from it does not change it.
 LONG_TEXT = 1 << 16
@@ -47,21 +48,37 @@ class Tokenized(NamedTuple):
 def tokenized(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenized:
     """Return what a tokenizer makes of texts. It may pad them; padding does not count."""
     ids: list[NDArray[np.int32]] = []
-    truncated: list[bool] = []
-    for piece in pieces(shortened(tokenizer, text) for text in texts):
-        try:
-            encodings = tokenizer.encode_batch(piece)
-        except Exception as error:
-            if type(error) is not Exception:  # the library's own is of no narrower class
-                raise
-            raise ValueError(f"the tokenizer fails on a text: {error}") from None
-        for encoding in encodings:
-            own = np.array(encoding.ids, dtype=np.int32)
-            if tokenizer.padding is not None:
-                own = own[np.array(encoding.attention_mask, dtype=bool)]
-            ids.append(own)
-            truncated.append(bool(encoding.overflowing))
-    return Tokenized(ids, np.array(truncated, dtype=bool))
+    truncated: list[NDArray[np.bool_]] = [np.empty(0, dtype=bool)]
+    for piece in pieces(texts):
+        tokens = tokenized_piece(tokenizer, piece)
+        ids += tokens.ids
+        truncated.append(tokens.truncated)
+    return Tokenized(ids, np.concatenate(truncated))
+
+
+def tokenized_piece(tokenizer: Tokenizer, piece: list[str]) -> Tokenized:
+    """Return what a tokenizer makes of a few texts, with the interpreter's lock mostly let go."""
+    encodings = encoded(tokenizer, [shortened(tokenizer, text) for text in piece])
+    ids = []
+    for encoding in encodings:
+        own = np.array(encoding.ids, dtype=np.int32)
+        if tokenizer.padding is not None:
+            own = own[np.array(encoding.attention_mask, dtype=bool)]
+        ids.append(own)
+    return Tokenized(ids, np.array([bool(each.overflowing) for each in encodings], dtype=bool))
+
+
+def encoded(tokenizer: Tokenizer, texts: list[str], special: bool = True) -> list[Encoding]:
+    """Return the library's own results for texts.
+
+    Its function for a single text would hold the interpreter's lock all the while.
+    """
+    try:
+        return tokenizer.encode_batch(texts, add_special_tokens=special)
+    except Exception as error:
+        if type(error) is not Exception:  # the library's own is of no narrower class
+            raise
+        raise ValueError(f"the tokenizer fails on a text: {error}") from None
 
 
 def shortened(tokenizer: Tokenizer, text: str) -> str:
@@ -82,7 +99,7 @@ def shortened(tokenizer: Tokenizer, text: str) -> str:
     while size < len(text):
         part = end_of(text, size) if from_left else beginning_of(text, size)
         if part is not None:
-            encoding = tokenizer.encode(part, add_special_tokens=False)
+            (encoding,) = encoded(tokenizer, [part], special=False)
             if len(encoding.ids) + sum(len(more.ids) for more in encoding.overflowing) >= wanted:
                 return part
         size *= 2

@@ -32,6 +32,7 @@ from ..files.storage import storage_dtype
 from ..files.tokens import load_tokenizer
 from ..ids import check_ids
 from ..lengths import check_lengths
+from ..ragged import Ragged
 from ..texts import each_text
 from ..token_lists import TokenLists, padded, token_lists
 from .chooser import Chooser
@@ -163,16 +164,16 @@ class Seq2Seq:
         ids = check_ids("token_ids", token_ids, self.config.vocab_size)
         if ids.shape[1] == 0:
             raise ValueError(f"token_ids must be (B, S) with S of 1 or more, not {ids.shape}")
-        counts = check_lengths(lengths, ids.shape)
-        if counts is None:
-            counts = np.full(ids.shape[0], ids.shape[1], dtype=np.int64)
-        x = self._embed(self._embedding[ids], 0)
+        sentences = Ragged.of_rows(ids.shape, check_lengths(lengths, ids.shape))
+        places = marian_positions(0, ids.shape[1], self.config.hidden_size)
+        x = self._embed(self._embedding[sentences.packed(ids)], places[sentences.positions()])
         for layer in self._encoder:
-            x = layer(x, counts, num_threads)
+            x = layer(x, sentences, num_threads)
+        encoded = sentences.padded(x, ids.shape[1])
         return DecoderState(
-            [layer.cross.source(x, num_threads) for layer in self._decoder],
-            counts,
-            [np.zeros((ids.shape[0], 1, x.shape[2]), np.float32) for _ in self._decoder],
+            [layer.cross.source(encoded, num_threads) for layer in self._decoder],
+            sentences.lengths,
+            [np.zeros((ids.shape[0], 1, x.shape[1]), np.float32) for _ in self._decoder],
             0,
         )
 
@@ -198,7 +199,7 @@ class Seq2Seq:
                 raise ValueError(f"previous must be ({batch},), not {words.shape}")
             words = check_ids("previous", words, self.config.vocab_size, ndim=1)
             x[:, 0] = self._embedding[words]
-        x = self._embed(x, state.position)
+        x = self._embed(x, marian_positions(state.position, 1, x.shape[2]))
         state.position += 1
         for layer, cell, source in zip(self._decoder, state.cells, state.sources, strict=True):
             x = layer(x, cell, source, state.lengths, num_threads)
@@ -314,10 +315,10 @@ class Seq2Seq:
             for sentence in sentences
         ]
 
-    def _embed(self, x: Float32Array, position: int) -> Float32Array:
-        """Return word vectors (B, S, E) as the layers take them; the first is at `position`."""
+    def _embed(self, x: Float32Array, positions: Float32Array) -> Float32Array:
+        """Return word vectors (..., E) as the layers take them, with those of their positions."""
         x = x * np.float32(np.sqrt(self.config.hidden_size))
-        x += marian_positions(position, x.shape[1], x.shape[2])
+        x += positions
         return x
 
 

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from numattn import Linear, MultiHeadAttention, ProjectedContext
+from numattn import Linear, MultiHeadAttention, ProjectedContext, attention_varlen
 
 from ..arrays import Float32Array, Int64Array
+from ..files.storage import number_dtype
 from ..norms import LayerNorm
+from ..ragged import Ragged
 from .marian_file import MarianFile
 from .seq2seq_config import Seq2SeqConfig
 
@@ -69,22 +71,32 @@ def projections(file: MarianFile, name: str, config: Seq2SeqConfig) -> dict[str,
 
 
 class EncoderLayer:
-    """Layer `number`, counted from 1, of the encoder."""
+    """Layer `number`, counted from 1, of the encoder, over sentences one after the other."""
 
     def __init__(
         self, file: MarianFile, number: int, config: Seq2SeqConfig, dtype: np.dtype[Any]
     ) -> None:
         name = f"encoder_l{number}"
-        given: dict[str, Any] = projections(file, f"{name}_self", config)
-        self.attention = MultiHeadAttention(config.num_heads, **given, dtype=dtype)
+        given = projections(file, f"{name}_self", config)
+        self.qkv = Linear(
+            np.concatenate([given[f"w{part}"] for part in "qkv"]),
+            np.concatenate([given[f"b{part}"] for part in "qkv"]),
+            dtype=dtype,
+        )
+        self.output = Linear(given["wo"], given["bo"], dtype=dtype)
         self.norm = read_norm(file, f"{name}_self_Wo", config)
         self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
+        self.heads, self.dtype = config.num_heads, number_dtype(dtype)
 
-    def __call__(
-        self, x: Float32Array, lengths: Int64Array, num_threads: int | None
-    ) -> Float32Array:
-        """Return the layer's result for x (B, S, E), of whose rows lengths[b] words are real."""
-        x += self.attention(x, kv_lens=lengths, num_threads=num_threads)
+    def __call__(self, x: Float32Array, sentences: Ragged, num_threads: int | None) -> Float32Array:
+        """Return the layer's result for the words x (T, E) of some sentences, in its memory."""
+        qkv = np.empty((len(x), self.qkv.out_features), dtype=self.dtype)
+        self.qkv(x, out=qkv, num_threads=num_threads)
+        heads = qkv.reshape(len(x), 3, self.heads, -1)
+        q, k, v = heads[:, 0], heads[:, 1], heads[:, 2]
+        starts = sentences.starts
+        o = attention_varlen(q, k, v, starts, starts, num_threads=num_threads)
+        self.output(o.reshape(x.shape), residual=x, out=x, num_threads=num_threads)
         return self.feed_forward(self.norm(x, num_threads, out=x), num_threads)
 
 
