@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from numattn import Linear, attention
+from numattn._aligned import empty
 
 from ..arrays import Int64Array
 from ..files.checkpoint import Checkpoint
@@ -37,8 +38,8 @@ class Workspace:
     def __init__(self, batch: int, length: int, config: BertConfig, dtype: np.dtype[Any]) -> None:
         tokens, width = batch * length, config.hidden_size
         heads = (config.num_heads, config.head_size)
-        self.x = np.empty((batch, length, width), dtype=np.float32)
-        wide = np.empty(tokens * max(4 * width, config.ffn_size), dtype=dtype)
+        self.x = empty((batch, length, width), np.float32)
+        wide = empty((tokens * max(4 * width, config.ffn_size),), dtype)
         self.qkv = wide[: tokens * 3 * width].reshape(batch, length, 3 * width)
         split = self.qkv.reshape(batch, length, 3, *heads)
         self.query, self.key, self.value = split[:, :, 0], split[:, :, 1], split[:, :, 2]
