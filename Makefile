@@ -79,6 +79,7 @@ lint: $(VENV)/.installed $(VENV)/.tools
 	$(VENV)/bin/mypy
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
 	$(PYTHON) tools/check_symbols.py
+	$(PYTHON) tools/check_stages.py
 
 bench: $(VENV)/.installed $(VENV)/.model
 	$(VENV)/bin/python bench/compare.py

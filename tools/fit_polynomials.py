@@ -90,6 +90,7 @@ def fit_normal_tail(high: float, degree: int, weight: Callable[[np.ndarray], np.
 
 if __name__ == "__main__":
     fit_exp2(0.0, 1.0, 5)
+    fit_exp2(0.0, 1.0, 3)
     fit_exp2(-0.5, 0.5, 5)
     for high, degree in ((6.0, 8), (8.0, 9), (10.0, 9), (10.0, 10)):
         fit_normal_tail(high, degree, lambda t: np.exp(log_ndtr(-t)) * np.maximum(t, 0.3) + 3e-6)

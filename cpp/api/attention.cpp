@@ -92,7 +92,7 @@ class Runs {
   };
 
   void add_lone() {
-    lone_->plan.join_heads(lone_->problem.kv_heads, shares_);
+    lone_->plan.join(lone_->problem.kv_heads, shares_);
     all_.add(lone_->problem, lone_->plan);
   }
   void add_parts() {
@@ -105,7 +105,7 @@ class Runs {
   }
   AttentionPlan planned(const AttentionProblem& problem) const {
     AttentionPlan plan = plan_of(kernels_, problem);
-    plan.join_heads(problem.kv_heads, shares_);
+    plan.join(problem.kv_heads, shares_);
     return plan;
   }
 

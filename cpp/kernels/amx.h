@@ -34,6 +34,7 @@ constexpr int kAmxRowBytes = 64;
 constexpr int kAmxRowFloats = kAmxRowBytes / 4;
 constexpr int kAmxRowPairs = kAmxRowBytes / 4;  // a pair of bfloat16 takes the place of a float32
 constexpr int kAmxDepth = 2 * kAmxRowPairs;
+constexpr std::int64_t kTileBytes = kAmxRows * kAmxRowBytes;
 constexpr int kAmxBytes = 4 * kAmxRowPairs;  // of depth, 8-bit integers
 
 // The operand of ldtilecfg, laid out by the processor's manual.

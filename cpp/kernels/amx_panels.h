@@ -28,7 +28,6 @@ namespace numattn {
 namespace {
 
 constexpr int kStripRows = kGemmStripRows;
-constexpr std::int64_t kTileBytes = kAmxRows * kAmxRowBytes;
 constexpr std::int64_t kColumnTiles = kPanelColumns / kAmxRowFloats;  // of a panel
 constexpr std::int64_t kPanelRowBytes = kPanelColumns * 4;            // of pairs
 static_assert(kStripRows == 2 * kAmxRows && kPieceColumns == 2 * kAmxRowFloats, "2 × 2 tiles");

@@ -8,23 +8,9 @@
 namespace numattn {
 namespace {
 
-// What operands are padded to with zeros: elements of the depth, keys of a tile, rows of a.
+// What operands are padded to with zeros: elements of the depth, rows of a.
 constexpr int kDepthStep = kAmxDepth;
-constexpr int kKeyStep = kAmxDepth;
 constexpr int kRowStep = kAmxRows;
-
-// Keys per tile: beyond 8 KiB of scores per 16 queries, storing them leaves the first-level cache.
-constexpr int kPairKeyBlock = 128;
-
-// Query rows per block: transposing a tile's values costs a fraction of their products then.
-constexpr int kPairBlockRows = 384;
-
-// Three products at some ten times the speed of float32.
-constexpr bool kHighPays = true;
-
-// Sums go on from what is there, one rounding for every kAmxDepth elements of the depth: to add
-// them afterwards would take a pass over the output for each tile.
-constexpr bool kSumsApart = false;
 
 // The tiles belong to the thread; a kernel has them for the length of a visit.
 class PairUnit {

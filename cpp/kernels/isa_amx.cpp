@@ -6,14 +6,14 @@
 #include "amx_tile.h"
 #include "int8_tiles.h"
 
-#include "pair_table.h"
+#include "pipeline_table.h"
 
 #include "amx_gemm.h"
 
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_strips(with_pairs<Int8TilePanels>(make_kernels("amx")));
+  static constexpr Kernels table = with_strips(with_pipeline(make_kernels("amx")));
   return table;
 }
 

@@ -134,6 +134,8 @@ struct WorkspaceNeeds {
   std::int64_t head_dim;
   std::int64_t value_dim;  // 0 where no output is accumulated
   TileNeeds tile;
+  std::int64_t visit_keys = 0;  // keys of a visit at most
+  bool one_visit = false;       // which sees all of them
 };
 
 // One query block of one key head. A block may be visited in several calls over successive key
@@ -293,6 +295,9 @@ struct TileFacts {
   int block_rows;    // query rows of a block at most, where tiles are read in place
   int copied_rows;   // and where they are copied, so that a copy is used more often
   int vector_width;  // float32 lanes of a register
+  // Bytes of an element of keys and values where these are packed for a visit as a whole, and used
+  // by all of a block's rows; 0 where they are visited tile by tile.
+  int packed_bytes = 0;
 };
 
 // One way to compute attention, and what it takes.

@@ -59,6 +59,22 @@ inline void with_reader(DType dtype, std::int64_t stride, const Call& call) {
   });
 }
 
+// The same where the element type is known beforehand.
+template <class Element, class Call>
+inline void with_reader_of(std::int64_t stride, const Call& call) {
+  const auto any_elements = [stride](const char* from, int count) {
+    return read_elements(from, element_dtype(Element{}), stride, count);
+  };
+  if (stride != sizeof(Element)) {
+    call(any_elements);
+    return;
+  }
+  call([&](const char* from, int count) {
+    return count == Vec::kWidth ? load(reinterpret_cast<const Element*>(from))
+                                : any_elements(from, count);
+  });
+}
+
 // The first `count` lanes; the others are 0 and not read, or not written.
 template <class Element>
 inline Vec load_partial(const Element* from, int count) {

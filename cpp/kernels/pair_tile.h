@@ -19,13 +19,6 @@ constexpr int kPairKeyBlock = 96;
 // 96 and 384 rows are as fast.
 constexpr int kPairBlockRows = 192;
 
-// Three products at twice the speed of float32 would be slower than one of float32.
-constexpr bool kHighPays = false;
-
-// Sums start from zero and are then added to what is there: rounding grows with the number of
-// tiles.
-constexpr bool kSumsApart = true;
-
 // No state to prepare; the tile unit of amx.h has one.
 struct PairUnit {
   PairUnit() {}
@@ -67,7 +60,8 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
   }
 }
 
-// sums[m][n] = product, or += where `Add`; rows of kLaneGroup floats.
+// sums[m][n] = product, or += where `Add`; rows of kLaneGroup floats. Sums start from zero and are
+// then added to what is there: rounding grows with the number of tiles.
 template <bool Add, int Vectors, int Parts>
 inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums) {
   for (std::int64_t row = 0; row < row_count; row += kTileRows) {

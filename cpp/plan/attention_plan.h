@@ -39,6 +39,7 @@ struct AttentionPlan {
   std::int64_t rows_per_head;  // query rows that read one key head
   std::int64_t block_rows;     // of them, at most so many per query block
   std::int64_t blocks;         // query blocks per key head
+  std::int64_t most_rows;      // of a block that takes the place of several
   std::int64_t key_block;
   std::int64_t split_keys;  // keys per split; `keys` when not split
   std::int64_t splits;
@@ -51,10 +52,12 @@ struct AttentionPlan {
   std::int64_t partial_floats;    // of all partial states together
   double flops;                   // multiplications and additions over visible pairs, at most
 
-  // Where the heads of a token lie side by side, one head's part of it is a short piece, after
-  // which the processor fetches the next head's in vain: decoding from memory so took twice the
-  // time. Then items take several heads, as far as there are `shares` times as many as are needed.
-  void join_heads(std::int64_t kv_heads, std::int64_t shares);
+  // Makes items longer where that is better, as far as there are `shares` times as many as are
+  // needed. Where the heads of a token lie side by side, one head's part of it is a short piece,
+  // after which the processor fetches the next head's in vain: decoding from memory so took twice
+  // the time. Then items take several heads. And where a block's keys are packed, more rows use
+  // what was packed.
+  void join(std::int64_t kv_heads, std::int64_t shares);
 
   // Everything a call of so many threads allocates.
   std::int64_t scratch_bytes(int threads) const;
@@ -62,6 +65,9 @@ struct AttentionPlan {
   std::int64_t head_bytes() const;  // of a thread, for one of the heads of its item
   std::int64_t partial_bytes() const { return partial_floats * 4; }
   int worthwhile_threads() const { return useful_threads(flops, items); }
+
+  // As `needs` says, of blocks of block_rows.
+  void size_workspace();
 };
 
 // `attend` computes whole blocks of rows, `decode` key heads with few rows. The plan refers to the

@@ -315,5 +315,108 @@ NOT_INLINED bool all_ordinary(Vec a) {
   return true;
 }
 
+NOT_INLINED Pairs load_pairs(const std::uint16_t* from, int count) {
+  Pairs a{};
+  for (int i = 0; i < count && i < 2 * kLanes; ++i) a.elements[i] = from[i];
+  return a;
+}
+NOT_INLINED void store_pairs(std::uint16_t* to, Pairs a, int count) {
+  for (int i = 0; i < count && i < 2 * kLanes; ++i) to[i] = a.elements[i];
+}
+NOT_INLINED Pairs round_in_order(Vec first, Vec last) {
+  Pairs a;
+  for (int i = 0; i < kLanes; ++i) {
+    a.elements[i] = bfloat16_from_float(without_subnormal(first.lanes[i]));
+    a.elements[kLanes + i] = bfloat16_from_float(without_subnormal(last.lanes[i]));
+  }
+  return a;
+}
+NOT_INLINED Vec first_half(Pairs a) {
+  return each_lane([&](int i) { return float_from_bfloat16(a.elements[i]); });
+}
+NOT_INLINED Vec last_half(Pairs a) {
+  return each_lane([&](int i) { return float_from_bfloat16(a.elements[kLanes + i]); });
+}
+NOT_INLINED Pairs join_halves(Pairs a, Pairs b, int first) {
+  Pairs joined;
+  for (int i = 0; i < kLanes; ++i) {
+    joined.elements[2 * i] = a.elements[first + i];
+    joined.elements[2 * i + 1] = b.elements[first + i];
+  }
+  return joined;
+}
+inline Pairs join_first_halves(Pairs a, Pairs b) { return join_halves(a, b, 0); }
+inline Pairs join_last_halves(Pairs a, Pairs b) { return join_halves(a, b, kLanes); }
+NOT_INLINED Pairs ordinary_or_zero(Pairs a, bool& all) {
+  for (std::uint16_t& element : a.elements) {
+    const int exponent = element & 0x7F80;
+    const bool subnormal = exponent == 0 && (element & 0x007F) != 0;
+    if (!subnormal && exponent != 0x7F80) continue;
+    all = false;
+    element = 0;
+  }
+  return a;
+}
+inline Vec in_register(Vec a) { return a; }
+inline Vec high_half(Vec a) {
+  return {(FloatLanes)((IntLanes)a.lanes & static_cast<std::int32_t>(0xFFFF0000u))};
+}
+struct HalfUp {
+  Vec added_to(Vec a) const { return {(FloatLanes)((IntLanes)a.lanes + 0x8000)}; }
+  Pairs join(Vec even, Vec odd) const {
+    typedef std::uint32_t Words __attribute__((vector_size(4 * kLanes)));
+    const Words joined = ((Words)even.lanes >> 16) | ((Words)odd.lanes & 0xFFFF0000u);
+    Pairs a;
+    __builtin_memcpy(a.elements, &joined, sizeof a.elements);
+    return a;
+  }
+};
+inline Pairs operator|(Pairs a, Pairs b) {
+  for (int i = 0; i < 2 * kLanes; ++i) {
+    a.elements[i] = static_cast<std::uint16_t>(a.elements[i] | b.elements[i]);
+  }
+  return a;
+}
+inline Pairs no_pairs() { return Pairs{}; }
+NOT_INLINED bool any_from_two(Pairs a) {
+  for (const std::uint16_t element : a.elements) {
+    if ((element & 0x4000) != 0) return true;
+  }
+  return false;
+}
+inline Vec scale_by_floor(Mask allowed, Vec a, Vec x) {
+  return select(allowed, scale_by_floor(a, x), zero());
+}
+NOT_INLINED bool any_subnormal(Vec a) {
+  for (int i = 0; i < kLanes; ++i) {
+    const std::uint32_t bits = bits_of(a.lanes[i]) & 0x7FFFFFFFu;
+    if (bits != 0 && bits < 0x00800000u) return true;
+  }
+  return false;
+}
+NOT_INLINED Vec max_of_each(Vec (&rows)[kLanes]) {
+  return each_lane([&](int i) { return reduce_max(rows[i]); });
+}
+
+// The processor's own control register: what is in software above rounds by it too.
+class SubnormalsAsZero {
+ public:
+  SubnormalsAsZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushAndZero); }
+  ~SubnormalsAsZero() { _mm_setcsr(before_); }
+  SubnormalsAsZero(const SubnormalsAsZero&) = delete;
+  SubnormalsAsZero& operator=(const SubnormalsAsZero&) = delete;
+
+  template <class Call>
+  void lifted(const Call& call) const {
+    _mm_setcsr(before_);
+    call();
+    _mm_setcsr(before_ | kFlushAndZero);
+  }
+
+ private:
+  static constexpr unsigned kFlushAndZero = 0x8040;
+  const unsigned before_;
+};
+
 }  // namespace
 }  // namespace numattn

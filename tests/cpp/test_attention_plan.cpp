@@ -1,6 +1,7 @@
 // Plans: every row of every head and every key is covered once, and the memory is what it says.
 #include "attention_plan.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "areas.h"
@@ -28,6 +29,10 @@ constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
 
 constexpr Kernel kWide = kernel_of(48, 64, 16);
 constexpr Kernel kNarrow = kernel_of(8, 96, 4);
+// Keys and values are packed, for up to 256 rows or, where blocks are joined, more.
+constexpr Kernel kPacked = {
+    {"attend", {32, 64, 256, 256, 16, 2}, numattn::floats_of<FloatWorkspace>, nullptr},
+    kWide.decode};
 constexpr PlanNeeds kNothing{{false, false, false, false, false, 0}};
 constexpr PlanNeeds kRelative{{false, false, false, false, true, 0}};
 
@@ -65,6 +70,39 @@ void ignores_the_batch(const Kernel& kernels, AttentionShape shape) {
   expect(one.kernel == many.kernel && one.key_block == many.key_block &&
              one.split_keys == many.split_keys && one.splits == many.splits,
          "the plan of one entry changes with the batch");
+}
+
+// Blocks that are joined for want of other work: what they are cut into changes no bit.
+void joins_blocks(const AttentionShape& shape) {
+  for (const std::int64_t shares : {1, 2, 3, 1000}) {
+    const AttentionPlan apart = plan_of(kPacked, shape);
+    AttentionPlan plan = apart;
+    plan.join(shape.row_heads, shares);
+    expect(plan.blocks * plan.block_rows >= plan.rows_per_head, "rows beyond the joined blocks");
+    expect((plan.blocks - 1) * plan.block_rows < plan.rows_per_head || plan.rows_per_head == 0,
+           "an empty block for %ld rows", as_long(plan.rows_per_head));
+    expect(plan.items == shape.batch * shape.row_heads * plan.blocks * plan.splits, "joined items");
+    expect(plan.block_rows <= std::max(apart.block_rows, plan.most_rows), "a block of %ld rows",
+           as_long(plan.block_rows));
+    expect(plan.block_rows / apart.block_rows <= shares, "%ld blocks in one, of %ld shares",
+           as_long(plan.block_rows / apart.block_rows), as_long(shares));
+    expect(plan.workspace_floats >= apart.workspace_floats, "less memory for more rows");
+    expect(plan.key_block == apart.key_block && plan.visit_keys == apart.visit_keys &&
+               plan.split_keys == apart.split_keys,
+           "what decides bits changes with the shares");
+  }
+}
+
+// All keys of a head at once as long as they stay in the cache, then parts.
+void packs_what_the_cache_takes() {
+  const auto visit_of = [](std::int64_t keys, std::int64_t width) {
+    return plan_of(kPacked, {1, 8, 8, 1000, keys, width, width}).visit_keys;
+  };
+  expect(visit_of(100, 64) == 128 && visit_of(4096, 64) == 4096, "short heads in parts");
+  expect(visit_of(4097, 64) == 1024 && visit_of(1 << 20, 128) == 1024, "parts of 1,024 keys");
+  expect(visit_of(1 << 20, 256) == 512 && visit_of(1 << 20, 4096) == 256, "wide heads' parts");
+  const AttentionPlan wide = plan_of(kPacked, {1, 1, 1, 5000, 5000, 4096, 4096});
+  expect(wide.block_rows == 96, "%ld rows of 4,096 elements", as_long(wide.block_rows));
 }
 
 void memory_grows_with_threads_not_with_length() {
@@ -120,6 +158,11 @@ int main() {
       }
     }
   }
+  for (const std::int64_t queries : {0, 9, 96, 255, 256, 257, 1000, 5000}) {
+    for (const std::int64_t kv_heads : {1, 8})
+      joins_blocks({3, 8, kv_heads, queries, 3000, 64, 32});
+  }
+  packs_what_the_cache_takes();
   memory_grows_with_threads_not_with_length();
   needs_take_memory();
   relative_terms_choose_kernel_and_rows();

@@ -38,7 +38,8 @@ thread_local TileUnit unit;
 struct sigaction previous_action;
 
 struct Counters {
-  std::atomic<std::int64_t> products, loads, loads_t1, stores;
+  std::atomic<std::int64_t> products, zeroed;
+  std::atomic<std::int64_t> loads_of[kTiles], loads_t1_of[kTiles], stores_of[kTiles];
 };
 Counters counters;
 
@@ -289,6 +290,7 @@ bool execute_configuration(const Instruction& in) {
   if (in.prefix != kF2 || in.reg >= kTiles) return false;
   Tile& tile = configured_tile(in.reg);
   std::memset(tile.words, 0, sizeof tile.words);  // tilezero
+  count(counters.zeroed);
   return true;
 }
 
@@ -297,11 +299,10 @@ bool execute_move(const Instruction& in) {
   Tile& tile = configured_tile(in.reg);
   if (in.prefix == kF3) {
     store_tile(tile, in.address_without_index, in.index);
-    count(counters.stores);
+    count(counters.stores_of[in.reg]);
   } else {  // F2, and 66 with a hint for the cache
     load_tile(tile, in.address_without_index, in.index);
-    count(counters.loads);
-    if (in.prefix == k66) count(counters.loads_t1);
+    count((in.prefix == k66 ? counters.loads_t1_of : counters.loads_of)[in.reg]);
   }
   return true;
 }
@@ -375,13 +376,23 @@ bool request_processor_tiles() {
 }
 
 void reset_tile_counts() {
-  counters.products = 0;
-  counters.loads = 0;
-  counters.loads_t1 = 0;
-  counters.stores = 0;
+  counters.products = counters.zeroed = 0;
+  for (int t = 0; t < kTiles; ++t) {
+    counters.loads_of[t] = counters.loads_t1_of[t] = counters.stores_of[t] = 0;
+  }
 }
 
 TileCounts tile_counts() {
-  return {counters.products.load(), counters.loads.load(), counters.loads_t1.load(),
-          counters.stores.load()};
+  TileCounts all{};
+  all.products = counters.products;
+  all.zeroed = counters.zeroed;
+  for (int t = 0; t < kTiles; ++t) {
+    all.loads_of[t] = counters.loads_of[t];
+    all.loads_t1_of[t] = counters.loads_t1_of[t];
+    all.stores_of[t] = counters.stores_of[t];
+    all.loads += all.loads_of[t] + all.loads_t1_of[t];
+    all.loads_t1 += all.loads_t1_of[t];
+    all.stores += all.stores_of[t];
+  }
+  return all;
 }

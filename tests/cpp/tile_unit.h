@@ -24,6 +24,10 @@ struct TileCounts {
   std::int64_t loads;     // both kinds
   std::int64_t loads_t1;  // those of them with a hint that spares the first cache level
   std::int64_t stores;
+  std::int64_t loads_of[8];  // by tile, those without the hint
+  std::int64_t loads_t1_of[8];
+  std::int64_t stores_of[8];
+  std::int64_t zeroed;  // tiles cleared one by one
 };
 void reset_tile_counts();
 TileCounts tile_counts();

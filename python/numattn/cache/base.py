@@ -21,6 +21,7 @@ from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
 from numattn._score import CachedScore, Window, require_known, spelled_out, window_sides
 
+from .rows import attend_by_rows, differ, may_be_result
 from .storage import Form, Tokens, check_storage, wide_channels, wide_table
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Cache(ABC):
             As for `append`.
         q : array of shape (B, Hq, S, D), the cache's dtype
             Queries of the new tokens. Those of tokens beyond counts[b] give numbers without
-            meaning.
+            meaning; the others, what they give if their row is alone, bit by bit.
         out, num_threads, **score
             As for :func:`numattn.attention`. The window is the layer's own by default.
 
@@ -198,11 +199,13 @@ class Cache(ABC):
             require_apart(out, {"q": q, "k": k, "v": v, "counts": counts, **score})
         before = self._lengths[index].copy()
         cached = self.append(index, k, v, counts=counts, layout=layout)
+        options = {**score, "is_causal": True, "layout": layout, "num_threads": num_threads}
+        new = self._lengths[index] - before
         try:
-            o: Array = self._attention(
-                q, is_causal=True, layout=layout, out=out, num_threads=num_threads,
-                **cached._asdict(), **score,
-            )  # fmt: skip
+            shape = (*q.shape[:-1], self.value_dim)
+            if differ(new, q, layout) and may_be_result(out, shape, q.dtype):
+                return attend_by_rows(self._attention, q, cached, new, out, options)
+            o: Array = self._attention(q, out=out, **cached._asdict(), **options)
             return o
         except BaseException:
             self._forget(index, before)

@@ -37,6 +37,11 @@ class Cached(NamedTuple):
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
 
+    def row(self, index: int) -> Cached:
+        """Return the tokens of one row, as a batch of its own."""
+        own: Any = (None if array is None else array[index : index + 1] for array in self)
+        return Cached(*own)
+
 
 class KVCache(Cache):
     """Keys and values of all layers, each row of a layer in one piece of memory.

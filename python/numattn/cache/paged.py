@@ -41,6 +41,15 @@ class CachedPages(NamedTuple):
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
 
+    def row(self, index: int) -> CachedPages:
+        """Return the tokens of one row, as a batch of its own."""
+        one = slice(index, index + 1)
+        return self._replace(
+            block_table=self.block_table[one],
+            q_offset=self.q_offset[one],
+            kv_lens=self.kv_lens[one],
+        )
+
 
 class PagedKVCache(Cache):
     """Keys and values of all layers in pages of a fixed number of tokens, taken from one pool.

@@ -281,9 +281,9 @@ class Seq2Seq:
         ValueError
             If a text holds a lone surrogate.
         """
-        given = list(each_text(texts))
         results = []
-        for split in [Sentences.of(text, self.language) for text in given]:
+        for text in list(each_text(texts)):
+            split = Sentences.of(text, self.language)
             translations = []
             for sentence in split.sentences:
                 translation, lack = self._translated(sentence, num_threads)
