@@ -23,6 +23,7 @@ def results(rng: np.random.Generator, dtype: np.dtype[Any]) -> Iterator[Any]:
     x = normal(rng, (1, 3, 5, 7)).astype(dtype)
     o, lse = na.attention(x, x, x, return_lse=True)
     yield from (o, lse)
+    yield from na.merge_states([o, o], [lse, lse])
     yield na.attention_weights(x, x)
     starts = np.array([0, 2, 5], np.int32)
     tokens = x[0].swapaxes(0, 1)

@@ -141,7 +141,7 @@ def test_the_result_is_the_callers_own(tiny: Bert, rng: np.random.Generator) -> 
     kept = first.copy()
     tiny(random_ids(rng, 2, 5))
     np.testing.assert_array_equal(first, kept)
-    assert first.base is None or first.base.size == first.size  # no other memory is kept
+    assert first.base is None or first.base.nbytes <= first.nbytes + 64  # alone in its memory
     assert first.flags.c_contiguous
 
 

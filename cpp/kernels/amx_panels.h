@@ -47,8 +47,8 @@ __attribute__((noinline)) void copy_any_pairs(const Matrix& x, const char* from,
   const auto read = [&](int first, int elements) {
     return read_elements(from + first * x.column_stride, x.dtype, x.column_stride, elements);
   };
-  store_rounded(to, read(0, rest < 0 ? count : Vec::kWidth),
-                rest <= 0 ? zero() : read(Vec::kWidth, rest));
+  store_pairs(to, round_in_order(read(0, rest < 0 ? count : Vec::kWidth),
+                                 rest <= 0 ? zero() : read(Vec::kWidth, rest)));
 }
 
 inline void copy_pairs(const Matrix& x, const char* from, int count, std::uint16_t* to) {
@@ -59,7 +59,7 @@ inline void copy_pairs(const Matrix& x, const char* from, int count, std::uint16
     store_pairs(to, load_pairs(reinterpret_cast<const std::uint16_t*>(from)));
   } else if (x.dtype == DType::kFloat32) {
     const float* floats = reinterpret_cast<const float*>(from);
-    store_rounded(to, load(floats), load(floats + Vec::kWidth));
+    store_pairs(to, round_in_order(load(floats), load(floats + Vec::kWidth)));
   } else {
     copy_any_pairs(x, from, count, to);
   }
@@ -77,7 +77,7 @@ inline void copy_strip(const Matrix& x, int rows, std::int64_t depth, std::uint1
       if (left > 0) {
         copy_pairs(x, from, left < kAmxDepth ? static_cast<int>(left) : kAmxDepth, to);
       } else {
-        store_rounded(to, zero(), zero());
+        store_pairs(to, no_pairs());
       }
       from += kAmxDepth * x.column_stride;
       to += kStep;

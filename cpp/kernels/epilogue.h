@@ -48,7 +48,7 @@ inline void store_both(float* to, Vec first, Vec second) {
   store(to + Vec::kWidth, second);
 }
 inline void store_both(BFloat16* to, Vec first, Vec second) {
-  store_rounded(reinterpret_cast<std::uint16_t*>(to), first, second);
+  store_pairs(reinterpret_cast<std::uint16_t*>(to), round_in_order(first, second));
 }
 
 // Rows of whole pieces of one kind of result, one after the other; their sums follow one another
@@ -119,9 +119,8 @@ class AnyRows {
 
   static void write(DType dtype, const Vec (&value)[2], int columns, char* output) {
     if (dtype == DType::kBFloat16) {
-      std::uint16_t rounded[kPieceColumns];
-      store_rounded(rounded, value[0], value[1]);
-      __builtin_memcpy(output, rounded, static_cast<std::size_t>(columns) * sizeof *rounded);
+      store_pairs(reinterpret_cast<std::uint16_t*>(output), round_in_order(value[0], value[1]),
+                  columns);
       return;
     }
     for (int first = 0; first < columns; first += Vec::kWidth) {

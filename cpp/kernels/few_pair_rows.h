@@ -41,9 +41,8 @@ inline void copy_few_rows(const GemmBlock& block, float* to) {
     for (int row = 0; row < rows; ++row) {
       const char* from = x.data + row * x.row_stride + k * x.column_stride;
       std::uint16_t rounded[2 * Vec::kWidth];
-      store_rounded(rounded,
-                    count > 0 ? read_elements(from, x.dtype, x.column_stride, count) : zero(),
-                    zero());
+      const Vec given = count > 0 ? read_elements(from, x.dtype, x.column_stride, count) : zero();
+      store_pairs(rounded, round_in_order(given, zero()));
       for (int i = 0; i < Vec::kWidth; ++i) {
         to[(k + i) * rows + row] = float_from_bfloat16(rounded[i]);
       }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from numattn._aligned import empty
 from numattn._arguments import as_array
 from numattn._names import Array
 
@@ -72,7 +74,13 @@ def merge_states(
         merged += share[..., None] * np.where(neutral, 0, result).astype(wide)
     with np.errstate(divide="ignore"):
         lse = np.where(total != 0, peak + np.log(total), -np.inf)
-    return merged.astype(results[0].dtype), lse.astype(np.float32)
+    return _aligned(merged, results[0].dtype), _aligned(lse, np.dtype(np.float32))
+
+
+def _aligned(array: Array, dtype: np.dtype[Any]) -> Array:
+    result = empty(array.shape, dtype)
+    result[...] = array
+    return result
 
 
 def _check(results: list[Array], sums: list[Array]) -> None:

@@ -265,13 +265,6 @@ NOT_INLINED Pairs round_to_pairs(Vec even, Vec odd) {
   return a;
 }
 
-NOT_INLINED void store_rounded(std::uint16_t* to, Vec first, Vec second) {
-  for (int i = 0; i < kLanes; ++i) {
-    to[i] = bfloat16_from_float(without_subnormal(first.lanes[i]));
-    to[kLanes + i] = bfloat16_from_float(without_subnormal(second.lanes[i]));
-  }
-}
-
 // As in vec/bfloat16.h: the lanes' arithmetic heeds the same register.
 class UnitRounding {
  public:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numattn import Linear, apply_rope
+from numattn._aligned import empty
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
@@ -122,5 +123,5 @@ def add(
     if norm is None:
         return linear(h, residual=x, out=x, num_threads=threads)
     # Of x's dtype, whatever that of h is.
-    x += norm(linear(h, out=np.empty_like(x), num_threads=threads), threads)
+    x += norm(linear(h, out=empty(x.shape, x.dtype), num_threads=threads), threads)
     return x

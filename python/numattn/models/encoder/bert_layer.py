@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from numattn import Linear, attention_varlen
+from numattn._aligned import empty
 
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
@@ -38,8 +39,8 @@ class Workspace:
     def __init__(self, tokens: int, config: BertConfig, dtype: np.dtype[Any]) -> None:
         width = config.hidden_size
         heads = (config.num_heads, config.head_size)
-        self.x = np.empty((tokens, width), dtype=np.float32)
-        wide = np.empty(tokens * max(4 * width, config.ffn_size), dtype=dtype)
+        self.x = empty((tokens, width), np.float32)
+        wide = empty((tokens * max(4 * width, config.ffn_size),), dtype)
         self.qkv = wide[: tokens * 3 * width].reshape(tokens, 3 * width)
         split = self.qkv.reshape(tokens, 3, *heads)
         self.query, self.key, self.value = split[:, 0], split[:, 1], split[:, 2]
