@@ -45,6 +45,7 @@ py::array output_or_new(const py::object& out, const py::array& model,
 py::array empty_float32(const std::vector<std::int64_t>& shape);
 
 void bind_attention(py::module_& module);
+void bind_cache(py::module_& module);
 void bind_linear(py::module_& module);
 void bind_norm(py::module_& module);
 void bind_rope(py::module_& module);
