@@ -10,7 +10,7 @@
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_pairs(make_kernels("amx"));
+  static constexpr Kernels table = with_pairs(make_kernels<kShortDecodeKeyBlock>("amx"));
   return table;
 }
 
