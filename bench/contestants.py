@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def load(threads: int, isa: str | None) -> tuple[Numattn, list[Contestant], dict[str, str]]:
     """numattn, the peers that can be imported, and why the other peers are left out."""
     from ours import Numattn
+    from peers.numkong import NumKong
     from peers.onnxruntime import OnnxRuntime
     from peers.openvino import OpenVINO
     from peers.torch import Torch
@@ -20,7 +21,7 @@ def load(threads: int, isa: str | None) -> tuple[Numattn, list[Contestant], dict
     ours = Numattn(threads)
     present: list[Contestant] = []
     missing: dict[str, str] = {}
-    kinds: list[type[Contestant]] = [Torch, OnnxRuntime, OpenVINO]
+    kinds: list[type[Contestant]] = [Torch, OnnxRuntime, OpenVINO, NumKong]
     for peer in kinds:
         if peer is OnnxRuntime and isa == "avx2" and " avx512f " in cpu_information("flags"):
             missing[peer.name] = "it cannot be held to AVX2 on a CPU with AVX-512"

@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cases import AttentionCase, EncoderCase, LayerCase, LinearCase, Operands
+from cases import (
+    AttentionCase,
+    EncoderCase,
+    LayerCase,
+    LinearCase,
+    Operands,
+    RaggedEncoderCase,
+)
 
 PROBED_ROWS = 8
 
@@ -91,7 +98,8 @@ def probe_attention(case: AttentionCase, operands: Operands) -> Probe:
 def probe_linear(case: LinearCase, operands: Operands) -> Probe:
     from numattn import reference
 
-    linear = reference.Linear(exact(operands["weight"]), exact(operands["bias"]))
+    bias = None if case.plain else exact(operands["bias"])
+    linear = reference.Linear(exact(operands["weight"]), bias)
 
     def pick(array: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([array[rows] for rows in ends(case.rows)])
@@ -118,6 +126,17 @@ def probe_encoder(case: EncoderCase, operands: Operands) -> Probe:
         return result[:1]
 
     return Probe(pick, bert_reference(model_folder(), operands["token_ids"][:1]))
+
+
+@probe.register
+def probe_ragged_encoder(case: RaggedEncoderCase, operands: Operands) -> Probe:
+    """The first text; everybody's result is the tokens of all texts (N, E), one after the other."""
+    length = int(case.lengths[0])
+
+    def pick(result: NDArray[Any]) -> NDArray[Any]:
+        return result[:length]
+
+    return Probe(pick, bert_reference(model_folder(), operands["token_ids"][:1, :length])[0])
 
 
 def model_folder() -> Path:

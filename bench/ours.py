@@ -8,10 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cases import AttentionCase, Case, EncoderCase, LayerCase, LinearCase, Operands
+from cases import (
+    AttentionCase,
+    Case,
+    ConcurrentCase,
+    EncoderCase,
+    IntegerCase,
+    LayerCase,
+    LinearCase,
+    Operands,
+    RaggedEncoderCase,
+)
+from concurrent_texts import from_threads
 from contestant import Candidate, Recipe, Unsupported
 from oracle import model_folder
-from serving import GenerationCase, HeldCase, RaggedCase, ServingCase, llama_folder
+from serving import (
+    GenerationCase,
+    HeldCase,
+    IntegerGenerationCase,
+    RaggedCase,
+    ServingCase,
+    llama_folder,
+)
 
 
 def single(result: NDArray[Any]) -> NDArray[np.float32]:
@@ -60,9 +78,15 @@ class Numattn:
 
     @candidate.register
     def linear(self, case: LinearCase, dtype: str, operands: Operands) -> Candidate:
-        layer = self.library.Linear(operands["weight"], operands["bias"], **storage(dtype))
+        layer = self.library.Linear(operands["weight"], operands.get("bias"), **storage(dtype))
         call = partial(layer, operands["x"], activation=case.activation, num_threads=self.threads)
         return Candidate("Linear", call, single)
+
+    @candidate.register
+    def integer_linear(self, case: IntegerCase, dtype: str, operands: Operands) -> Candidate:
+        layer = self.library.Linear(operands["weight"], operands["bias"], dtype="int8")
+        call = partial(layer, operands["x"], activation=case.activation, num_threads=self.threads)
+        return Candidate("Linear, int8", call, single)
 
     @candidate.register
     def layer(self, case: LayerCase, dtype: str, operands: Operands) -> Candidate:
@@ -78,6 +102,22 @@ class Numattn:
         model = Bert.from_folder(model_folder(), **storage(dtype))
         call = partial(model, operands["token_ids"], num_threads=self.threads)
         return Candidate("models.Bert", call, single)
+
+    @candidate.register
+    def ragged_encoder(self, case: RaggedEncoderCase, dtype: str, operands: Operands) -> Candidate:
+        from numattn.models import Bert
+
+        model = Bert.from_folder(model_folder(), **storage(dtype))
+        call = partial(model, operands["token_ids"], case.lengths, num_threads=self.threads)
+        return Candidate("models.Bert, lengths", call, lambda hidden: single(hidden[case.real]))
+
+    @candidate.register
+    def concurrent(self, case: ConcurrentCase, dtype: str, operands: Operands) -> Candidate:
+        from numattn.models import Bert
+
+        model = Bert.from_folder(model_folder(), **storage(dtype))
+        run = from_threads(case, operands["token_ids"], partial(model, num_threads=1))
+        return Candidate("models.Bert", run, lambda texts: single(np.concatenate(texts)))
 
     @candidate.register
     def ragged(self, case: RaggedCase, dtype: str, operands: Operands) -> Candidate:
@@ -113,7 +153,8 @@ class Numattn:
     def generation(self, case: GenerationCase, dtype: str, operands: Operands) -> Candidate:
         from numattn.models import Llama
 
-        model = Llama.from_folder(llama_folder(case), **storage(dtype))
+        kept = {"dtype": "int8"} if isinstance(case, IntegerGenerationCase) else storage(dtype)
+        model = Llama.from_folder(llama_folder(case), **kept)
         cache = model.new_cache(1, capacity=case.context + 1)
         for layer in range(case.layers):
             cache.append(layer, operands["keys"][layer], operands["values"][layer])

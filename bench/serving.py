@@ -189,6 +189,16 @@ class GenerationCase(CaseFacts):
         return tensors
 
 
+@dataclass(frozen=True)
+class IntegerGenerationCase(GenerationCase):
+    """The same where everybody may keep the weights as int8."""
+
+    dtypes: tuple[str, ...] = ("f32",)
+
+    # Random weights have no redundancy: int8 in 210 layers leaves some 1e-1.
+    wrong_beyond: ClassVar[dict[str, float]] = {"f32": 3e-1}
+
+
 @cache
 def llama_folder(case: GenerationCase) -> Path:
     """A Hugging Face folder of the model, which lasts as long as the process."""
@@ -224,4 +234,5 @@ def serving() -> list[ServingCase]:
             batch=1, **(step | {"keys": 16384}), integers=True, unit="GB/s", dtypes=("f32",),
         ),
         GenerationCase("Llama 30 layers E576 H9/3, a token after 2048", 2048),
+        IntegerGenerationCase("Llama 30 layers E576 H9/3, a token after 2048, int8 weights", 2048),
     ]  # fmt: skip

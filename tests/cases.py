@@ -45,6 +45,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "is_causal": (False, True),
     "q_offset": ("zero", "bottom_right", "per_batch"),
     "window": (None, (-1, -1), (0, 0), (3, None), (7, 5), (None, 2), (40, -1), (16, 16)),
+    "key_spans": (None, "111", "1hq", "b1q", "bhq"),
     "kv_lens": (None, "full", "ragged"),
     "scale": (None, 0.5, -1.0),  # in units of 1/sqrt(D), which keeps the scores unit-normal
     "softcap": (None, 2.0, 30.0),
@@ -69,6 +70,7 @@ class Case:
     is_causal: bool
     q_offset: str
     window: tuple[int | None, int | None] | None
+    key_spans: str | None
     kv_lens: str | None
     scale: float | None
     softcap: float | None
@@ -105,6 +107,9 @@ class Case:
                 "per_batch": rng.integers(-self.query_len // 2, self.key_len, batch),
             }[self.q_offset],
         }
+        if self.key_spans is not None:
+            shape = broadcastable(self.key_spans, full[:3])
+            options["key_spans"] = key_spans(rng, shape, self.key_len)
         if self.scale is not None:
             options["scale"] = self.scale / np.sqrt(self.head_dim)
         if self.kv_lens == "full":
@@ -149,9 +154,18 @@ def unit_inputs(
 
 
 def broadcastable(pattern: str, full: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape that a pattern of `BROADCASTS` means for (B, Hq, Sq, Sk)."""
-    tail = full[4 - len(pattern) :]
+    """Return the shape that a pattern of letters means for the last dimensions of `full`."""
+    tail = full[len(full) - len(pattern) :]
     return tuple(1 if letter == "1" else size for letter, size in zip(pattern, tail, strict=True))
+
+
+def key_spans(
+    rng: np.random.Generator, shape: tuple[int, ...], key_len: int
+) -> tuple[Array, Array]:
+    """Return begins and ends within 0 … key_len, wide and narrow ones, one in ten of them empty."""
+    begin = rng.integers(0, key_len + 1, shape)
+    end = np.minimum(begin + rng.integers(1, key_len + 1, shape), key_len)
+    return begin, np.where(rng.random(shape) < 0.1, begin // 2, end)
 
 
 # One score argument at a time, and all at once: what a test crosses with something else than sizes.
@@ -159,6 +173,7 @@ SCORE_FEATURES = (
     "plain",
     "is_causal",
     "window",
+    "key_spans",
     "kv_lens",
     "softcap",
     "bias",
@@ -169,7 +184,7 @@ SCORE_FEATURES = (
 )
 
 # Those that leave an interval of keys to a row; the others change a score or hide a key.
-STRUCTURE = ("is_causal", "window", "kv_lens")
+STRUCTURE = ("is_causal", "window", "key_spans", "kv_lens")
 SCORE_STEPS = tuple(name for name in SCORE_FEATURES if name not in ("plain", *STRUCTURE, "all"))
 
 
@@ -181,6 +196,7 @@ def score_feature(name: str, rng: np.random.Generator, full: tuple[int, int, int
         "plain": {},
         "is_causal": {"is_causal": True, "q_offset": offset},
         "window": {"window": (key_len // 3, 5), "q_offset": offset},
+        "key_spans": {"key_spans": key_spans(rng, (num_heads, query_len), key_len)},
         "kv_lens": {"kv_lens": rng.integers(key_len // 2, key_len + 1, batch)},
         "softcap": {"softcap": 3.0},
         "bias": {"bias": normal(rng, (batch, 1, query_len, key_len))},

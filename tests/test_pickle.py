@@ -219,7 +219,9 @@ def filled(cache: na.cache.Cache, rng: np.random.Generator) -> na.cache.Cache:
 
 @both
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("options", [{}, {"storage": "int8"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"storage": "int8"}, {"storage": "int8", "wide_keys": np.eye(HEADS, WIDTH) > 0}]
+)
 def test_a_cache_goes_on_as_before(
     rng: np.random.Generator, options: dict[str, Any], way: str, make: Any
 ) -> None:

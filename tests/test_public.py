@@ -20,12 +20,19 @@ import numattn as na
 import numattn.cache
 import numattn.compat.onnx
 import numattn.position
+import numattn.spans
 from cases import normal
 from tolerance import assert_same_bits
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
-MODULES: tuple[ModuleType, ...] = (na, numattn.cache, numattn.position, numattn.compat.onnx)
+MODULES: tuple[ModuleType, ...] = (
+    na,
+    numattn.cache,
+    numattn.position,
+    numattn.spans,
+    numattn.compat.onnx,
+)
 
 
 def public_functions() -> dict[str, Callable[..., Any]]:
@@ -81,22 +88,29 @@ def per_head(rng: np.random.Generator) -> dict[str, Any]:
 def dense(rng: np.random.Generator) -> dict[str, Any]:
     mask = rng.random((1, HEADS, LENGTH, LENGTH)) < 0.7
     bias = normal(rng, (1, HEADS, LENGTH, LENGTH))
-    return {"mask": mask, "bias": bias, "q_offset": np.array([1]), "is_causal": True}
+    offset = {"q_offset": np.array([1]), "is_causal": True}
+    return {"mask": mask, "bias": bias} | offset | spans()
+
+
+def spans() -> dict[str, Any]:
+    return {"key_spans": ([0] * LENGTH, [1, 2, 2, 2, 2, 3])}  # of which a call makes its own array
 
 
 def attention_calls(rng: np.random.Generator) -> Iterator[Call]:
     q, k, v = normal(rng, (3, 1, HEADS, LENGTH, WIDTH))
     operands = {"q": q, "k": k, "v": v, "kv_lens": np.array([5])}
     yield na.attention, operands | dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
-    (k, k_scale), (v, v_scale) = na.quantize(k), na.quantize(v)
-    yield na.attention, {"q": q, "k": k, "v": v, "k_scale": k_scale, "v_scale": v_scale}
+    wide = np.array([[1, 7], [3, -1]])
+    (k, k_scale), (v, v_scale) = na.quantize(k, wide=wide[:, None]), na.quantize(v)
+    scales = {"k_scale": k_scale, "v_scale": v_scale, "k_wide": wide}
+    yield na.attention, {"q": q, "k": k, "v": v} | scales
 
 
 def varlen_calls(rng: np.random.Generator) -> Iterator[Call]:
     q, k, v = normal(rng, (3, LENGTH, HEADS, WIDTH))
     operands = {"q": q, "k": k, "v": v, "q_offset": np.array([1, 0]), "is_causal": True}
     starts = {"cu_seqlens_q": np.array([0, 2, 6]), "cu_seqlens_k": np.array([0, 3, 6])}
-    yield na.attention_varlen, operands | starts | per_head(rng)
+    yield na.attention_varlen, operands | starts | per_head(rng) | spans()
 
 
 def paged_calls(rng: np.random.Generator) -> Iterator[Call]:
@@ -106,8 +120,9 @@ def paged_calls(rng: np.random.Generator) -> Iterator[Call]:
     pages = {"k_pages": k, "v_pages": v}
     score = dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
     yield na.attention_paged, table | pages | score
-    (k, k_scale), (v, v_scale) = na.quantize(k), na.quantize(v)
-    pages = {"k_pages": k, "v_pages": v, "k_scale": k_scale, "v_scale": v_scale}
+    wide = np.array([[1, 7], [3, -1]])
+    (k, k_scale), (v, v_scale) = na.quantize(k, wide=wide), na.quantize(v)
+    pages = {"k_pages": k, "v_pages": v, "k_scale": k_scale, "v_scale": v_scale, "k_wide": wide}
     yield na.attention_paged, table | pages
 
 
@@ -276,6 +291,9 @@ WITHOUT_OUT: dict[str, Callable[[], Any]] = {
     "rows": lambda: na.attention_weights(ONE[None], ONE[None], rows=MASKED_INTEGERS),
     "q": lambda: na.attention_weights(MASKED[None], ONE[None]),
     "sinks": lambda: na.plan((4, 4, 4), (4, 4, 4), sinks=MASKED[0]),
+    "key_spans": lambda: na.attention(
+        ONE[None], ONE[None], ONE[None], key_spans=(MASKED_INTEGERS[:1], [1])
+    ),
     "mask": lambda: na.attention(
         ONE[None],
         ONE[None],

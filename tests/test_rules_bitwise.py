@@ -14,6 +14,8 @@ from strides import RELAYOUTS
 from tolerance import assert_same_bits
 
 THREADS = (1, 2, 3, 7)
+# How many rows stand together: around the heights of every kernel's tiles, blocks and few rows.
+ROW_COUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 33, 47, 48, 49, 64, 65, 129, 300)
 # (heads, (Sq, Sk), (D, Dv)): one block, many blocks, decode by heads and by keys.
 SHAPES: dict[str, Any] = {
     "small": ((3, 4, 2), (17, 33), (16, 16)),
@@ -78,6 +80,40 @@ def test_batch_neighbours(
         assert_same_result(
             [x[3:4] for x in repeated], [x[b : b + 1] for x in together], f"entry {b} five times"
         )
+
+
+def of_entry(name: str, x: Any, entry: int, keys: int) -> Any:
+    """What of an argument one entry has, alone and over so many keys."""
+    if name in ("bias", "mask"):
+        return x[entry : entry + 1, ..., :keys]
+    return x[entry : entry + 1] if isinstance(x, np.ndarray) else x
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("feature", ["plain", "spans", "dense"])
+@pytest.mark.parametrize("queries", [1, 3, 40])
+def test_keys_that_do_not_exist(
+    isa: str, rng: np.random.Generator, queries: int, feature: str, dtype: str
+) -> None:
+    """An entry's keys are split as if there were no neighbour of more."""
+    lengths = np.array([4000, 0, 5, 1151, 2303, 2304, 3457])
+    heads, widths = (len(lengths), 2, 1), (16, 24)
+    inputs = list(unit_inputs(rng, heads, (queries, 4000), widths, dtype))
+    bias = normal(rng, (7, 1, 1, 4000))
+    options: dict[str, Any] = {
+        "plain": {},
+        "spans": {"is_causal": True, "q_offset": lengths - 1, "window": (2500, None)},
+        "dense": {"bias": bias, "mask": bias < 1, "alibi_slopes": normal(rng, (7, 2))},
+    }[feature]
+    together = na.attention(*inputs, kv_lens=lengths, return_lse=True, num_threads=3, **options)
+    for b, length in enumerate(lengths):
+        own = {name: of_entry(name, x, b, length) for name, x in options.items()}
+        q, k, v = (x[b : b + 1] for x in inputs)
+        alone = na.attention(q, k[:, :, :length], v[:, :, :length], return_lse=True, **own)
+        assert_same_result([x[b : b + 1] for x in together], alone, f"entry {b}")
+    turned = [np.ascontiguousarray(x.swapaxes(1, 2)) for x in inputs]
+    o = na.attention(*turned, kv_lens=lengths, layout="bshd", **options)
+    assert_same_bits(o.swapaxes(1, 2), together[0], "bshd")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -153,3 +189,40 @@ def test_norms(isa: str, rng: np.random.Generator, norm: Callable[..., Any]) -> 
         assert_same_bits(norm(x, weight, num_threads=num_threads), expected)
     for name in ("fortran", "reversed_axes", "every_other", "padded_rows", "misaligned"):
         assert_same_bits(norm(RELAYOUTS[name](x), weight), expected, name)
+
+
+# Whether one projection and its peer of other rows share bits is asked at a depth of several
+# slices, an odd one, and of features that do not fill their last panel.
+@pytest.mark.parametrize("depth", [64, 1203])
+@pytest.mark.parametrize("x_dtype", DTYPES)
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "high"])
+def test_rows_of_projections_are_as_if_alone(
+    isa: str, rng: np.random.Generator, storage: str, x_dtype: str, depth: int
+) -> None:
+    x = normal(rng, (700, depth)).astype(DTYPES[x_dtype])
+    weight, bias = normal(rng, (70, depth)) / np.float32(depth**0.5), normal(rng, (70,))
+    precision: Any = "high" if storage == "high" else "highest"
+    linear = na.Linear(
+        weight, bias, dtype="float32" if storage == "high" else storage, precision=precision
+    )
+    added = normal(rng, (700, 70)).astype(x.dtype)
+    for activation in ("gelu", "silu"):
+        together = linear(x, activation=activation, residual=added)
+        start = 0
+        for count in ROW_COUNTS:
+            rows = slice(start % 401, start % 401 + count)  # not always at the start of a tile
+            alone = linear(x[rows], activation=activation, residual=added[rows])
+            assert_same_bits(alone, together[rows], f"{count} rows of 700")
+            start += 37
+
+
+@pytest.mark.parametrize("x_dtype", DTYPES)
+@pytest.mark.parametrize("norm", [na.layer_norm, na.rms_norm])
+def test_rows_of_norms_are_as_if_alone(
+    isa: str, rng: np.random.Generator, norm: Callable[..., Any], x_dtype: str
+) -> None:
+    x, weight = normal(rng, (700, 45)).astype(DTYPES[x_dtype]), normal(rng, (45,))
+    together = norm(x, weight)
+    for start, count in enumerate(ROW_COUNTS):
+        rows = slice(37 * start % 401, 37 * start % 401 + count)
+        assert_same_bits(norm(x[rows], weight), together[rows], f"{count} rows of 700")

@@ -29,7 +29,7 @@ FAMILY: dict[str, tuple[Callable[..., Any], set[str], Callable[..., Any]]] = {
         na.attention_weights, EVERY, lambda **k: na.attention_weights(ONE, ONE, **k)
     ),
     "attention_varlen": (
-        na.attention_varlen, HEADS | {"is_causal", "q_offset"},
+        na.attention_varlen, HEADS | {"is_causal", "key_spans", "q_offset"},
         lambda **k: na.attention_varlen(ONE, ONE, ONE, [0], [0], **k),
     ),
     "attention_paged": (
@@ -75,7 +75,7 @@ def test_every_field_is_a_keyword() -> None:
 
 
 def test_left_out_is_what_the_core_takes_for_none() -> None:
-    assert Score.of() == (None, None, False, None, (-1, -1), *[None] * 6)
+    assert Score.of() == (None, None, False, None, (-1, -1), *[None] * 7)
 
 
 @pytest.mark.parametrize("name", FAMILY)

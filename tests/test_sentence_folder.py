@@ -347,11 +347,6 @@ def test_a_pooling_that_is_missing(tmp_path: Path) -> None:
         load(tmp_path, modules=TWO)
 
 
-def test_code_of_the_folder_is_not_run(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="auto_map names code of the folder's own"):
-        Bert.from_folder(write_folder(tmp_path, {"auto_map": {"AutoModel": "modeling.Model"}}))
-
-
 def test_two_encoders_in_one_file(tmp_path: Path) -> None:
     from tiny_bert import CONFIG, tensors_of
 

@@ -184,6 +184,8 @@ def fingerprint(*arguments: Any) -> bytes:
             digest.update(f"{x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
         elif isinstance(x, Relative):
             digest.update(fingerprint(*vars(x).values()))
+        elif isinstance(x, tuple):
+            digest.update(fingerprint(*x))
         else:
             digest.update(repr(x).encode())
     return digest.digest()

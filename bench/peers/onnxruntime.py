@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cases import AttentionCase, Case, LinearCase, Operands
+from cases import AttentionCase, Case, IntegerCase, LinearCase, Operands
 from contestant import Candidate, Recipe, Unsupported
 from peers.torch import window_mask
 from serving import ServingCase
@@ -39,6 +39,8 @@ class OnnxRuntime:
     def recipes(self, case: Case | ServingCase, dtype: str, operands: Operands) -> list[Recipe]:
         if dtype == "bf16":
             raise Unsupported("its CPU operators take no bf16")
+        if isinstance(case, IntegerCase):
+            return [partial(self.integer_linear, case, operands)]
         if isinstance(case, LinearCase):
             return [partial(self.linear, case, operands)]
         if not isinstance(case, AttentionCase):
@@ -116,21 +118,51 @@ class OnnxRuntime:
         return self.candidate(how, node, feeds, buffers, shape, case.query_shape)
 
     def linear(self, case: LinearCase, operands: Operands) -> Candidate:
-        constants = {
-            "weight": np.ascontiguousarray(operands["weight"].T),
-            "bias": operands["bias"],
-        }
+        constants = {"weight": np.ascontiguousarray(operands["weight"].T)}
+        if case.plain:
+            return self.projection(
+                "MatMul", case, [self.node("MatMul", ["x", "weight"])], operands, constants
+            )
+        constants["bias"] = operands["bias"]
         nodes = [
             self.node("MatMul", ["x", "weight"], outputs=["product"]),
             self.node("Add", ["product", "bias"], outputs=["sum" if case.activation else "output"]),
         ]
+        return self.projection("MatMul", case, nodes, operands, constants)
+
+    def integer_linear(self, case: IntegerCase, operands: Operands) -> Candidate:
+        """com.microsoft DynamicQuantizeMatMul: weights int8 by column, x uint8 by one scale."""
+        scale = np.abs(operands["weight"]).max(axis=1) / np.float32(127)
+        integers = np.rint(operands["weight"] / scale[:, np.newaxis]).astype(np.int8)
+        constants = {
+            "weight": np.ascontiguousarray(integers.T),
+            "scale": scale,
+            "zero": np.zeros(case.outputs, np.int8),
+            "bias": operands["bias"],
+        }
+        node = self.node(
+            "DynamicQuantizeMatMul",
+            ["x", *constants],
+            domain="com.microsoft",
+            outputs=["sum" if case.activation else "output"],
+        )
+        return self.projection("DynamicQuantizeMatMul", case, [node], operands, constants)
+
+    def projection(
+        self,
+        how: str,
+        case: LinearCase,
+        nodes: list[Any],
+        operands: Operands,
+        constants: dict[str, NDArray[Any]],
+    ) -> Candidate:
+        """The nodes, and an activation on what they leave in "sum"."""
         if case.activation == "gelu":
-            nodes.append(self.node("Gelu", ["sum"]))
+            nodes = [*nodes, self.node("Gelu", ["sum"])]
         elif case.activation is not None:
             raise Unsupported(f"no adapter for activation {case.activation}")
         shape = (case.rows, case.outputs)
-        feeds = {"x": operands["x"]}
-        return self.candidate("MatMul", nodes, feeds, {}, shape, shape, constants)
+        return self.candidate(how, nodes, {"x": operands["x"]}, {}, shape, shape, constants)
 
     def node(
         self,

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cases import AttentionCase, Case, LayerCase, LinearCase, Operands
+from cases import (
+    AttentionCase,
+    Case,
+    ConcurrentCase,
+    IntegerCase,
+    LayerCase,
+    LinearCase,
+    Operands,
+    RaggedEncoderCase,
+)
+from concurrent_texts import from_threads
 from contestant import Candidate, Recipe, Unsupported
 from peers.torch import bert_model, window_mask
 from serving import GenerationCase, RaggedCase, ServingCase
@@ -34,6 +46,10 @@ class OpenVINO:
             raise Unsupported("no model of it here")
         # 16-bit rows are tried in float32 arithmetic too: not every CPU has the other.
         precisions = ["f32"] if dtype == "f32" else [dtype, "f32"]
+        if isinstance(case, IntegerCase):
+            return [
+                partial(self.integer_linear, case, operands, group) for group in (0, case.inputs)
+            ]
         return [partial(self.candidate, case, operands, precision) for precision in precisions]
 
     def candidate(self, case: Case, operands: Operands, precision: str) -> Candidate:
@@ -43,6 +59,10 @@ class OpenVINO:
             return self.linear(case, precision, operands)
         if isinstance(case, LayerCase):
             return self.layer(case, precision, operands)
+        if isinstance(case, RaggedEncoderCase):
+            return self.ragged_encoder(case, precision, operands)
+        if isinstance(case, ConcurrentCase):
+            return self.concurrent(case, precision, operands)
         return self.encoder(precision, operands)
 
     def attention(self, case: AttentionCase, precision: str, operands: Operands) -> Candidate:
@@ -79,15 +99,34 @@ class OpenVINO:
         return self.operations.reshape(node, self.operations.constant(np.array(full)), False)
 
     def linear(self, case: LinearCase, precision: str, operands: Operands) -> Candidate:
+        weight = self.constant(operands["weight"])
+        model = self.linear_model(case, operands, weight)
+        shape = (case.rows, case.outputs)
+        return self.compiled("MatMul", model, precision, [operands["x"]], shape)
+
+    def linear_model(self, case: LinearCase, operands: Operands, weight: Any) -> Any:
         x = self.parameter(operands["x"])
-        output = self.project(x, operands["weight"], operands["bias"])
+        output = self.operations.matmul(x, weight, False, True)
+        if not case.plain:
+            output = self.operations.add(output, self.constant(operands["bias"]))
         if case.activation == "gelu":
             output = self.operations.gelu(output, "ERF")
         elif case.activation is not None:
             raise Unsupported(f"no adapter for activation {case.activation}")
-        model = self.openvino.Model([output], [x])
+        return self.openvino.Model([output], [x])
+
+    def integer_linear(self, case: IntegerCase, operands: Operands, group: int) -> Candidate:
+        """Compressed weights as its own tools write them; x rounded by groups of a row, or not."""
+        operations = self.operations
+        scale = np.abs(operands["weight"]).max(axis=1, keepdims=True) / np.float32(127)
+        integers = np.rint(operands["weight"] / scale).astype(np.int8)
+        weight = operations.convert(self.constant(integers), np.float32)
+        weight = operations.multiply(weight, self.constant(scale))
+        model = self.linear_model(case, operands, weight)
+        how = f"MatMul, int8 weights, dynamic quantization {f'by {group}' if group else 'off'}"
         shape = (case.rows, case.outputs)
-        return self.compiled("MatMul", model, precision, [operands["x"]], shape)
+        more = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": group}
+        return self.compiled(how, model, "f32", [operands["x"]], shape, more)
 
     def layer(self, case: LayerCase, precision: str, operands: Operands) -> Candidate:
         operations = self.operations
@@ -111,21 +150,61 @@ class OpenVINO:
         return self.compiled(how, model, precision, [operands["x"]], shape)
 
     def encoder(self, precision: str, operands: Operands) -> Candidate:
+        ids = operands["token_ids"]
+        model = self.converted({"input_ids": ids})
+        return self.compiled("converted BertModel", model, precision, [ids], (*ids.shape, -1))
+
+    def converted(self, inputs: Operands) -> Any:
+        """The encoder for inputs of these shapes."""
         import warnings
 
         import torch
 
-        ids = operands["token_ids"]
         with warnings.catch_warnings(), torch.inference_mode(False):
             # Tracing refuses inference tensors, and warns of every constant that it bakes in:
             # here each of them follows from the static shape.
             warnings.simplefilter("ignore")
-            model = self.openvino.convert_model(
+            return self.openvino.convert_model(
                 bert_model(),
-                example_input={"input_ids": torch.from_numpy(ids)},
-                input=[("input_ids", list(ids.shape))],
+                example_input={name: torch.from_numpy(array) for name, array in inputs.items()},
+                input=[(name, list(array.shape)) for name, array in inputs.items()],
             )
-        return self.compiled("converted BertModel", model, precision, [ids], (*ids.shape, -1))
+
+    def ragged_encoder(
+        self, case: RaggedEncoderCase, precision: str, operands: Operands
+    ) -> Candidate:
+        """Padded to the longest."""
+        longest = int(case.lengths.max())
+        real = case.real[:, :longest]
+        ids = np.ascontiguousarray(operands["token_ids"][:, :longest])
+        inputs = {"input_ids": ids, "attention_mask": real.astype(np.int64)}
+        model = self.converted(inputs)
+        arrays = list(inputs.values())
+        how = "converted BertModel, padded"
+        padded = self.compiled(how, model, precision, arrays, (*ids.shape, -1))
+        return replace(padded, fetch=lambda result: padded.fetch(result)[real])
+
+    def concurrent(self, case: ConcurrentCase, precision: str, operands: Operands) -> Candidate:
+        """A stream and a request for each thread."""
+        model = self.converted({"input_ids": operands["token_ids"][:1]})
+        settings = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "NUM_STREAMS": case.threads,
+            "INFERENCE_NUM_THREADS": case.threads,
+            "INFERENCE_PRECISION_HINT": precision,
+        }
+        compiled = self.core.compile_model(model, "CPU", settings)
+        own = threading.local()
+
+        def hidden(ids: NDArray[Any]) -> NDArray[Any]:
+            if not hasattr(own, "request"):
+                own.request = compiled.create_infer_request()
+            own.request.infer([ids])
+            return np.array(own.request.get_output_tensor(0).data)
+
+        run = from_threads(case, operands["token_ids"], hidden)
+        how = f"converted BertModel, a stream each, precision {precision}"
+        return Candidate(how, run, np.concatenate, keep=[compiled])
 
     def project(self, x: Any, weight: NDArray[Any], bias: NDArray[Any]) -> Any:
         product = self.operations.matmul(x, self.constant(weight), False, True)
@@ -156,6 +235,7 @@ class OpenVINO:
         precision: str,
         arrays: list[NDArray[Any]],
         shape: tuple[int, ...],
+        more_settings: dict[str, Any] | None = None,
     ) -> Candidate:
         """The compiled model on its inputs; `shape` is the row's layout of the result."""
         settings = {
@@ -163,6 +243,7 @@ class OpenVINO:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": self.threads,
             "INFERENCE_PRECISION_HINT": precision,
+            **(more_settings or {}),
         }
         compiled = self.core.compile_model(model, "CPU", settings)
         request = compiled.create_infer_request()

@@ -8,10 +8,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cases import AttentionCase, Case, LayerCase, LinearCase, Operands
+from cases import (
+    AttentionCase,
+    Case,
+    ConcurrentCase,
+    IntegerCase,
+    LayerCase,
+    LinearCase,
+    Operands,
+    RaggedEncoderCase,
+)
+from concurrent_texts import from_threads
 from contestant import Candidate, Recipe, Unsupported
 from oracle import model_folder
-from peers.torch_serving import generation_recipes, ragged_recipes
+from peers.torch_serving import generation_recipes, quantised, ragged_recipes
 from serving import GenerationCase, RaggedCase, ServingCase
 
 
@@ -44,10 +54,16 @@ class Torch:
             if case.window is not None:
                 ways.append(partial(self.flex_attention, case, operands))
             return ways
+        if isinstance(case, IntegerCase):
+            return [partial(self.integer_linear, case, operands)]
         if isinstance(case, LinearCase):
             return [partial(self.linear, case, operands)]
         if isinstance(case, LayerCase):
             return [partial(self.layer, case, operands)]
+        if isinstance(case, RaggedEncoderCase):
+            return [partial(self.ragged_encoder, case, dtype, operands)]
+        if isinstance(case, ConcurrentCase):
+            return [partial(self.concurrent, case, dtype, operands)]
         return [partial(self.encoder, dtype, operands)]
 
     def tensor(self, array: NDArray[Any]) -> Any:
@@ -91,7 +107,8 @@ class Torch:
         return Candidate("flex_attention, compiled", call, single)
 
     def linear(self, case: LinearCase, operands: Operands) -> Candidate:
-        weight, bias, x = (self.tensor(operands[name]) for name in ("weight", "bias", "x"))
+        weight, x = (self.tensor(operands[name]) for name in ("weight", "x"))
+        bias = None if case.plain else self.tensor(operands["bias"])
         functional = self.torch.nn.functional
 
         def plain() -> Any:
@@ -104,6 +121,17 @@ class Torch:
             raise Unsupported(f"no adapter for activation {case.activation}")
         return Candidate("linear", with_gelu if case.activation else plain, single)
 
+    def integer_linear(self, case: IntegerCase, operands: Operands) -> Candidate:
+        """A dynamically quantised layer: weights int8 by row, x uint8 by one scale."""
+        torch = self.torch
+        layer = torch.nn.Linear(case.inputs, case.outputs)
+        layer.weight.copy_(self.tensor(operands["weight"]))
+        layer.bias.copy_(self.tensor(operands["bias"]))
+        parts = [layer, torch.nn.GELU()] if case.activation == "gelu" else [layer]
+        model = quantised(torch, torch.nn.Sequential(*parts))
+        call = partial(model, self.tensor(operands["x"]))
+        return Candidate("quantize_dynamic, by row", call, single)
+
     def layer(self, case: LayerCase, operands: Operands) -> Candidate:
         x = self.tensor(operands["x"])
         layer = self.torch.nn.MultiheadAttention(
@@ -114,13 +142,37 @@ class Torch:
         call = partial(layer, x, x, x, need_weights=False)
         return Candidate("nn.MultiheadAttention", call, lambda result: single(result[0]))
 
-    def encoder(self, dtype: str, operands: Operands) -> Candidate:
+    def model(self, dtype: str) -> Any:
         model = bert_model()
-        if dtype == "bf16":
-            model = model.to(self.torch.bfloat16)
+        return model.to(self.torch.bfloat16) if dtype == "bf16" else model
+
+    def encoder(self, dtype: str, operands: Operands) -> Candidate:
         ids = self.torch.from_numpy(operands["token_ids"])
-        call = partial(model, input_ids=ids)
+        call = partial(self.model(dtype), input_ids=ids)
         return Candidate("BertModel, sdpa", call, lambda r: single(r.last_hidden_state))
+
+    def ragged_encoder(self, case: RaggedEncoderCase, dtype: str, operands: Operands) -> Candidate:
+        """Padded to the longest, as transformers and sentence-transformers do."""
+        longest = int(case.lengths.max())
+        ids = self.torch.from_numpy(np.ascontiguousarray(operands["token_ids"][:, :longest]))
+        real = case.real[:, :longest]
+        mask = self.torch.from_numpy(real.astype(np.int64))
+        call = partial(self.model(dtype), input_ids=ids, attention_mask=mask)
+
+        def fetch(result: Any) -> NDArray[np.float32]:
+            return single(result.last_hidden_state)[real]
+
+        return Candidate("BertModel, sdpa, padded", call, fetch)
+
+    def concurrent(self, case: ConcurrentCase, dtype: str, operands: Operands) -> Candidate:
+        torch, model = self.torch, self.model(dtype)
+
+        def hidden(ids: NDArray[Any]) -> Any:
+            with torch.inference_mode():  # each thread has its own
+                return model(input_ids=torch.from_numpy(ids)).last_hidden_state
+
+        run = from_threads(case, operands["token_ids"], hidden)
+        return Candidate("BertModel, sdpa", run, lambda texts: single(torch.cat(texts)))
 
 
 def window_mask(case: AttentionCase) -> NDArray[np.bool_]:

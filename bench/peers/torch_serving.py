@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from cases import Operands
 from contestant import Candidate, Recipe
-from serving import GenerationCase, RaggedCase, llama_folder
+from serving import GenerationCase, IntegerGenerationCase, RaggedCase, llama_folder
+
+
+def quantised(torch: Any, model: Any) -> Any:
+    """The model with its linear layers quantised: weights int8 by row, x uint8 by one scale."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it will move to another package
+        settings = {torch.nn.Linear: torch.ao.quantization.per_channel_dynamic_qconfig}
+        return torch.ao.quantization.quantize_dynamic(model, settings)
 
 
 def ragged_recipes(torch: Any, tensor: Any, case: RaggedCase, operands: Operands) -> list[Recipe]:
@@ -85,6 +95,9 @@ def generation(
         dtype=torch.bfloat16 if dtype == "bf16" else torch.float32,
         local_files_only=True,
     ).eval()
+    integers = isinstance(case, IntegerGenerationCase)
+    if integers:
+        model = quantised(torch, model)
     # transformers' annotations know no tensors made in this way.
     cache: Any
     if static:
@@ -109,4 +122,6 @@ def generation(
             one.cumulative_length.fill_(length)
 
     how = f"LlamaForCausalLM, sdpa, {'static' if static else 'dynamic'} cache"
+    if integers:
+        how += ", quantize_dynamic"
     return Candidate(how, step, lambda logits: np.asarray(logits.float().numpy()))

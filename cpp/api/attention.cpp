@@ -191,16 +191,13 @@ bool run_attention_weights(const AttentionCall& call, const std::optional<IntArr
 
 AttentionReport report_attention(const AttentionCall& call) {
   const Kernels& kernels = current_kernels();
-  const AttentionProblem& problem = call.whole;
-  AttentionPlan plan = plan_of(kernels, problem);
-  Totals apart;
-  apart.add(problem, plan);
-  const int threads = apart.threads(call.num_threads);
-  plan.join_heads(problem.kv_heads, apart.shares(threads));
+  const AttentionPlan plan = plan_of(kernels, call.whole);
+  const Results none{};
+  const Runs runs(call, none);
   return {plan.kernel->name, kernels.isa,     std::min(plan.block_rows, plan.rows_per_head),
           plan.key_block,    plan.split_keys, plan.splits > 1,
-          plan.items,        threads,         plan.items == 0 ? 0 : plan.scratch_bytes(threads),
-          plan.flops};
+          runs.all().items,  runs.threads(),  runs.all().items == 0 ? 0 : runs.bytes(),
+          runs.all().flops};
 }
 
 }  // namespace numattn

@@ -66,6 +66,7 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
   // With terms by distance a row head is a query head.
   block.relative = relative_block(problem.score, place.row_head);
   block.workspace = workspace;
+  block.needs = run.plan.needs;
   return block;
 }
 
@@ -121,12 +122,14 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionProblem& problem = run.problem;
   const int heads = static_cast<int>(plan.heads_per_item);
   Place place = place_of(plan, problem.row_heads(), index);
-  KeyRange keys{};
+  KeyRange keys{0, 0};
   for (int turn = 0; turn < heads; ++turn, ++place.row_head) {
-    const HeadMemory memory = run.head_memory(worker.index(), turn);
-    keys = begin_head(run, place, memory);  // the same for every head
-    memory.block->heads = {heads, plan.head_bytes(), problem.k.data.strides[1],
+    keys = keys.hull(begin_head(run, place, run.head_memory(worker.index(), turn)));
+  }
+  const JoinedHeads joined{heads, plan.head_bytes(), problem.k.data.strides[1],
                            problem.v.data.strides[1]};
+  for (int turn = 0; turn < heads; ++turn) {
+    run.head_memory(worker.index(), turn).block->heads = joined;
   }
   visit_keys(run, keys, worker, [&](const AttendBlock& block) { plan.kernel->attend(block); });
 }

@@ -45,6 +45,8 @@ TokenRows rows_of(const StoredTokens& tokens, const AttentionProblem& problem, s
     rows.scale_row_stride = scales.row_stride;
     rows.scale_page_stride = tokens.scale_page_stride;
   }
+  rows.wide_count = tokens.wide.count;
+  rows.wide_channels = tokens.wide.channels.data + kv_head * tokens.wide.count;
   return rows;
 }
 
@@ -56,7 +58,7 @@ PlanNeeds needs_of(const AttentionProblem& problem) {
   };
   return {{problem.score.mask.has_value(), problem.score.bias.has_value(),
            !in_place(problem.k, problem), !in_place(problem.v, problem),
-           problem.score.relative.has_value()},
+           problem.score.relative.has_value(), problem.k.wide.count},
           heads_inside(problem.k) && heads_inside(problem.v)};
 }
 
@@ -89,6 +91,11 @@ QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t quer
   row.position = saturating_add(offset == nullptr ? 0 : *offset, query);
   const std::int64_t* length = score.kv_lens.of(batch);
   row.span = key_span(score.spans, row.position, length == nullptr ? problem_.keys : *length);
+  if (score.key_spans.begin != nullptr) {
+    const std::int64_t at = score.key_spans.place(batch, head, query);
+    const KeyRange seen = row.span.both({score.key_spans.begin[at], score.key_spans.end[at]});
+    row.span = seen.empty() ? KeyRange{0, 0} : seen;
+  }
   if (const float* slopes = score.alibi_slopes.of(batch)) row.alibi_slope = slopes[head];
   row.sink = score.sinks == nullptr ? -INFINITY : score.sinks[head];
   return row;

@@ -23,12 +23,15 @@ struct TokenNames {
 // Types and sizes of q, keys and values, and the scales of the latter.
 void check_operands(const AttentionParams& params, const TokenNames& names);
 
-// Types of the role kScaled have scales, others have none.
+// Types of the role kScaled have scales and may have wide channels, others have none.
 void check_scales(const AttentionParams& params, const TokenNames& names);
 
-// Takes the problem's lengths from its views, which must fit one another, but for batch sizes.
-void take_lengths(AttentionProblem& problem, const AttentionParams& params,
-                  const TokenNames& names);
+// Takes the lengths of the call's problem from its views, which must fit one another, but for batch
+// sizes.
+void take_lengths(AttentionCall& call, const AttentionParams& params, const TokenNames& names);
+
+// Takes the wide channels of the keys, which must fit the problem's heads.
+void take_wide(AttentionCall& call, const WideChannels& wide);
 
 // The array of results must fit 64 bits.
 void check_output_size(const AttentionProblem& problem);
@@ -40,6 +43,7 @@ struct ScoreFit {
   const char* entry;      // and what they are: "batch entry"
   const char* keys;       // what the problem's keys are: "the number of keys"
   const char* keys_axis;  // "Sk"
+  IntArray query_starts{}, key_starts{};  // of sequences, which count their keys each from 0
 };
 
 Score check_score(const ScoreParams& params, const ScoreFit& fit);

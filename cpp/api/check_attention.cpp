@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <string>
 
+#include "attention_operands.h"
 #include "check.h"
 #include "layout.h"
 
@@ -50,15 +51,20 @@ void check_operands(const AttentionParams& params, const TokenNames& names) {
   check_num_threads(params.num_threads);
 }
 
-void take_lengths(AttentionProblem& problem, const AttentionParams& params,
-                  const TokenNames& names) {
+void take_lengths(AttentionCall& call, const AttentionParams& params, const TokenNames& names) {
+  AttentionProblem& problem = call.whole;
   const Shapes shapes{params, names};
+  const std::int64_t wide = params.k.wide.count;
   const View& q = problem.q;
   const View& k = problem.k.data;
   const View& v = problem.v.data;
   if (k.shape[1] != v.shape[1]) refuse("k and v must have the same number of heads: ", shapes);
   if (k.shape[2] != v.shape[2]) refuse("k and v must have the same length: ", shapes);
-  if (q.shape[3] != k.shape[3]) refuse("q and k must have the same head dimension: ", shapes);
+  if (q.shape[3] != k.shape[3] - wide) {
+    if (wide == 0) refuse("q and k must have the same head dimension: ", shapes);
+    refuse(names.k, " must have the head dimension of q and ", number(wide),
+           " more elements for its wide channels: ", shapes);
+  }
   if (q.shape[3] < 1 || v.shape[3] < 1) refuse("head dimensions must be at least 1: ", shapes);
   if (q.shape[1] < 1 || k.shape[1] < 1) refuse("there must be at least one head: ", shapes);
   if (q.shape[1] % k.shape[1] != 0) {
@@ -71,6 +77,7 @@ void take_lengths(AttentionProblem& problem, const AttentionParams& params,
   problem.keys = k.shape[2];
   problem.head_dim = q.shape[3];
   problem.value_dim = v.shape[3];
+  take_wide(call, params.k.wide);
 }
 
 void check_output_size(const AttentionProblem& problem) {
@@ -82,7 +89,9 @@ void check_output_size(const AttentionProblem& problem) {
   }
 }
 
-AttentionCall check_attention(const AttentionParams& params) {
+namespace {
+
+AttentionCall checked(const AttentionParams& params) {
   check_ranks(params);
   constexpr TokenNames kNames{"k", "v"};
   check_operands(params, kNames);
@@ -99,10 +108,28 @@ AttentionCall check_attention(const AttentionParams& params) {
   if (batch != problem.k.data.shape[0] || batch != problem.v.data.shape[0]) {
     refuse("q, k and v must have the same batch size: ", Shapes{params, kNames});
   }
-  take_lengths(problem, params, kNames);
+  take_lengths(call, params, kNames);
   problem.score =
       check_score(params.score, {problem, batch, "batch entry", "the number of keys", "Sk"});
   check_output_size(problem);
+  return call;
+}
+
+}  // namespace
+
+AttentionCall check_attention(const AttentionParams& params) {
+  AttentionCall call = checked(params);
+  AttentionProblem& whole = call.whole;
+  if (!params.score.kv_lens || !may_split(shape_of(whole))) return call;
+  // An entry's keys are split as if there were no others, which the longest of its neighbours could
+  // not see to.
+  call.token_counts.resize(static_cast<std::size_t>(whole.batch));
+  for (std::int64_t b = 0; b < whole.batch; ++b) {
+    call.token_counts[static_cast<std::size_t>(b)] = *whole.score.kv_lens.of(b);
+  }
+  whole.score.kv_lens = {};
+  call.parts = Parts::kEntries;
+  call.part_count = whole.batch;
   return call;
 }
 
@@ -111,7 +138,7 @@ AttentionCall check_weights(const AttentionParams& params) {
   AttentionParams scores = params;
   scores.v = params.k;
   if (scores.score.relative) scores.score.relative->value_table = {};
-  return check_attention(scores);
+  return checked(scores);
 }
 
 void check_attention_output(const AttentionCall& call, const View& output) {

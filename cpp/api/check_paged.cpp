@@ -60,7 +60,7 @@ AttentionCall check_paged(const PagedParams& params) {
   whole.q = in_bhsd(shared.q, shared.layout);
   whole.k = pages_in_bhsd(shared.k, room);
   whole.v = pages_in_bhsd(shared.v, room);
-  take_lengths(whole, shared, kNames);
+  take_lengths(call, shared, kNames);
   call.part_count = whole.batch;
   if (params.table_rows != whole.batch) {
     refuse("block_table must have one row per batch entry (", number(whole.batch), "), not ",

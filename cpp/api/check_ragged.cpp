@@ -61,9 +61,9 @@ AttentionCall check_ragged(const RaggedParams& params) {
   whole.q = in_bhsd(shared.q, Layout::kBshd);
   whole.k = in_bhsd(shared.k, Layout::kBshd);
   whole.v = in_bhsd(shared.v, Layout::kBshd);
-  take_lengths(whole, shared, kNames);
-  whole.score =
-      check_score(shared.score, {whole, call.part_count, "sequence", "the number of keys", "Sk"});
+  take_lengths(call, shared, kNames);
+  whole.score = check_score(shared.score, {whole, call.part_count, "sequence", "the number of keys",
+                                           "Sk", queries, keys});
   check_output_size(whole);
   return call;
 }

@@ -20,6 +20,23 @@ void check_scale(const View& scale, const char* name, const View& tokens, const 
 
 }  // namespace
 
+void take_wide(AttentionCall& call, const WideChannels& wide) {
+  AttentionProblem& problem = call.whole;
+  if (wide.channels.data == nullptr) return;
+  if (wide.heads != problem.kv_heads) {
+    refuse("k_wide must have a row for each of ", number(problem.kv_heads), " key heads, not ",
+           number(wide.heads));
+  }
+  WideChannels& own = problem.k.wide;
+  own = wide;
+  own.channels = copied(wide.channels, call.wide_channels);
+  for (const std::int64_t channel : call.wide_channels) {
+    if (channel >= -1 && channel < problem.head_dim) continue;
+    refuse("k_wide must name channels in 0 … ", number(problem.head_dim - 1), ", or −1, not ",
+           number(channel));
+  }
+}
+
 void check_scales(const AttentionParams& params, const TokenNames& names) {
   const bool has_scales = params.k.scale.has_value();
   if (has_scales != params.v.scale.has_value()) {
@@ -35,6 +52,10 @@ void check_scales(const AttentionParams& params, const TokenNames& names) {
                        ".astype(np.float32)");
     }
   };
+  if (params.k.wide.channels.data != nullptr && dtype_role(params.k.data.dtype) != Role::kScaled) {
+    throw DTypeError(std::string("k_wide is for ") + names.k + " of dtype " +
+                     dtype_names(Role::kScaled) + ", not " + dtype_name(params.k.data.dtype));
+  }
   check_tokens(params.k, names.k, "k_scale");
   check_tokens(params.v, names.v, "v_scale");
 }

@@ -61,6 +61,50 @@ SpanRules checked_spans(const SpanRules& spans) {
   return spans;
 }
 
+// Each end of the spans of queries [first, last) must be in 0 … keys; begins beyond ends are empty.
+void check_span_ends(const KeySpans& spans, std::int64_t first, std::int64_t last,
+                     std::int64_t keys, const char* what) {
+  const auto& shape = spans.shape;
+  const std::int64_t rows = 2 * shape[0] * shape[1];
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const std::int64_t at = row * shape[2] + i;
+      if (spans.data[at] >= 0 && spans.data[at] <= keys) continue;
+      const std::int64_t entry = at % spans.count();
+      refuse("key_spans: the ", at < spans.count() ? "begin " : "end ", number(spans.data[at]),
+             " of row (", number(entry / (shape[1] * shape[2])), ", ",
+             number(entry / shape[2] % shape[1]), ", ", number(i), ") is not between 0 and ", what,
+             " ", number(keys));
+    }
+  }
+}
+
+RowSpans checked_key_spans(const ScoreParams& params, const ScoreFit& fit) {
+  if (!params.key_spans) return {};
+  const KeySpans& spans = *params.key_spans;
+  const AttentionProblem& problem = fit.problem;
+  const std::array<std::int64_t, 3> target{problem.batch, problem.query_heads, problem.queries};
+  RowSpans checked{spans.data, spans.data + spans.count(), {}};
+  std::int64_t stride = 1;
+  for (std::size_t axis = 3; axis-- > 0; stride *= spans.shape[axis]) {
+    if (spans.shape[axis] != target[axis] && spans.shape[axis] != 1) {
+      refuse("key_spans of shape (", number(spans.shape[0]), ", ", number(spans.shape[1]), ", ",
+             number(spans.shape[2]), ") do not broadcast to (B, Hq, Sq) = (", number(target[0]),
+             ", ", number(target[1]), ", ", number(target[2]), ")");
+    }
+    checked.strides[axis] = spans.shape[axis] == 1 ? 0 : stride;
+  }
+  if (fit.query_starts.size == 0 || spans.shape[2] == 1) {
+    check_span_ends(spans, 0, spans.shape[2], problem.keys, fit.keys);
+    return checked;
+  }
+  for (std::int64_t i = 0; i + 1 < fit.query_starts.size; ++i) {
+    check_span_ends(spans, fit.query_starts.data[i], fit.query_starts.data[i + 1],
+                    fit.key_starts.data[i + 1] - fit.key_starts.data[i], "the sequence's keys");
+  }
+  return checked;
+}
+
 // Kernels compute in float32, in units of log 2: no score is beyond that.
 constexpr double kLargestScore = 2.3e38;
 constexpr double kSmallestNormal = std::numeric_limits<float>::min();
@@ -139,6 +183,7 @@ Score check_score(const ScoreParams& params, const ScoreFit& fit) {
   score.scale = checked_scale(params, fit);
   score.softcap = checked_softcap(params);
   score.spans = checked_spans(params.spans);
+  score.key_spans = checked_key_spans(params, fit);
   score.q_offset = checked_offsets(params.q_offset, fit);
   score.kv_lens = checked_lengths(params, fit);
   score.alibi_slopes = checked_slopes(params, fit);

@@ -48,7 +48,7 @@ StoredTokens in_bhsd(const StoredTokens& tokens, Layout layout) {
 }
 
 StoredTokens pages_in_bhsd(const StoredTokens& pool, std::int64_t tokens) {
-  StoredTokens ordered{page_in_bhsd(pool.data, tokens), std::nullopt, pool.data.strides[0], 0};
+  StoredTokens ordered{page_in_bhsd(pool.data, tokens), {}, pool.data.strides[0], 0, {}};
   if (pool.scale) {
     ordered.scale = page_in_bhsd(with_unit_axis(*pool.scale), tokens);
     ordered.scale_page_stride = pool.scale->strides[0];

@@ -17,12 +17,23 @@ constexpr std::size_t kBatch = 0, kPosition = 2;
 
 // The part of an array of queries or outputs, in canonical order.
 void narrow_to_part(View& view, const AttentionCall& call, std::int64_t part) {
-  if (call.parts == Parts::kPagedEntries) {
-    narrow(view, kBatch, part, 1);
-  } else {
+  if (call.parts == Parts::kSequences) {
     const std::int64_t* starts = call.query_starts.data() + part;
     narrow(view, kPosition, starts[0], starts[1] - starts[0]);
+  } else {
+    narrow(view, kBatch, part, 1);
   }
+}
+
+// The part of keys or values that do not lie in pages.
+void narrow_to_part(StoredTokens& tokens, const AttentionCall& call, std::int64_t part) {
+  const bool entry = call.parts == Parts::kEntries;
+  const std::size_t axis = entry ? kBatch : kPosition;
+  const std::int64_t* starts = call.key_starts.data() + part;
+  const std::int64_t first = entry ? part : starts[0];
+  const std::int64_t length = entry ? 1 : starts[1] - starts[0];
+  narrow(tokens.data, axis, first, length);
+  if (tokens.scale) narrow(*tokens.scale, axis, first, length);
 }
 
 // Lengths in canonical order, as the caller's layout and rank have them.
@@ -40,6 +51,7 @@ Score Score::of_entry(std::int64_t entry) const {
   Score own = *this;
   if (own.mask) narrow(*own.mask, kBatch, entry, 1);
   if (own.bias) narrow(*own.bias, kBatch, entry, 1);
+  own.key_spans = key_spans.from(entry, 0);
   own.q_offset.data = q_offset.of(entry);
   own.kv_lens.data = kv_lens.of(entry);
   own.alibi_slopes.data = alibi_slopes.of(entry);
@@ -55,15 +67,16 @@ AttentionProblem problem_of(const AttentionCall& call, std::int64_t part) {
   own.queries = own.q.shape[kPosition];
   if (call.parts == Parts::kPagedEntries) {
     own.pages = call.block_table + part * call.table_columns;
-    own.keys = call.token_counts[static_cast<std::size_t>(part)];
-    return own;
+  } else {
+    narrow_to_part(own.k, call, part);
+    narrow_to_part(own.v, call, part);
   }
-  const std::int64_t* starts = call.key_starts.data() + part;
-  own.keys = starts[1] - starts[0];
-  for (StoredTokens* tokens : {&own.k, &own.v}) {
-    narrow(tokens->data, kPosition, starts[0], own.keys);
-    if (tokens->scale) narrow(*tokens->scale, kPosition, starts[0], own.keys);
+  if (call.parts == Parts::kSequences) {
+    const std::int64_t first = call.query_starts[static_cast<std::size_t>(part)];
+    own.score.key_spans = own.score.key_spans.from(0, first);
   }
+  own.keys = call.parts == Parts::kSequences ? own.k.data.shape[kPosition]
+                                             : call.token_counts[static_cast<std::size_t>(part)];
   return own;
 }
 
@@ -74,8 +87,8 @@ AttentionPart part_of(const AttentionCall& call, const Results& results, std::in
   if (call.parts == Parts::kOne) return own;
   narrow_to_part(own.output, call, part);
   if (results.lse == nullptr) return own;
-  own.lse += call.parts == Parts::kPagedEntries ? part * entry
-                                                : call.query_starts[static_cast<std::size_t>(part)];
+  own.lse += call.parts == Parts::kSequences ? call.query_starts[static_cast<std::size_t>(part)]
+                                             : part * entry;
   return own;
 }
 

@@ -26,12 +26,19 @@ class Operands {
     params.v.scale = optional_view(v_scale, "v_scale", v_scale_);
   }
 
+  // `wide` (Hkv, E) of int64, or None.
+  void set_wide(const py::object& wide) {
+    if (wide.is_none()) return;
+    wide_ = as_array(wide);
+    params.k.wide = {*int_array(wide), wide_.shape(0), wide_.shape(1)};
+  }
+
   const py::array& q() const { return q_; }
 
   AttentionParams params;
 
  private:
-  py::array q_, k_, v_, k_scale_, v_scale_;
+  py::array q_, k_, v_, k_scale_, v_scale_, wide_;
 };
 
 }  // namespace
@@ -55,11 +62,13 @@ py::object run_call(const AttentionCall& call, const py::array& q, const py::obj
 namespace {
 
 py::object attention(const py::object& q, const py::object& k, const py::object& v,
-                     const py::object& k_scale, const py::object& v_scale, const py::tuple& score,
-                     const std::string& layout, const std::string& precision, int num_threads,
-                     const py::object& out, bool return_lse) {
+                     const py::object& k_scale, const py::object& v_scale, const py::object& k_wide,
+                     const py::tuple& score, const std::string& layout,
+                     const std::string& precision, int num_threads, const py::object& out,
+                     bool return_lse) {
   Operands operands(q, k, v, "k", "v");
   operands.set_scales(k_scale, v_scale);
+  operands.set_wide(k_wide);
   const ScoreArguments arguments(score);
   AttentionParams& params = operands.params;
   params.score = arguments.params;
@@ -89,11 +98,12 @@ py::object attention_varlen(const py::object& q, const py::object& k, const py::
 // k and v are pools of pages, `table` (B, n) says which of them each entry has.
 py::object attention_paged(const py::object& q, const py::object& k, const py::object& v,
                            const py::object& k_scale, const py::object& v_scale,
-                           const py::array& table, const py::tuple& score,
+                           const py::object& k_wide, const py::array& table, const py::tuple& score,
                            const std::string& layout, const std::string& precision, int num_threads,
                            const py::object& out, bool return_lse) {
   Operands operands(q, k, v, "k_pages", "v_pages");
   operands.set_scales(k_scale, v_scale);
+  operands.set_wide(k_wide);
   const ScoreArguments arguments(score);
   PagedParams params;
   params.shared = operands.params;

@@ -19,8 +19,8 @@ class TokenArrays {
     }
   }
 
-  StoredTokens keys() const { return {views_[0], scale(2)}; }
-  StoredTokens values() const { return {views_[1], scale(3)}; }
+  StoredTokens keys() const { return tokens(0, 2); }
+  StoredTokens values() const { return tokens(1, 3); }
 
   // Copies the arrays that lie in the memory of others.
   void keep_apart_from(const TokenArrays& others) {
@@ -41,8 +41,11 @@ class TokenArrays {
     views_[i] = view_of(array, kNames[i]);
     given_[i] = true;
   }
-  std::optional<View> scale(std::size_t i) const {
-    return given_[i] ? std::optional(views_[i]) : std::nullopt;
+  StoredTokens tokens(std::size_t numbers, std::size_t scale) const {
+    StoredTokens result;
+    result.data = views_[numbers];
+    if (given_[scale]) result.scale = views_[scale];
+    return result;
   }
 
   static constexpr const char* kNames[kCount] = {"k", "v", "k_scale", "v_scale"};
@@ -76,12 +79,14 @@ class NewTokens {
   }
 
   // The call of attention to all that each row then has.
-  AttentionCall attention_call(const View& q, const ScoreParams& score, int num_threads) const {
+  AttentionCall attention_call(const View& q, const ScoreParams& score, const WideChannels& wide,
+                               int num_threads) const {
     PagedParams params;
     AttentionParams& shared = params.shared;
     shared.q = q;
     shared.k = held_.keys();
     shared.v = held_.values();
+    shared.k.wide = wide;
     shared.score = score;
     shared.score.q_offset = array_of(append.starts);
     shared.score.kv_lens = array_of(append.ends);
@@ -138,16 +143,23 @@ void append_to_cache(const py::tuple& held, const py::tuple& tokens, const py::o
   added.keep();
 }
 
-// The same, and attention of q to all tokens. After an error the lengths are as they were.
+// The same, and attention of q to all tokens, with `wide` (Hkv, E) of int64 or None. After an error
+// the lengths are as they were.
 py::object attend_in_cache(const py::object& q_object, const py::tuple& held,
-                           const py::tuple& tokens, const py::object& table,
+                           const py::tuple& tokens, const py::object& wide, const py::object& table,
                            const py::object& lengths, const py::object& first,
                            const py::object& counts, const py::tuple& score,
                            const std::string& layout, int num_threads, const py::object& out) {
   const py::array q = as_array(q_object);
   NewTokens added(held, tokens, table, lengths, first, counts, layout);
   const ScoreArguments arguments(score);
-  const AttentionCall call = added.attention_call(view_of(q, "q"), arguments.params, num_threads);
+  WideChannels channels;
+  if (!wide.is_none()) {
+    const auto of_heads = py::reinterpret_borrow<py::array>(wide);
+    channels = {*int_array(wide), of_heads.shape(0), of_heads.shape(1)};
+  }
+  const AttentionCall call =
+      added.attention_call(view_of(q, "q"), arguments.params, channels, num_threads);
   py::object output = run_call(call, q, out, false, &added.append);
   added.keep();
   return output;

@@ -30,6 +30,17 @@ std::optional<RelativeTerms> relative_terms(const py::object& relative) {
   return terms;
 }
 
+// (2, batch entries, query heads, queries), as the Python layer has made them.
+std::optional<KeySpans> key_spans(const py::object& object) {
+  if (object.is_none()) return std::nullopt;
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  KeySpans spans{int_array(object)->data, {}};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    spans.shape[axis] = array.shape(static_cast<py::ssize_t>(axis) + 1);
+  }
+  return spans;
+}
+
 }  // namespace
 
 py::tuple score_fields() {
@@ -47,6 +58,7 @@ ScoreArguments::ScoreArguments(const py::tuple& score) : score_(score) {
   params.q_offset = int_array(field(Field::q_offset)).value_or(IntArray{});
   std::tie(params.spans.window_left, params.spans.window_right) =
       field(Field::window).cast<std::pair<std::int64_t, std::int64_t>>();
+  params.key_spans = key_spans(field(Field::key_spans));
   params.scale = field(Field::scale).cast<std::optional<double>>();
   params.softcap = field(Field::softcap).cast<std::optional<double>>();
   params.kv_lens = int_array(field(Field::kv_lens));

@@ -110,22 +110,12 @@ struct FloatWorkspace : Workspace {
 
   FloatWorkspace() = default;
   FloatWorkspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs)
-      : Workspace(areas, facts, needs, padded_floats(needs.head_dim)),
+      : Workspace(areas, facts, needs, padded_floats(needs.head_dim + needs.tile.wide_channels)),
         key(areas.take(needs.tile.key_copy ? padded_floats(needs.head_dim) * facts.key_block : 0)),
         value(areas.take(needs.tile.value_copy ? padded_floats(needs.value_dim) * facts.key_block
                                                : 0)),
         relative(areas, facts, needs) {}
 };
-
-// What a block of at most so many rows needs.
-inline WorkspaceNeeds workspace_needs(const AttendBlock& block, int row_capacity,
-                                      std::int64_t value_dim) {
-  return {row_capacity,
-          block.head_dim,
-          value_dim,
-          {block.rows[0].mask != nullptr, block.rows[0].bias != nullptr, !reads_in_place(block.key),
-           value_dim > 0 && !reads_in_place(block.value), block.relative.distance_rows != nullptr}};
-}
 
 }  // namespace
 }  // namespace numattn

@@ -67,14 +67,16 @@ inline void attend(const AttendBlock& block, const TileFacts& facts) {
   }
   const LaneGroups in(block, tiles.work().query, tiles.row_floats());
   for (KeyRange left = in.span; !left.empty();) {
-    const KeyRange here = first_tile(left, facts);
+    const KeyRange within = first_tile(left, facts);
+    left.begin = within.end;
+    const KeyRange here = in.seen(within);
+    if (here.empty()) continue;
     const auto tile = tiles.prepare(here, in.span.end);
     in.each_that_sees(here, [&](const LaneGroup& group, KeyRange keys, std::int64_t first) {
       with_count<kTileVectors>(group.vectors, [&](auto vectors) {
         attend_tile<decltype(vectors)::value>(block, tiles, group, tile, keys, first);
       });
     });
-    left.begin = here.end;
   }
   if (block.end) write_block(block, tiles.work());
 }

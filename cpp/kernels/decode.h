@@ -7,12 +7,24 @@
 namespace numattn {
 namespace {
 
-inline void begin_decode(const AttendBlock& block, const Workspace& work) {
-  const std::int64_t query_stride = padded_floats(block.head_dim);
+// What the elements of wide channels behind a key's others are to be multiplied by.
+__attribute__((noinline)) void widen_query(const TokenRows& key, std::int64_t head_dim,
+                                           float* query) {
+  // An infinity would make NaN of a 0 there.
+  constexpr float kMost = __FLT_MAX__ / kWideUnit;
+  for (std::int64_t e = 0; e < key.wide_count; ++e) {
+    const std::int64_t channel = key.wide_channels[e];
+    float number = channel < 0 ? 0.0f : query[channel];
+    number = number > kMost ? kMost : number < -kMost ? -kMost : number;
+    query[head_dim + e] = kWideUnit * number;
+  }
+}
+
+inline void begin_decode(const AttendBlock& block, const DecodeWorkspace& work) {
   const std::int64_t output_stride = padded_floats(block.value_dim);
   const Vec factor = broadcast(block.rules.scale * kLog2E);
   for (int r = 0; r < block.row_count; ++r) {
-    float* query = work.query + r * query_stride;
+    float* query = work.query + r * work.query_stride;
     with_reader(block.query_dtype, block.query_column_stride, [&](const auto& read) {
       copy_row(block.rows[r].query, block.query_column_stride, block.head_dim, read, query);
     });
@@ -20,6 +32,7 @@ inline void begin_decode(const AttendBlock& block, const Workspace& work) {
       const int count = lanes_left(d, block.head_dim);
       store_partial(query + d, load_partial(query + d, count) * factor, count);
     }
+    widen_query(block.key, block.head_dim, query);
     for (std::int64_t d = 0; d < output_stride; d += Vec::kWidth) {
       store(work.output + r * output_stride + d, zero());
     }
@@ -56,6 +69,10 @@ inline void end_decode(const AttendBlock& block, const Workspace& work) {
   }
 }
 
+inline std::int64_t stored_key_width(const AttendBlock& block) {
+  return block.head_dim + block.key.wide_count;
+}
+
 // Bytes to fetch of a row; 0 where its elements lie apart.
 inline std::int64_t fetched_bytes(const TokenRows& tokens, std::int64_t width) {
   const std::int64_t item = dtype_size(tokens.matrix.dtype);
@@ -78,7 +95,7 @@ class TokenLists {
   void begin(KeyRange keys) { list_rows(first_.key, keys, rows_); }
 
   // From the tile before to one whose keys have been listed; `after` is the next one.
-  void advance(KeyRange keys, KeyRange after) {
+  __attribute__((noinline)) void advance(KeyRange keys, KeyRange after) {
     for (std::int64_t j = 0; j < keys.count() && count_ > 0; ++j) rows_[j] = rows_[2 * count_ + j];
     count_ = keys.count();
     list_rows(first_.value, keys, rows_ + count_);
@@ -93,9 +110,9 @@ class TokenLists {
   DecodeTile<Element> tile(KeyRange keys, int head) const {
     const JoinedHeads& heads = first_.heads;
     return {keys,
+            stored_key_width(first_),
             {rows_, head * heads.key_head_stride},
             {rows_ + count_, head * heads.value_head_stride},
-            nullptr,
             nullptr};
   }
 
@@ -116,7 +133,7 @@ class TokenLists {
               fetched_bytes(first_.value, first_.value_dim)};
     }
     return {begin, end, rows_ + fetched, head * heads.key_head_stride,
-            fetched_bytes(first_.key, first_.head_dim)};
+            fetched_bytes(first_.key, stored_key_width(first_))};
   }
 
   const AttendBlock& first_;
@@ -133,8 +150,11 @@ class TokenLists {
 // Not kept: such turns where a head is alone, 2 to 15 % slower with any distance of fetching.
 constexpr std::int64_t kTurnTokens = 8;
 
-// What a block's heads do with their tiles of keys. Tokens that lie as rows of Element are read in
-// place, others (`copies`) as float32 copies.
+// Not inlined are the parts of a visit that several of its steps, or all types of elements, call:
+// inlined, they made decoding several times as large.
+
+// What a head does with its tiles of keys, or several that see the same ones. Tokens that lie as
+// rows of Element are read in place, others (`copies`) as float32 copies, by one head at a time.
 template <class Element>
 class DecodeVisit {
  public:
@@ -142,7 +162,7 @@ class DecodeVisit {
       : facts_(facts),
         heads_(heads),
         count_(count),
-        copies_(copies),
+        copies_(kMayCopy && copies),
         stride_(score_stride(facts)),
         lists_(*heads[0].block, facts, heads[0].work.rows) {}
 
@@ -156,8 +176,8 @@ class DecodeVisit {
       const KeyRange after = lists_.tile_from(keys.end, seen.end);
       lists_.advance(keys, after);
       const bool all_visible = rows.shared.holds(keys);
-      if (count_ == 1 || copies_) {
-        for (int head = 0; head < count_; ++head) visit_alone(head, keys, all_visible);
+      if (count_ == 1) {
+        visit_alone(keys, all_visible);
       } else {
         visit_in_turns(keys, all_visible);
       }
@@ -166,22 +186,12 @@ class DecodeVisit {
   }
 
  private:
-  void weigh(int head, KeyRange keys) {
-    DecodeHead& at = heads_[head];
-    const bool scaled = !copies_ && at.block->key.scales != nullptr;
-    if (scaled) {
-      list_scales(at.block->key, keys, at.work.key_scales);
-      list_scales(at.block->value, keys, at.work.value_scales);
-    }
-    weigh_tile(at, keys, scaled ? at.work.key_scales : nullptr,
-               scaled ? at.work.value_scales : nullptr, stride_);
-  }
+  // Whether tokens are read as integers.
+  bool scaled() const { return !copies_ && heads_[0].block->key.scales != nullptr; }
 
   DecodeTile<Element> tile_of(int head, KeyRange keys) const {
     DecodeTile<Element> tile = lists_.template tile<Element>(keys, head);
-    if (!copies_ && heads_[head].block->key.scales != nullptr) {
-      tile.value_scales = heads_[head].work.value_scales;
-    }
+    if (scaled()) tile.value_scales = heads_[head].work.value_scales;
     return tile;
   }
 
@@ -196,23 +206,25 @@ class DecodeVisit {
 
   // While a tile's keys are multiplied its values are fetched, and while its values are added the
   // next tile's keys.
-  void visit_alone(int head, KeyRange keys, bool all_visible) {
+  void visit_alone(KeyRange keys, bool all_visible) {
     const std::int64_t count = keys.count();
-    DecodeTile<Element> tile = tile_of(head, keys);
-    const TilePart key_part = lists_.key_part(0, count, count, head);
-    const TilePart value_part = lists_.value_part(0, count, count, head);
-    if (copies_) copy(heads_[head].block->key, keys, heads_[head].block->head_dim, head, tile.key);
-    score_part(heads_[head], tile, key_part, stride_);
-    weigh(head, keys);
-    if (copies_) {
-      // Only now, since the copy may replace the keys in the cache.
-      copy(heads_[head].block->value, keys, heads_[head].block->value_dim, head, tile.value);
+    const AttendBlock& block = *heads_[0].block;
+    DecodeTile<Element> tile = tile_of(0, keys);
+    if (kMayCopy && copies_) {
+      tile.key_width = block.head_dim;
+      tile.key = copied_rows(block.key, keys, block.head_dim, heads_[0].work.key);
     }
-    add_values(head, tile, value_part, all_visible);
+    score_part(heads_[0], tile, lists_.key_part(0, count, count, 0), stride_);
+    weigh_tile(heads_[0], keys, scaled(), stride_);
+    // Only now, since the copy may replace the keys in the cache.
+    if (kMayCopy && copies_) {
+      tile.value = copied_rows(block.value, keys, block.value_dim, heads_[0].work.value);
+    }
+    add_values(0, tile, lists_.value_part(0, count, count, 0), all_visible);
   }
 
   // Memory is read in its own order: some tokens, and of these the parts of all heads.
-  void visit_in_turns(KeyRange keys, bool all_visible) {
+  __attribute__((noinline)) void visit_in_turns(KeyRange keys, bool all_visible) {
     const std::int64_t count = keys.count();
     const std::int64_t distance = count < kTurnTokens ? count : kTurnTokens;
     for (std::int64_t j = 0; j < count; j += kTurnTokens) {
@@ -222,7 +234,7 @@ class DecodeVisit {
                    stride_);
       }
     }
-    for (int head = 0; head < count_; ++head) weigh(head, keys);
+    for (int head = 0; head < count_; ++head) weigh_tile(heads_[head], keys, scaled(), stride_);
     const std::int64_t turn = all_visible ? kTurnTokens : count;
     for (std::int64_t j = 0; j < count; j += turn) {
       const std::int64_t end = j + turn < count ? j + turn : count;
@@ -233,14 +245,15 @@ class DecodeVisit {
     }
   }
 
-  // The tile's tokens as floats.
-  void copy(const TokenRows& tokens, KeyRange keys, std::int64_t width, int head,
-            ListedRows<Element>& listed) {
-    const DecodeWorkspace& work = heads_[head].work;
-    float* to = &tokens == &heads_[head].block->key ? work.key : work.value;
-    list_rows(copied(tokens, keys, width, to), {0, keys.count()}, work.copied_rows);
-    listed = {work.copied_rows, 0};
+  // The tile's tokens as floats, copied to `to`.
+  ListedRows<Element> copied_rows(const TokenRows& tokens, KeyRange keys, std::int64_t width,
+                                  float* to) const {
+    const char** rows = heads_[0].work.copied_rows;
+    list_rows(copied(tokens, keys, width, to), {0, keys.count()}, rows);
+    return {rows, 0};
   }
+
+  static constexpr bool kMayCopy = element_dtype(Element{}) == DType::kFloat32;
 
   const TileFacts& facts_;
   DecodeHead* heads_;
@@ -257,6 +270,33 @@ inline bool all_lie_in_rows(const AttendBlock& block) {
          block.heads.key_head_stride % kSize == 0 && block.heads.value_head_stride % kSize == 0;
 }
 
+// Whether all heads see the same keys.
+inline bool see_alike(const DecodeHead* heads, int count) {
+  const auto seen_by = [](const DecodeHead& head) {
+    return LaneGroup(head.block->rows, head.block->row_count, head.work.query);
+  };
+  const LaneGroup first = seen_by(heads[0]);
+  for (int head = 1; head < count; ++head) {
+    const LaneGroup other = seen_by(heads[head]);
+    if (first.span.begin != other.span.begin || first.span.end != other.span.end ||
+        first.shared.begin != other.shared.begin || first.shared.end != other.shared.end) {
+      return false;
+    }
+  }
+  return true;
+}
+
+template <class Element>
+inline void visit_heads(const TileFacts& facts, DecodeHead* heads, int count, bool copies) {
+  if (!copies && see_alike(heads, count)) {
+    DecodeVisit<Element>(facts, heads, count, false).run();
+    return;
+  }
+  for (int head = 0; head < count; ++head) {
+    DecodeVisit<Element>(facts, heads + head, 1, copies).run();
+  }
+}
+
 // A block, and those of the heads that are joined to it.
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
   const int count = block.heads.count;
@@ -265,19 +305,18 @@ inline void decode(const AttendBlock& block, const TileFacts& facts) {
     const AttendBlock& own = block.heads.block(block, head);
     Areas areas(own.workspace);
     heads[head].block = &own;
-    heads[head].work =
-        DecodeWorkspace(areas, facts, workspace_needs(own, kDecodeRows, own.value_dim));
+    heads[head].work = DecodeWorkspace(areas, facts, own.needs);
     if (own.begin) begin_decode(own, heads[head].work);
   }
   with_element(block.key.matrix.dtype, [&](auto element) {
     using Element = decltype(element);
     if constexpr (dtype_role(element_dtype(Element{})) != Role::kFlag) {
       if (all_lie_in_rows<Element>(block)) {
-        DecodeVisit<Element>(facts, heads, count, false).run();
+        visit_heads<Element>(facts, heads, count, false);
         return;
       }
     }
-    DecodeVisit<float>(facts, heads, count, true).run();
+    visit_heads<float>(facts, heads, count, true);
   });
   for (int head = 0; head < count; ++head) {
     if (heads[head].block->end) end_decode(*heads[head].block, heads[head].work);

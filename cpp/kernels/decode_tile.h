@@ -26,10 +26,10 @@ inline int rows_at_once(int left) { return left < kRowsAtOnce ? left : kRowsAtOn
 template <class Element>
 struct DecodeTile {
   KeyRange keys;
+  std::int64_t key_width;  // elements of a key's row, and of the queries that it meets
   ListedRows<Element> key;
   ListedRows<Element> value;
-  const float* key_scales;  // null where elements are the numbers themselves
-  const float* value_scales;
+  const float* value_scales;  // null where elements are the numbers themselves
 };
 
 // Some tokens of a tile, [begin, end) within it, and what is fetched while they are at work: a
@@ -48,6 +48,7 @@ struct TilePart {
 struct DecodeWorkspace : FloatWorkspace {
   float* tile_output;  // of the part of a tile so far: kDecodeRows rows like those of `output`
   const char** rows;   // where the tokens of three tiles lie
+  std::int64_t query_stride;
   const char** copied_rows;
   float* key_scales;
   float* value_scales;
@@ -57,6 +58,7 @@ struct DecodeWorkspace : FloatWorkspace {
       : FloatWorkspace(areas, facts, needs),
         tile_output(areas.take(kDecodeRows * padded_floats(needs.value_dim))),
         rows(areas.take<const char*>(3 * facts.key_block)),
+        query_stride(padded_floats(needs.head_dim + needs.tile.wide_channels)),
         copied_rows(areas.take<const char*>(facts.key_block)),
         key_scales(areas.take(facts.key_block)),
         value_scales(areas.take(facts.key_block)) {}
@@ -120,17 +122,17 @@ inline void score_keys(const float* query, std::int64_t query_stride, ListedRows
 
 template <int Rows, class Element>
 inline void score_rows(const float* query, std::int64_t query_stride, const DecodeTile<Element>& in,
-                       const TilePart& part, std::int64_t head_dim, float* scores,
-                       std::int64_t score_stride) {
+                       const TilePart& part, float* scores, std::int64_t score_stride) {
   constexpr int kKeys = keys_abreast(Rows);
   std::int64_t j = part.begin;
   for (; j + kKeys <= part.end; j += kKeys) {
     for (int i = 0; i < kKeys; ++i) fetch_bytes(part.fetched_at(j + i), part.fetched_bytes);
-    score_keys<Rows, kKeys>(query, query_stride, in.key.from(j), head_dim, scores + j,
+    score_keys<Rows, kKeys>(query, query_stride, in.key.from(j), in.key_width, scores + j,
                             score_stride);
   }
   for (; j < part.end; ++j) {
-    score_keys<Rows, 1>(query, query_stride, in.key.from(j), head_dim, scores + j, score_stride);
+    score_keys<Rows, 1>(query, query_stride, in.key.from(j), in.key_width, scores + j,
+                        score_stride);
   }
 }
 
@@ -297,26 +299,31 @@ template <class Element>
 __attribute__((noinline)) void score_part(const DecodeHead& head, const DecodeTile<Element>& in,
                                           const TilePart& part, std::int64_t stride) {
   const AttendBlock& block = *head.block;
-  const std::int64_t query_stride = padded_floats(block.head_dim);
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
     with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
-      score_rows<decltype(rows)::value>(head.work.query + r * query_stride, query_stride, in, part,
-                                        block.head_dim, head.work.score + r * stride, stride);
+      score_rows<decltype(rows)::value>(head.work.query + r * head.work.query_stride,
+                                        head.work.query_stride, in, part,
+                                        head.work.score + r * stride, stride);
     });
   }
 }
 
-// The scores of a tile become weights, and the rows' states move on.
-inline void weigh_tile(DecodeHead& head, KeyRange keys, const float* key_scales,
-                       const float* value_scales, std::int64_t stride) {
+// The scores of a tile become weights, and the rows' states move on. `scaled` tokens are integers,
+// whose scales are first laid out.
+__attribute__((noinline)) void weigh_tile(DecodeHead& head, KeyRange keys, bool scaled,
+                                          std::int64_t stride) {
   const AttendBlock& block = *head.block;
   const DecodeWorkspace& work = head.work;
+  if (scaled) {
+    list_scales(block.key, keys, work.key_scales);
+    list_scales(block.value, keys, work.value_scales);
+  }
   for (int r = 0; r < block.row_count; ++r) {
     float* scores = work.score + r * stride;
-    if (key_scales != nullptr) multiply_row(keys.count(), key_scales, scores);
+    if (scaled) multiply_row(keys.count(), work.key_scales, scores);
     finish_scores(block.rows[r], block.rules, keys, scores);
     head.alpha[r] = update_row(keys.count(), scores, work.peak + r, work.sum + r);
-    if (value_scales != nullptr) multiply_row(keys.count(), value_scales, scores);
+    if (scaled) multiply_row(keys.count(), work.value_scales, scores);
   }
 }
 
@@ -338,8 +345,9 @@ __attribute__((noinline)) void add_part(const DecodeHead& head, const DecodeTile
 
 // The values of a whole tile, of which not every row sees every key.
 template <class Element>
-inline void add_partly_visible(const DecodeHead& head, const DecodeTile<Element>& in,
-                               const TilePart& whole, std::int64_t stride) {
+__attribute__((noinline)) void add_partly_visible(const DecodeHead& head,
+                                                  const DecodeTile<Element>& in,
+                                                  const TilePart& whole, std::int64_t stride) {
   if (!has_nonfinite(in, head.block->value_dim)) {
     add_part(head, in, whole, stride);
     return;

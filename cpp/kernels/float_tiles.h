@@ -90,9 +90,7 @@ class FloatTiles {
   static constexpr int kWeightStep = 1;
 
   FloatTiles(const AttendBlock& block, const TileFacts& facts)
-      : block_(block),
-        areas_(block.workspace),
-        work_(areas_, facts, workspace_needs(block, padded_rows(block), block.value_dim)) {}
+      : block_(block), areas_(block.workspace), work_(areas_, facts, block.needs) {}
 
   const FloatWorkspace& work() const { return work_; }
   std::int64_t row_floats() const { return block_.head_dim; }

@@ -54,6 +54,10 @@ struct TokenRows {
   const char* scales;        // float32, of row 0; null where elements are the numbers themselves
   std::int64_t scale_row_stride;
   std::int64_t scale_page_stride;
+  // Of a row's integers, the number of channel wide_channels[e] is its own element and 256 times
+  // that of wide_count behind the others; a channel of −1 is none.
+  const std::int64_t* wide_channels;
+  std::int64_t wide_count;
 };
 
 // One query row of a block: a pair (query head, query position) that reads one key head.
@@ -126,6 +130,21 @@ struct RelativeBlock {
   const float* position_bias;  // head_dim floats
 };
 
+// What the kernels must lay out tile by tile.
+struct TileNeeds {
+  bool mask, bias;             // dense ones
+  bool key_copy, value_copy;   // tiles that cannot be read in place
+  bool relative;               // terms by distance
+  std::int64_t wide_channels;  // of keys (TokenRows)
+};
+
+struct WorkspaceNeeds {
+  int row_capacity;  // query rows of a block, whole lane groups (decode: rows)
+  std::int64_t head_dim;
+  std::int64_t value_dim;  // 0 where no output is accumulated
+  TileNeeds tile;
+};
+
 // One query block of one key head. A block may be visited in several calls over successive key
 // ranges: `begin` starts the state in the workspace, `end` writes the results.
 struct AttendBlock {
@@ -147,6 +166,7 @@ struct AttendBlock {
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
   float* workspace;             // as many floats as the kernel says
+  WorkspaceNeeds needs;         // for which it says so: those of all blocks of the plan
 };
 
 // Exact weights of one query block: rows[i].output is a float32 row of key_count weights.
@@ -263,20 +283,6 @@ struct RopeBlock {
   Matrix sin;
   const std::int64_t* table_rows;  // the tables' row for each of x; null: the same one
   float* workspace;                // rope_workspace() floats
-};
-
-// What the kernels must lay out tile by tile.
-struct TileNeeds {
-  bool mask, bias;            // dense ones
-  bool key_copy, value_copy;  // tiles that cannot be read in place
-  bool relative;              // terms by distance
-};
-
-struct WorkspaceNeeds {
-  int row_capacity;  // query rows of a block, whole lane groups (decode: rows)
-  std::int64_t head_dim;
-  std::int64_t value_dim;  // 0 where no output is accumulated
-  TileNeeds tile;
 };
 
 // Sizes a kernel works in; they shape the plan, and the key block the result's rounding.

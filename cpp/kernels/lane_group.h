@@ -36,6 +36,15 @@ struct LaneGroup {
       shared = shared.both(row.span);
     }
   }
+
+  // The hull of the keys that rows see of a tile. Less than the span's part of it where no row sees
+  // what lies between the spans of two.
+  KeyRange seen(KeyRange tile) const {
+    if (shared.holds(tile)) return tile;
+    KeyRange keys{0, 0};
+    for (int i = 0; i < row_count; ++i) keys = keys.hull(rows[i].span.both(tile));
+    return keys;
+  }
 };
 
 // The lane groups of a block, and the keys that any of them sees in this visit.
@@ -59,20 +68,22 @@ struct LaneGroups {
     return block.row_count - first < kLaneGroup ? block.row_count - first : kLaneGroup;
   }
 
+  KeyRange seen(KeyRange tile) const {
+    KeyRange keys{0, 0};
+    for (int g = 0; g < count; ++g) keys = keys.hull(groups[g].seen(tile));
+    return keys;
+  }
+
   // visit(group, keys, first row) for every group that sees keys of the tile, with those that it
   // sees.
   template <class Visit>
   void each_that_sees(KeyRange tile, const Visit& visit) const {
     for (int g = 0; g < count; ++g) {
-      const KeyRange keys = groups[g].span.both(tile);
+      const KeyRange keys = groups[g].seen(tile);
       if (!keys.empty()) visit(groups[g], keys, static_cast<std::int64_t>(g) * kLaneGroup);
     }
   }
 };
-
-inline int padded_rows(const AttendBlock& block) {
-  return (block.row_count + kLaneGroup - 1) / kLaneGroup * kLaneGroup;
-}
 
 // The tile of `keys` that begins with them. Tiles end at multiples of the key block, wherever a
 // block's keys begin: a row's sums are then the same whichever rows stand beside it.

@@ -241,7 +241,7 @@ class PairTiles {
       : block_(block),
         key_block_(facts.key_block),
         areas_(block.workspace),
-        work_(areas_, facts, workspace_needs(block, padded_rows(block), block.value_dim)),
+        work_(areas_, facts, block.needs),
         factor_(Parts == 1 ? ScoreFactor(block.rules).of_scores : 1.0f),
         waits_(factor_waits<Parts>(block)),
         late_factor_{} {}

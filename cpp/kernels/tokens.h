@@ -6,6 +6,9 @@
 namespace numattn {
 namespace {
 
+// What an element behind the others counts, of a wide channel.
+constexpr float kWideUnit = 256.0f;
+
 inline const char* token_row(const TokenRows& tokens, std::int64_t token) {
   const Matrix& matrix = tokens.matrix;
   if (tokens.pages == nullptr) return matrix.data + token * matrix.row_stride;
@@ -83,6 +86,25 @@ inline bool lies_in_rows(const TokenRows& tokens) {
   return lies_in_rows<Element>(tokens.matrix) && tokens.page_stride % kSize == 0;
 }
 
+// Makes numbers of the integers copied to a row from one of `width` and what wide channels hold
+// beyond that. Not inlined: the code would stand there once for each element type.
+__attribute__((noinline)) void scale_row(const TokenRows& tokens, std::int64_t token,
+                                         std::int64_t width, float* row) {
+  const std::int64_t stride = tokens.matrix.column_stride;
+  const char* beyond = token_row(tokens, token) + width * stride;
+  for (std::int64_t first = 0; first < tokens.wide_count; first += Vec::kWidth) {
+    const int count = lanes_left(first, tokens.wide_count);
+    float high[Vec::kWidth];
+    store(high, read_elements(beyond + first * stride, tokens.matrix.dtype, stride, count));
+    for (int i = 0; i < count; ++i) {
+      const std::int64_t channel = tokens.wide_channels[first + i];
+      if (channel >= 0) row[channel] += kWideUnit * high[i];
+    }
+  }
+  const Vec scale = broadcast(token_scale(tokens, token));
+  for (std::int64_t d = 0; d < width; d += Vec::kWidth) store(row + d, load(row + d) * scale);
+}
+
 // Tokens of the tile as numbers: where they lie, or copied to `copy` (count × padded width floats).
 inline FloatRows float_rows(const TokenRows& tokens, KeyRange tile, std::int64_t width,
                             float* copy) {
@@ -97,9 +119,7 @@ inline FloatRows float_rows(const TokenRows& tokens, KeyRange tile, std::int64_t
       const std::int64_t token = tile.begin + j;
       float* row = copy + j * stride;
       copy_row(token_row(tokens, token), matrix.column_stride, width, read, row);
-      if (tokens.scales == nullptr) continue;
-      const Vec scale = broadcast(token_scale(tokens, token));
-      for (std::int64_t d = 0; d < width; d += Vec::kWidth) store(row + d, load(row + d) * scale);
+      if (tokens.scales != nullptr) scale_row(tokens, token, width, row);
     }
   });
   return {copy, stride};

@@ -103,7 +103,7 @@ inline void begin_weights(const WeightsBlock& weights, const FloatWorkspace& wor
 inline void weigh(const WeightsBlock& weights, const TileFacts& facts) {
   const AttendBlock& block = weights.scores;
   Areas areas(block.workspace);
-  const FloatWorkspace work(areas, facts, workspace_needs(block, kLaneGroup, 0));
+  const FloatWorkspace work(areas, facts, block.needs);
   if (block.begin) begin_weights(weights, work);
   const LaneGroup group(block.rows, block.row_count, work.query);
   for (std::int64_t j = block.keys.begin;;) {

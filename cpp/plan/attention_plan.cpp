@@ -17,7 +17,7 @@ constexpr std::int64_t kMostSplitRows = 96;
 constexpr std::int64_t kVisitKeys = 4608;
 
 AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
-                  std::int64_t rows_per_head, std::int64_t block_rows, bool split) {
+                  std::int64_t rows_per_head, std::int64_t block_rows, bool splits) {
   const TileFacts& facts = kernel.facts;
   AttentionPlan plan{};
   plan.kernel = &kernel;
@@ -27,7 +27,7 @@ AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
   plan.key_block = facts.key_block;
   plan.split_keys = shape.keys;
   plan.splits = 1;
-  if (split && shape.keys >= 2 * kSplitKeys) {
+  if (splits) {
     plan.split_keys = divide_up(kSplitKeys, facts.key_block) * facts.key_block;
     plan.splits = divide_up(shape.keys, plan.split_keys);
   }
@@ -39,6 +39,10 @@ AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
 }
 
 }  // namespace
+
+bool may_split(const AttentionShape& shape) {
+  return shape.group() * shape.queries <= kMostSplitRows && shape.keys >= 2 * kSplitKeys;
+}
 
 void AttentionPlan::join_heads(std::int64_t kv_heads, std::int64_t shares) {
   if (!joins_heads) return;
@@ -65,14 +69,13 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
   const AttendKernel& kernel = few ? decode : attend;
   const TileFacts& facts = kernel.facts;
   const bool copies = needs.tile.key_copy || needs.tile.value_copy;
-  AttentionPlan plan =
-      cut(kernel, shape, rows_per_head, copies ? facts.copied_rows : facts.block_rows,
-          rows_per_head <= kMostSplitRows);
+  AttentionPlan plan = cut(kernel, shape, rows_per_head,
+                           copies ? facts.copied_rows : facts.block_rows, may_split(shape));
   const int capacity = static_cast<int>(
       divide_up(std::min(plan.block_rows, rows_per_head), facts.lane_group) * facts.lane_group);
+  plan.needs = {capacity, shape.head_dim, shape.value_dim, needs.tile};
   plan.workspace_floats =
-      std::max(kernel.workspace(facts, {capacity, shape.head_dim, shape.value_dim, needs.tile}),
-               padded_floats(shape.value_dim));
+      std::max(kernel.workspace(facts, plan.needs), padded_floats(shape.value_dim));
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
   }
@@ -88,8 +91,8 @@ AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& sha
   const TileFacts& facts = attend.facts;
   const std::int64_t block_rows = needs.lone_rows ? 1 : facts.lane_group;
   AttentionPlan plan = cut(attend, shape, shape.group() * rows, block_rows, false);
-  plan.workspace_floats =
-      attend.workspace(facts, {facts.lane_group, shape.head_dim, 0, needs.tile});
+  plan.needs = {facts.lane_group, shape.head_dim, 0, needs.tile};
+  plan.workspace_floats = attend.workspace(facts, plan.needs);
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *
                static_cast<double>(rows) * static_cast<double>(shape.keys) *
                static_cast<double>(shape.head_dim);

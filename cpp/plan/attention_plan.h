@@ -24,6 +24,9 @@ struct AttentionShape {
   std::int64_t group() const { return query_heads / row_heads; }
 };
 
+// Whether there are so few query rows, and keys enough, that keys are split.
+bool may_split(const AttentionShape& shape);
+
 // What shapes a plan besides.
 struct PlanNeeds {
   TileNeeds tile;
@@ -42,7 +45,8 @@ struct AttentionPlan {
   std::int64_t visit_keys;      // keys between two looks at a pending interrupt
   bool joins_heads;             // whether it is better to compute a token's heads together
   std::int64_t heads_per_item;  // key heads that an item computes together
-  std::int64_t items;  // work items: batch · row_heads / heads_per_item · blocks · splits
+  std::int64_t items;    // work items: batch · row_heads / heads_per_item · blocks · splits
+  WorkspaceNeeds needs;  // of every block
   std::int64_t workspace_floats;  // per thread, inside a kernel
   std::int64_t partial_floats;    // of all partial states together
   double flops;                   // multiplications and additions over visible pairs, at most

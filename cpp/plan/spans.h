@@ -1,4 +1,5 @@
-// Which keys structure lets a query row see: always one interval. The sole such logic.
+// Which keys structure lets a query row see: always one interval. The sole such logic, but for
+// intervals that the caller gives row by row, with which these are intersected.
 //
 //   causal          j <= position
 //   window (l, r)   position − l <= j <= position + r, a side of −1 unbounded

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numattn import _core, isa, position, threads
+from numattn import _core, isa, position, spans, threads
 from numattn._attention import attention, attention_weights
 from numattn._core import __version__
 from numattn._plan import Plan, plan
@@ -51,6 +51,7 @@ __all__ = [
     "rms_norm",
     "set_num_threads",
     "show_config",
+    "spans",
 ]
 
 _core.load_numpy()

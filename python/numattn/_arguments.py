@@ -51,6 +51,16 @@ def integers(name: str, value: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(array, dtype=np.int64, order="C")
 
 
+def channel_table(name: str, value: ArrayLike | None) -> NDArray[np.int64] | None:
+    """A contiguous int64 table with a row of channels for each key head, or None."""
+    if value is None:
+        return None
+    table = integers(name, value)
+    if table.ndim != 2:
+        raise ValueError(f"{name} must have shape (Hkv, E), not {table.shape}")
+    return table
+
+
 def integer_array(name: str, value: ArrayLike, *, scalar: bool) -> NDArray[np.int64]:
     """A contiguous int64 vector; ``scalar`` allows one number as well."""
     array = integers(name, value)

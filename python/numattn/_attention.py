@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from numattn import _core
 from numattn._arguments import (
     as_array,
+    channel_table,
     flag,
     integer_array,
     layout_name,
@@ -33,6 +34,7 @@ def attention(
     *,
     k_scale: ArrayLike | None = ...,
     v_scale: ArrayLike | None = ...,
+    k_wide: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -48,6 +50,7 @@ def attention(
     *,
     k_scale: ArrayLike | None = ...,
     v_scale: ArrayLike | None = ...,
+    k_wide: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
     out: Array | None = ...,
@@ -63,6 +66,7 @@ def attention(
     *,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
+    k_wide: ArrayLike | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
     out: Array | None = None,
@@ -89,6 +93,10 @@ def attention(
     k_scale, v_scale : float32 arrays of shape (B, Hkv, Sk), optional
         For k and v of dtype int8, whose numbers are those integers times the scale of their token
         and head; the last axis left out of the layout of k and v. See :func:`numattn.quantize`.
+    k_wide : int array of shape (Hkv, E), optional
+        For k of dtype int8 and width D + E: channels that have 16 bits. Their numbers are, before
+        they are scaled, ``k[..., k_wide[h, e]] + 256 · k[..., D + e]`` in head h; a channel of −1
+        is none. See :func:`numattn.quantize`.
     layout : {"bhsd", "bshd"}
         Order of the axes of q, k, v and the result; nothing is copied.
     precision : {"highest", "high"}
@@ -148,11 +156,12 @@ def attention(
     rules = Score.of(**score)
     q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
     k_factor, v_factor = optional_array("k_scale", k_scale), optional_array("v_scale", v_scale)
+    wide = channel_table("k_wide", k_wide)
     if out is not None:
-        scales = {"k_scale": k_factor, "v_scale": v_factor}
+        scales = {"k_scale": k_factor, "v_scale": v_factor, "k_wide": wide}
         require_apart(out, {"q": q, "k": k, "v": v, **scales, "score": rules})
     result: Array | tuple[Array, Float32Array] = _core.attention(
-        q, k, v, k_factor, v_factor, rules, layout_name(layout), precision_name(precision),
+        q, k, v, k_factor, v_factor, wide, rules, layout_name(layout), precision_name(precision),
         thread_count(num_threads), out, flag("return_lse", return_lse),
     )  # fmt: skip
     return result

@@ -18,10 +18,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from textwrap import indent
 from typing import Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn._arguments import (
@@ -29,6 +30,7 @@ from numattn._arguments import (
     flag,
     float_array,
     integer_array,
+    integers,
     optional_array,
     optional_real,
 )
@@ -36,6 +38,7 @@ from numattn._names import Array, Float32Array, Int64Array
 from numattn.position.relative import Relative
 
 Window: TypeAlias = Sequence[int | None] | None
+KeySpans: TypeAlias = tuple[ArrayLike, ArrayLike] | Array | None
 
 
 class HeadScore(TypedDict, total=False):
@@ -77,12 +80,17 @@ class PackedScore(HeadScore, total=False):
     """
     is_causal : bool
         Key j is visible to query i iff ``j <= q_offset + i``.
+    key_spans : (begin, end) of int arrays, optional
+        Row i sees keys ``begin <= j < end`` alone, of those that the other arguments leave; each
+        broadcasts to (B, Hq, Sq) and is in 0 … Sk; begin ≥ end is an empty row.
+        :mod:`numattn.spans` makes them.
     q_offset : int or int array of shape (B,)
         Position of the first query among the keys. 0 aligns the causal diagonal top-left
         (PyTorch, JAX, ONNX); ``Sk - Sq`` bottom-right (a decoder with a cache).
     """
 
     is_causal: bool
+    key_spans: KeySpans
     q_offset: ArrayLike
 
 
@@ -118,6 +126,7 @@ class Score(NamedTuple):
     is_causal: bool
     q_offset: Int64Array | None
     window: tuple[int, int]
+    key_spans: Int64Array | None
     scale: float | None
     softcap: float | None
     kv_lens: Int64Array | None
@@ -134,6 +143,7 @@ class Score(NamedTuple):
         is_causal: bool = False,
         q_offset: ArrayLike = 0,
         window: Window = None,
+        key_spans: KeySpans = None,
         scale: float | None = None,
         softcap: float | None = None,
         kv_lens: ArrayLike | None = None,
@@ -155,6 +165,7 @@ class Score(NamedTuple):
             flag("is_causal", is_causal),
             _offsets(q_offset),
             (-1, -1) if window is None else window_sides(window),
+            None if key_spans is None else _row_spans(key_spans),
             optional_real("scale", scale),
             optional_real("softcap", softcap),
             None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
@@ -176,6 +187,26 @@ def window_sides(window: Window) -> tuple[int, int]:
         -1 if left is None else bounded_integer("window", left),
         -1 if right is None else bounded_integer("window", right),
     )
+
+
+def _row_spans(key_spans: KeySpans) -> Int64Array:
+    """Begins and ends as one array (2, B or 1, Hq or 1, Sq or 1) of the call's own."""
+    try:
+        given = tuple(key_spans)  # type: ignore[arg-type]
+    except TypeError:
+        given = ()
+    if isinstance(key_spans, (str, bytes, Mapping, Set)) or len(given) != 2:
+        raise ValueError(f"key_spans must be a pair (begin, end) of arrays, not {key_spans!r}")
+    ends = [integers("key_spans", end) for end in given]
+    try:
+        spans = np.stack(np.broadcast_arrays(*ends))
+    except ValueError:
+        raise ValueError(
+            f"key_spans: begin of shape {ends[0].shape} and end of shape {ends[1].shape} do not fit"
+        ) from None
+    if spans.ndim > 4:
+        raise ValueError(f"key_spans must broadcast to (B, Hq, Sq), not be {spans.shape[1:]}")
+    return spans.reshape(2, *(1,) * (4 - spans.ndim), *spans.shape[1:])
 
 
 def _offsets(q_offset: ArrayLike) -> Int64Array | None:

@@ -25,7 +25,8 @@ def layer_norm(
 ) -> Array:
     """Layer normalisation over the last axis.
 
-    ``y = (x - mean) / sqrt(variance + eps) · weight + bias``, in two passes in float32.
+    ``y = (x - mean) / sqrt(variance + eps) · weight + bias``, in two passes in float32. Rows whose
+    squares float32 does not hold, beyond 1e19 or below 1e-15, are scaled by a power of two first.
 
     Parameters
     ----------
@@ -76,7 +77,8 @@ def rms_norm(
 ) -> Array:
     """Normalisation by the root mean square over the last axis.
 
-    ``y = x / sqrt(mean(x²) + eps) · weight``, in float32.
+    ``y = x / sqrt(mean(x²) + eps) · weight``, in float32. Rows whose squares float32 does not hold
+    are scaled by a power of two first.
 
     Parameters
     ----------

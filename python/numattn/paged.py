@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from numattn import _core
 from numattn._arguments import (
     as_array,
+    channel_table,
     flag,
     integers,
     layout_name,
@@ -34,6 +35,7 @@ def attention_paged(
     *,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
+    k_wide: ArrayLike | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
     out: Array | None = None,
@@ -62,6 +64,8 @@ def attention_paged(
         As for :func:`numattn.attention`, with n · page for Sk.
     k_scale, v_scale : float32 arrays of shape (P, page, Hkv), optional
         For pages of dtype int8: what their integers are to be multiplied by.
+    k_wide : int array of shape (Hkv, E), optional
+        For k_pages of dtype int8 and width D + E: as for :func:`numattn.attention`.
     out : array of q's shape with Dv for D, optional
         Where the result goes.
     return_lse : bool
@@ -103,10 +107,12 @@ def attention_paged(
         raise ValueError(f"block_table must have shape (B, n), not {table.shape}")
     q, k, v = as_array("q", q), as_array("k_pages", k_pages), as_array("v_pages", v_pages)
     k_factor, v_factor = optional_array("k_scale", k_scale), optional_array("v_scale", v_scale)
+    wide = channel_table("k_wide", k_wide)
     if out is not None:
         pages = {"k_pages": k, "v_pages": v, "k_scale": k_factor, "v_scale": v_factor}
-        require_apart(out, {"q": q, **pages, "block_table": table, "score": rules})
+        tables = {"k_wide": wide, "block_table": table}
+        require_apart(out, {"q": q, **pages, **tables, "score": rules})
     return _core.attention_paged(
-        q, k, v, k_factor, v_factor, table, rules, layout_name(layout), precision_name(precision),
-        thread_count(num_threads), out, flag("return_lse", return_lse),
+        q, k, v, k_factor, v_factor, wide, table, rules, layout_name(layout),
+        precision_name(precision), thread_count(num_threads), out, flag("return_lse", return_lse),
     )  # fmt: skip

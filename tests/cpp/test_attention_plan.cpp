@@ -28,8 +28,8 @@ constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
 
 constexpr Kernel kWide = kernel_of(48, 64, 16);
 constexpr Kernel kNarrow = kernel_of(8, 96, 4);
-constexpr PlanNeeds kNothing{{false, false, false, false, false}};
-constexpr PlanNeeds kRelative{{false, false, false, false, true}};
+constexpr PlanNeeds kNothing{{false, false, false, false, false, 0}};
+constexpr PlanNeeds kRelative{{false, false, false, false, true, 0}};
 
 AttentionPlan plan_of(const Kernel& kernels, const AttentionShape& shape,
                       const PlanNeeds& needs = kNothing) {
@@ -80,11 +80,12 @@ void memory_grows_with_threads_not_with_length() {
 void needs_take_memory() {
   const AttentionShape shape{2, 4, 4, 200, 200, 64, 64};
   const std::int64_t plain = plan_of(kWide, shape).workspace_floats;
-  for (const numattn::TileNeeds tile : {numattn::TileNeeds{true, false, false, false, false},
-                                        {false, true, false, false, false},
-                                        {false, false, true, false, false},
-                                        {false, false, false, true, false},
-                                        {false, false, false, false, true}}) {
+  for (const numattn::TileNeeds tile : {numattn::TileNeeds{true, false, false, false, false, 0},
+                                        {false, true, false, false, false, 0},
+                                        {false, false, true, false, false, 0},
+                                        {false, false, false, true, false, 0},
+                                        {false, false, false, false, true, 0},
+                                        {false, false, false, false, false, 16}}) {
     const std::int64_t more = plan_of(kWide, shape, {tile}).workspace_floats;
     expect(more > plain, "a tile without memory: %ld floats, %ld plain", as_long(more),
            as_long(plain));

@@ -66,7 +66,9 @@ struct AttentionProblem {
   std::int64_t row_heads() const { return score.relative ? query_heads : kv_heads; }
 };
 
-enum class Parts { kOne, kSequences, kPagedEntries };
+// kEntries: batch entries of which each has a number of keys of its own, where that decides how
+// they are split.
+enum class Parts { kOne, kSequences, kEntries, kPagedEntries };
 
 // A checked call: one problem, or one for each of its parts, which are sequences or batch entries.
 // A part's problem is made when it is computed, since there may be a million of them; what its size
@@ -76,9 +78,10 @@ struct AttentionCall {
   Parts parts = Parts::kOne;
   std::int64_t part_count = 1;
   std::vector<std::int64_t> query_starts, key_starts;  // kSequences: where each begins in `whole`
-  std::vector<std::int64_t> token_counts;              // kPagedEntries
+  std::vector<std::int64_t> token_counts;              // kEntries, kPagedEntries: keys of each
   const std::int64_t* block_table = nullptr;           // and table_columns pages for each
   std::int64_t table_columns = 0;
+  std::vector<std::int64_t> wide_channels;
   Layout layout = Layout::kBhsd;  // of the caller's arrays, as is their rank
   int rank = 4;
   int num_threads = 0;

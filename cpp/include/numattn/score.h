@@ -1,6 +1,7 @@
 // What a score goes through on its way to a weight: as a caller says it, and checked.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 
@@ -16,6 +17,7 @@ namespace numattn {
   X(is_causal)                  \
   X(q_offset)                   \
   X(window)                     \
+  X(key_spans)                  \
   X(scale)                      \
   X(softcap)                    \
   X(kv_lens)                    \
@@ -32,6 +34,16 @@ struct SpanRules {
   bool causal = false;
   std::int64_t window_left = -1;  // -1: unbounded
   std::int64_t window_right = -1;
+};
+
+// The keys [begin, end) that each query row may see, on top of these rules: contiguous, all begins
+// and then all ends, each of `shape` (batch entries, query heads, queries) or 1 where all have the
+// same.
+struct KeySpans {
+  const std::int64_t* data = nullptr;
+  std::array<std::int64_t, 3> shape{};
+
+  std::int64_t count() const { return shape[0] * shape[1] * shape[2]; }
 };
 
 // Terms by the distance of a query's position from a key, δ = position − key. With
@@ -54,6 +66,7 @@ struct RelativeTerms {
 struct ScoreParams {
   std::optional<View> mask, bias;
   SpanRules spans;
+  std::optional<KeySpans> key_spans;
   IntArray q_offset;  // 1 or B values; none is 0
   std::optional<double> scale;
   std::optional<double> softcap;
@@ -74,10 +87,28 @@ struct ByEntry {
   }
 };
 
+// Intervals for each (batch entry, query head, query); strides of 0 where all have the same.
+struct RowSpans {
+  const std::int64_t* begin = nullptr;  // null: none are given
+  const std::int64_t* end = nullptr;
+  std::array<std::int64_t, 3> strides{};
+
+  // Those from a batch entry and a query on, whose number is then 0.
+  RowSpans from(std::int64_t entry, std::int64_t query) const {
+    if (begin == nullptr) return {};
+    const std::int64_t skipped = place(entry, 0, query);
+    return {begin + skipped, end + skipped, strides};
+  }
+  std::int64_t place(std::int64_t entry, std::int64_t head, std::int64_t query) const {
+    return entry * strides[0] + head * strides[1] + query * strides[2];
+  }
+};
+
 // Checked: what a problem's kernels are told.
 struct Score {
   std::optional<View> mask, bias;  // (B, Hq, Sq, Sk), strides 0 where broadcast
   SpanRules spans;
+  RowSpans key_spans;
   ByEntry<std::int64_t> q_offset;  // without data: 0
   float scale = 0.0f;
   float softcap = 0.0f;           // 0: none

@@ -4,9 +4,17 @@
 #include <cstdint>
 #include <optional>
 
+#include "numattn/small_array.h"
 #include "numattn/view.h"
 
 namespace numattn {
+
+// Channels of integers that have 16 bits, of each head `count`, or −1 for none. The token's last
+// `count` elements are what they hold beyond their own element, in units of 256.
+struct WideChannels {
+  IntArray channels;  // (heads, count)
+  std::int64_t heads = 0, count = 0;
+};
 
 struct StoredTokens {
   View data;
@@ -14,6 +22,7 @@ struct StoredTokens {
   // Where tokens lie in pages, the views of a checked call are those of page 0, and pages lie so
   // many bytes apart.
   std::int64_t page_stride = 0, scale_page_stride = 0;
+  WideChannels wide;
 };
 
 }  // namespace numattn

@@ -12,15 +12,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import INT64, as_array, bounded_integer, integer_array, size, thread_count
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
 from numattn._names import Array, Int64Array, Layout
+from numattn._quantize import Storage
 from numattn._score import CachedScore, Score, Window, require_known, spelled_out, window_sides
 
-from .storage import Tokens
+from .storage import Form, Tokens, check_storage, wide_channels, wide_table
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,6 +39,10 @@ class Cache(ABC):
         Sizes.
     dtype : numpy.dtype
         Of keys and values.
+    storage : str or None
+        The form in which tokens are stored; None is as they come.
+    wide_keys : bool array of shape (layers, Hkv, D), or None
+        Channels of keys that are stored in 16 bits.
     max_length : int or None
         The most tokens that a row may have.
     """
@@ -50,6 +55,8 @@ class Cache(ABC):
         head_dim: int,
         value_dim: int | None,
         dtype: DTypeLike,
+        storage: Storage,
+        wide_keys: ArrayLike | None,
         max_length: int | None,
     ) -> None:
         self.layers = size("layers", layers)
@@ -58,6 +65,16 @@ class Cache(ABC):
         self.value_dim = self.head_dim if value_dim is None else size("value_dim", value_dim)
         self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
         self.max_length = None if max_length is None else size("max_length", max_length)
+        check_storage(storage)
+        self.storage = storage
+        self.wide_keys: NDArray[np.bool_] | None = None
+        if wide_keys is not None:
+            shape = (self.layers, self.kv_heads, self.head_dim)
+            self.wide_keys = wide_channels(wide_keys, shape, storage)
+        self._forms = [
+            Form(storage, None if self.wide_keys is None else wide_table(self.wide_keys[layer]))
+            for layer in range(self.layers)
+        ]
         self._lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
 
     @property
@@ -303,6 +320,26 @@ class Cache(ABC):
                     wanted = f"({self.batch}, S, {self.kv_heads}, {width})"
                 raise ValueError(f"{name} must have shape {wanted} in this cache, not {shape}")
         raise ValueError(f"k and v must hold as many tokens, not {k.shape[axis]}, {v.shape[axis]}")
+
+    def _as_stored(
+        self, index: int, k: Array, v: Array, layout: Layout
+    ) -> tuple[Array | None, ...]:
+        """Return new tokens in the form in which a layer stores them, in their layout."""
+        if self.storage is None:
+            return k, v
+        form = self._forms[index]
+        if layout == "bhsd":
+            return form.of(k, v)
+        tokens = form.of(k.swapaxes(1, 2), v.swapaxes(1, 2))
+        return tokens.map(lambda array: array.swapaxes(1, 2))
+
+    def _no_tokens(self) -> list[Tokens]:
+        """Return for each layer arrays of 0 tokens, as they are stored: (Hkv, 0, D) and so on."""
+        k, v = (
+            np.empty((self.kv_heads, 0, width), self.dtype)
+            for width in (self.head_dim, self.value_dim)
+        )
+        return [form.of(k, v) for form in self._forms]
 
     def _apart(self, new: Array, held: Tokens) -> Array:
         """Return new tokens, or a copy of them where they lie in the cache's own memory.

@@ -16,7 +16,7 @@ from numattn._score import Score, Window
 
 from .base import Cache, left_of
 from .memory import LayerMemory
-from .storage import Tokens, no_tokens, stored
+from .storage import Tokens
 from .store import Store
 
 
@@ -24,7 +24,8 @@ class Cached(NamedTuple):
     """The tokens of one layer as attention reads them: its arguments of these names."""
 
     k: Array
-    """(B, Hkv, n, D), a view of the cache; overwritten by what is appended later."""
+    """(B, Hkv, n, D), a view of the cache; overwritten by what is appended later. With wide
+    channels (B, Hkv, n, D + E)."""
     v: Array
     """(B, Hkv, n, Dv), likewise."""
     q_offset: Int64Array
@@ -35,6 +36,8 @@ class Cached(NamedTuple):
     """(B, Hkv, n): what the integers of k are multiplied by, if the cache stores such."""
     v_scale: Array | None = None
     """(B, Hkv, n), likewise."""
+    k_wide: Int64Array | None = None
+    """(Hkv, E): which channels of k have 16 bits, if any do."""
 
 
 class KVCache(Cache):
@@ -55,9 +58,14 @@ class KVCache(Cache):
     storage : str, optional
         "int8" stores 8-bit integers instead, with a scale for each token and head: a quarter of
         the memory of float32, and of what a step reads. Elements err by up to 1/254 of their
-        token's largest (:func:`numattn.quantize`). Where a few elements of every key are far larger
-        than the others, as the biases of some Qwen-2 models make them, that is much of the others,
-        and the likeliest token is often another: keep such a model's keys as they come.
+        token's largest (:func:`numattn.quantize`).
+    wide_keys : bool array of shape (layers, Hkv, D), optional
+        With a storage: channels of keys that get 16 bits, and do not count for the scales of the
+        others. For a few channels that are far larger than the others in every key, as the biases
+        of some Qwen-2 models make them: the others are lost in the error of those, and the
+        likeliest token is often another. A cache that a model makes knows its own. Broadcast to
+        that shape. Each head's row of a layer's keys grows by a byte for every channel of the head
+        that has the most, up to a multiple of 8.
     capacity : int
         Tokens a row for which memory is taken at the first append. More are possible.
     max_length : int, optional
@@ -76,11 +84,15 @@ class KVCache(Cache):
         The window of each layer.
     slack : int
     storage : str or None
+    wide_keys : bool array of shape (layers, Hkv, D), or None
 
     Raises
     ------
     ValueError
-        A size is not positive, or the dtype or the storage is another one.
+        A size is not positive, the dtype or the storage is another one, or `wide_keys` does not
+        fit, or is given without a storage.
+    TypeError
+        `wide_keys` does not hold flags.
     ImportError
         The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
 
@@ -115,12 +127,15 @@ class KVCache(Cache):
         value_dim: int | None = None,
         dtype: DTypeLike = np.float32,
         storage: Storage = None,
+        wide_keys: ArrayLike | None = None,
         capacity: int = 0,
         max_length: int | None = None,
         window: int | None | Sequence[int | None] = None,
         slack: int = 0,
     ) -> None:
-        super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
+        super().__init__(
+            layers, batch, kv_heads, head_dim, value_dim, dtype, storage, wide_keys, max_length
+        )
         first_capacity = size("capacity", capacity, least=0)
         if self.max_length is not None:
             first_capacity = min(first_capacity, self.max_length)
@@ -128,12 +143,10 @@ class KVCache(Cache):
         self.slack = bounded_integer("slack", slack)
         if self.slack < 0:
             raise ValueError(f"slack must be 0 or more, not {self.slack}")
-        self.storage = storage
-        nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, storage)
         memory = LayerMemory(self.layers)
         self._stores = [
             Store(self.batch, nothing, first_capacity, self.max_length, each, self.slack, memory)
-            for each in self.windows
+            for nothing, each in zip(self._no_tokens(), self.windows, strict=True)
         ]
 
     def __repr__(self) -> str:
@@ -175,7 +188,7 @@ class KVCache(Cache):
         index = self._layer(layer)
         k, v, count = self._new_tokens(k, v, layout)
         rows = None if counts is None else self._per_row("counts", counts)
-        store, tokens = self._prepared(index, k, v, count, rows)
+        store, tokens = self._prepared(index, k, v, count, rows, layout)
         lengths = self._lengths[index]
         q_offset = lengths - store.first
         _core.append_to_cache(store.tokens, tokens, None, lengths, store.first, rows, layout)
@@ -186,7 +199,8 @@ class KVCache(Cache):
             held = store.tokens.map(lambda array: array[:, :, :end].swapaxes(1, 2))
         else:
             held = store.tokens.map(lambda array: array[:, :, :end])
-        return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale)
+        wide = self._forms[index].wide
+        return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale, wide)
 
     def _attend(
         self,
@@ -201,16 +215,22 @@ class KVCache(Cache):
         threads: int,
         out: Array | None,
     ) -> Array:
-        store, tokens = self._prepared(index, k, v, count, counts)
+        store, tokens = self._prepared(index, k, v, count, counts, layout)
         o: Array = _core.attend_in_cache(
-            q, store.tokens, tokens, None, self._lengths[index], store.first, counts, rules,
-            layout, threads, out,
+            q, store.tokens, tokens, self._forms[index].wide, None, self._lengths[index],
+            store.first, counts, rules, layout, threads, out,
         )  # fmt: skip
         store.room -= count
         return o
 
     def _prepared(
-        self, index: int, k: Array, v: Array, count: int, counts: Int64Array | None
+        self,
+        index: int,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        layout: Layout,
     ) -> tuple[Store, tuple[Array | None, ...]]:
         """Return a layer with room for new tokens, and these in the form that it stores."""
         store = self._stores[index]
@@ -219,7 +239,7 @@ class KVCache(Cache):
             k, v = self._apart(k, store.tokens), self._apart(v, store.tokens)
             self._check_lengths(lengths + new)
             store.make_room(lengths, new)
-        return store, (k, v) if self.storage is None else stored(k, v, self.storage)
+        return store, self._as_stored(index, k, v, layout)
 
     def _held(self, index: int) -> Tokens:
         return self._stores[index].tokens

@@ -18,14 +18,15 @@ from numattn._score import Score
 from .base import Cache
 from .memory import arrays_in, bytes_of, new_memory
 from .pages import PageAllocator
-from .storage import Tokens, no_tokens, stored
+from .storage import Tokens
 
 
 class CachedPages(NamedTuple):
     """The tokens of one layer as :func:`numattn.attention_paged` reads them: its arguments."""
 
     k_pages: Array
-    """(P, page, Hkv, D): the pool's pages of this layer, a view."""
+    """(P, page, Hkv, D): the pool's pages of this layer, a view. With wide channels
+    (P, page, Hkv, D + E)."""
     v_pages: Array
     """(P, page, Hkv, Dv), likewise."""
     block_table: NDArray[np.int32]
@@ -38,9 +39,11 @@ class CachedPages(NamedTuple):
     """(P, page, Hkv): what the integers of k are multiplied by, if the cache stores such."""
     v_scale: Array | None = None
     """(P, page, Hkv), likewise."""
+    k_wide: Int64Array | None = None
+    """(Hkv, E): which channels of k have 16 bits, if any do."""
 
 
-DERIVED = frozenset(("_layer_pools", "_rooms", "_table"))
+DERIVED = frozenset(("_rooms", "_table"))
 
 
 class PagedKVCache(Cache):
@@ -61,7 +64,7 @@ class PagedKVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage : str, optional
+    storage, wide_keys
         As for :class:`numattn.KVCache`.
     max_length : int, optional
         The most tokens that a row may have.
@@ -70,11 +73,12 @@ class PagedKVCache(Cache):
     ----------
     page_size : int
     storage : str or None
+    wide_keys : bool array of shape (layers, Hkv, D), or None
 
     Raises
     ------
-    ValueError
-        A size is not positive, or the dtype or the storage is another one.
+    TypeError, ValueError
+        As for :class:`numattn.KVCache`.
     ImportError
         The dtype is bfloat16 by name, and the package ml_dtypes is not installed.
     MemoryError
@@ -118,32 +122,35 @@ class PagedKVCache(Cache):
         value_dim: int | None = None,
         dtype: DTypeLike = np.float32,
         storage: Storage = None,
+        wide_keys: ArrayLike | None = None,
         max_length: int | None = None,
     ) -> None:
-        super().__init__(layers, batch, kv_heads, head_dim, value_dim, dtype, max_length)
+        super().__init__(
+            layers, batch, kv_heads, head_dim, value_dim, dtype, storage, wide_keys, max_length
+        )
         self.page_size = size("page_size", page_size)
         self._allocator = PageAllocator(size("pages", pages))
-        self.storage = storage
         self._tables: list[list[int]] = [[] for _ in range(self.batch)]
         self._take_pools()
 
     def _take_pools(self) -> None:
-        """Take the memory of all layers, (layers, P, page, Hkv, ...).
+        """Take the memory of all layers: arrays (P, page, Hkv, ...) for each.
 
-        In it, page and Hkv have changed places.
+        In memory page and Hkv have changed places.
         """
-        nothing = no_tokens(self.kv_heads, self.head_dim, self.value_dim, self.dtype, self.storage)
-        outer = (self.layers, self._allocator.pages, self.kv_heads, self.page_size)
+        nothing = self._no_tokens()
+        outer = (self._allocator.pages, self.kv_heads, self.page_size)
 
         def shape_of(array: Array) -> tuple[int, ...]:
             return (*outer, *array.shape[2:])
 
-        memory = new_memory(bytes_of(nothing, shape_of))
-        pools = arrays_in(memory, nothing, shape_of).map(lambda array: array.swapaxes(2, 3))
-        self._pools = pools
-        self._layer_pools = [
-            Tokens(*(pool[index] for pool in pools.arrays)) for index in range(self.layers)
-        ]
+        sizes = [bytes_of(tokens, shape_of) for tokens in nothing]
+        memory, begin = new_memory(sum(sizes)), 0
+        self._pools: list[Tokens] = []
+        for tokens, length in zip(nothing, sizes, strict=True):
+            arrays = arrays_in(memory[begin : begin + length], tokens, shape_of)
+            self._pools.append(arrays.map(lambda array: array.swapaxes(1, 2)))
+            begin += length
         self._pages_changed()
 
     def _pages_changed(self) -> None:
@@ -154,9 +161,9 @@ class PagedKVCache(Cache):
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the free pages' tokens."""
         used = self._allocator.in_use()
-        pools = self._pools.map(lambda pool: pool.swapaxes(2, 3))
+        pools = [tokens.map(lambda pool: pool.swapaxes(1, 2)) for tokens in self._pools]
         if used.size < self._allocator.pages:
-            pools = pools.map(lambda pool: pool[:, used])
+            pools = [tokens.map(lambda pool: pool[used]) for tokens in pools]
         kept = {name: value for name, value in vars(self).items() if name not in DERIVED}
         return {**kept, "_pools": pools}
 
@@ -164,8 +171,9 @@ class PagedKVCache(Cache):
         vars(self).update(copy.deepcopy({**state, "_pools": None}))
         self._take_pools()
         used = self._allocator.in_use()
-        for pool, kept in zip(self._pools.arrays, state["_pools"].arrays, strict=True):
-            pool.swapaxes(2, 3)[:, used] = kept
+        for tokens, kept in zip(self._pools, state["_pools"], strict=True):
+            for pool, pages in zip(tokens.arrays, kept.arrays, strict=True):
+                pool.swapaxes(1, 2)[used] = pages
 
     def __repr__(self) -> str:
         return (
@@ -177,7 +185,7 @@ class PagedKVCache(Cache):
     @property
     def nbytes(self) -> int:
         """Return the memory that the pool takes."""
-        return self._pools.nbytes
+        return sum(tokens.nbytes for tokens in self._pools)
 
     @property
     def free_pages(self) -> int:
@@ -217,14 +225,14 @@ class PagedKVCache(Cache):
         index = self._layer(layer)
         k, v, count = self._new_tokens(k, v, layout)
         rows = None if counts is None else self._per_row("counts", counts)
-        tokens = self._prepared(index, k, v, count, rows)
-        pools, lengths, table = self._layer_pools[index], self._lengths[index], self._all_pages()
+        tokens = self._prepared(index, k, v, count, rows, layout)
+        pools, lengths, table = self._pools[index], self._lengths[index], self._all_pages()
         q_offset = lengths.copy()
         _core.append_to_cache(pools, tokens, table, lengths, None, rows, layout)
         self._rooms[index] -= count
         return CachedPages(
             pools.k, pools.v, table.astype(np.int32), q_offset, lengths.copy(), pools.k_scale,
-            pools.v_scale,
+            pools.v_scale, self._forms[index].wide,
         )  # fmt: skip
 
     def _attend(
@@ -240,11 +248,11 @@ class PagedKVCache(Cache):
         threads: int,
         out: Array | None,
     ) -> Array:
-        tokens = self._prepared(index, k, v, count, counts)
+        tokens = self._prepared(index, k, v, count, counts, layout)
         try:
             o: Array = _core.attend_in_cache(
-                q, self._layer_pools[index], tokens, self._all_pages(), self._lengths[index], None,
-                counts, rules, layout, threads, out,
+                q, self._pools[index], tokens, self._forms[index].wide, self._all_pages(),
+                self._lengths[index], None, counts, rules, layout, threads, out,
             )  # fmt: skip
         except BaseException:
             self._release_unused()
@@ -253,17 +261,23 @@ class PagedKVCache(Cache):
         return o
 
     def _prepared(
-        self, index: int, k: Array, v: Array, count: int, counts: Int64Array | None
+        self,
+        index: int,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        layout: Layout,
     ) -> tuple[Array | None, ...]:
         """Make room for new tokens in a layer, and return them in the form that it stores."""
         if count > self._rooms[index]:
             starts = self._lengths[index]
             ends = starts + self._counts(counts, count)
-            k, v = self._apart(k, self._pools), self._apart(v, self._pools)
+            k, v = self._apart(k, self._pools[index]), self._apart(v, self._pools[index])
             self._check_lengths(ends)
             self._make_room(starts, ends)
             self._rooms[index] = self._room(starts)
-        return (k, v) if self.storage is None else stored(k, v, self.storage)
+        return self._as_stored(index, k, v, layout)
 
     def _room(self, lengths: Int64Array) -> int:
         """Return how many tokens every row can take that has lengths[b], in pages of its own."""
@@ -279,7 +293,7 @@ class PagedKVCache(Cache):
         return max(min(rooms), 0)
 
     def _held(self, index: int) -> Tokens:
-        return self._layer_pools[index]
+        return self._pools[index]
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         super()._forget(layer, lengths)
@@ -355,8 +369,9 @@ class PagedKVCache(Cache):
         self._table = None
         for row, index in copies:
             old, new = self._tables[row][index], fresh.pop(0)
-            for pool in self._pools.arrays:
-                pool[:, new] = pool[:, old]
+            for tokens in self._pools:
+                for pool in tokens.arrays:
+                    pool[new] = pool[old]
             self._tables[row][index] = new
             self._allocator.release([old])
         for table, end in zip(self._tables, ends.tolist(), strict=True):

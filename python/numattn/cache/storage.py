@@ -1,15 +1,25 @@
-"""How a cache stores tokens: as they come, or as smaller numbers with scales."""
+"""How a cache stores tokens: as they come, or as smaller numbers with scales.
+
+Channels of keys that are wide have two of the smaller numbers, the second behind those of all
+channels (:func:`numattn.quantize`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from numattn._names import Array
+from numattn._arguments import as_array
+from numattn._names import Array, Int64Array
 from numattn._pickled import reduced
 from numattn._quantize import FORMATS, Storage
+
+VECTOR = 8  # elements: of the shortest that the kernels read integers by
+FORMAT_NAMES = " or ".join(map(repr, FORMATS))
 
 
 class Tokens(NamedTuple):
@@ -40,23 +50,62 @@ class Tokens(NamedTuple):
         return reduced(self)
 
 
-def stored(k: Array, v: Array, storage: Storage) -> Tokens:
-    """Return keys and values in the form that is stored."""
-    if storage is None:
-        return Tokens(k, v)
-    pack = FORMATS[storage]
-    (k_numbers, k_scale), (v_numbers, v_scale) = pack(k), pack(v)
-    return Tokens(k_numbers, v_numbers, k_scale, v_scale)
+@dataclass(frozen=True)
+class Form:
+    """The form in which one layer's tokens are stored."""
+
+    storage: Storage
+    wide: Int64Array | None
+    """(Hkv, E): wide channels of each head's keys, −1 for none."""
+
+    def of(self, k: Array, v: Array) -> Tokens:
+        """Return keys and values (..., Hkv, S, D) as they are stored."""
+        if self.storage is None:
+            return Tokens(k, v)
+        pack = FORMATS[self.storage]
+        k_numbers, k_scale = pack(k) if self.wide is None else pack(k, wide=self.wide[:, None])
+        v_numbers, v_scale = pack(v)
+        return Tokens(k_numbers, v_numbers, k_scale, v_scale)
 
 
-def no_tokens(
-    heads: int, head_dim: int, value_dim: int, dtype: np.dtype[Any], storage: Storage
-) -> Tokens:
-    """Return arrays of 0 tokens in the form that is stored: (Hkv, 0, D) and so on."""
+def check_storage(storage: object) -> None:
+    """Raise ValueError unless that is the name of a form, or None."""
     if storage is not None and not (isinstance(storage, str) and storage in FORMATS):
+        raise ValueError(f"storage must be None or {FORMAT_NAMES}, not {storage!r}")
+
+
+def wide_channels(
+    wide_keys: ArrayLike, shape: tuple[int, int, int], storage: Storage
+) -> NDArray[np.bool_]:
+    """Return flags of all channels of keys, (layers, Hkv, D), checked."""
+    flags = as_array("wide_keys", wide_keys)
+    if flags.dtype != np.bool_:
+        raise TypeError(f"wide_keys must hold flags (bool), not {flags.dtype}")
+    if storage is None:
         raise ValueError(
-            f"storage must be None or {' or '.join(map(repr, FORMATS))}, not {storage!r}"
+            f"wide_keys is for caches that store integers, of storage {FORMAT_NAMES}; others keep "
+            "all that keys have"
         )
-    return stored(
-        np.empty((heads, 0, head_dim), dtype), np.empty((heads, 0, value_dim), dtype), storage
-    )
+    try:
+        every: NDArray[np.bool_] = np.broadcast_to(flags, shape).copy()
+    except ValueError:
+        raise ValueError(
+            f"wide_keys must have shape (layers, Hkv, D) = {shape}, or be broadcast to it, not "
+            f"shape {flags.shape}"
+        ) from None
+    return every
+
+
+def wide_table(flags: NDArray[np.bool_]) -> Int64Array | None:
+    """Return the channels (Hkv, E) of one layer's flags (Hkv, D), or None where none is set.
+
+    E is that of the head with the most, up to whole vectors of the kernels.
+    """
+    most = int(flags.sum(axis=1).max())
+    if most == 0:
+        return None
+    table = np.full((len(flags), -(-most // VECTOR) * VECTOR), -1, np.int64)
+    for row, own in zip(table, flags, strict=True):
+        channels = np.flatnonzero(own)
+        row[: channels.size] = channels
+    return table

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from .arrays import BoolArray, Float64Array
 from .relative import weigh_distances
 from .score import check_keywords, final_scores, heads_first, positions, share_heads
-from .storage import check_precision
+from .storage import check_precision, widened
 
 
 def attention(
@@ -29,6 +29,7 @@ def attention(
     *,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
+    k_wide: ArrayLike | None = None,
     layout: str = "bhsd",
     precision: str = "highest",
     out: NDArray[Any] | None = None,
@@ -49,6 +50,9 @@ def attention(
         Values.
     k_scale, v_scale : float arrays (B, Hkv, Sk), optional
         What k and v are multiplied by, token by token and head by head; their last axis left out.
+    k_wide : int array (Hkv, E), optional
+        The last E of k's D + E columns are, in units of 256, what channels k_wide[h] of head h hold
+        beyond their own; a channel of −1 is none.
     layout : "bhsd" or "bshd"
         Order of the dimensions of q, k, v and the result.
     precision : "highest" or "high"
@@ -95,6 +99,7 @@ def attention(
         heads_first(x, layout, name)
         for x, name in ((q, "q"), (scaled(k, k_scale), "k"), (scaled(v, v_scale), "v"))
     )
+    key = widened(key, k_wide)
     if value.shape[:3] != key.shape[:3]:
         raise ValueError(f"k {key.shape} and v {value.shape} differ in batch, heads or length")
     with np.errstate(all="ignore"):

@@ -19,6 +19,7 @@ def attention_paged(
     *,
     k_scale: ArrayLike | None = None,
     v_scale: ArrayLike | None = None,
+    k_wide: ArrayLike | None = None,
     layout: str = "bhsd",
     return_lse: bool = False,
     **score: Any,
@@ -32,6 +33,7 @@ def attention_paged(
     block_table : int array (B, n)
     kv_lens : int array (B,)
     k_scale, v_scale : arrays (P, page, Hkv), optional
+    k_wide : int array (Hkv, E), optional
     layout : {"bhsd", "bshd"}
     return_lse : bool
     **score
@@ -63,6 +65,7 @@ def attention_paged(
         q,
         side_by_side(k_pages, k_scale),
         side_by_side(v_pages, v_scale),
+        k_wide=k_wide,
         kv_lens=kv_lens,
         layout=layout,
         return_lse=return_lse,

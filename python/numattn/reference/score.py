@@ -1,7 +1,7 @@
 """Final scores and which of them count: all that happens between q·kᵀ and the softmax.
 
 s = scale·(q·kᵀ + terms by distance) → softcap → + bias + alibi
-allowed = causal ∧ window ∧ kv_lens ∧ mask ∧ bias ≠ −inf
+allowed = causal ∧ window ∧ key_spans ∧ kv_lens ∧ mask ∧ bias ≠ −inf
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def final_scores(
     is_causal: bool = False,
     q_offset: ArrayLike = 0,
     window: tuple[int | None, int | None] | None = None,
+    key_spans: tuple[ArrayLike, ArrayLike] | None = None,
     scale: float | None = None,
     softcap: float | None = None,
     kv_lens: ArrayLike | None = None,
@@ -69,6 +70,8 @@ def final_scores(
     window : (left, right), optional
         Key j is visible iff pos − left ≤ j ≤ pos + right, pos = q_offset + i; −1 or None is
         unbounded.
+    key_spans : (begin, end) of int arrays broadcastable to (B, Hq, Sq), optional
+        Key j is visible to a row iff begin ≤ j < end.
     scale : float, optional
         Factor of q·kᵀ; 1/sqrt(D) by default, or that of `relative` if it has one.
     softcap : float, optional
@@ -114,6 +117,12 @@ def final_scores(
         allowed &= key <= position
     if window is not None:
         allowed &= within_window(position, key, window)
+    if key_spans is not None:
+        begin, end = (
+            np.broadcast_to(np.asarray(side), full[:3])[:, :, rows, np.newaxis]
+            for side in key_spans
+        )
+        allowed &= (begin <= key) & (key < end)
     if kv_lens is not None:
         lengths = np.broadcast_to(np.asarray(kv_lens, dtype=np.int64), (batch,))
         allowed &= key < lengths[:, np.newaxis, np.newaxis, np.newaxis]

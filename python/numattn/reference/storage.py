@@ -49,6 +49,21 @@ def round_to_bfloat16(x: Float64Array) -> Float64Array:
     return rounded
 
 
+def widened(k: Float64Array, wide: ArrayLike | None) -> Float64Array:
+    """Return keys (B, Hkv, S, D) of (B, Hkv, S, D + E) whose wide channels lie in two columns.
+
+    The number of channel wide[h, e] is ``k[..., wide[h, e]] + 256 · k[..., D + e]``.
+    """
+    if wide is None:
+        return k
+    channels = np.asarray(wide)
+    width = k.shape[-1] - channels.shape[1]
+    numbers: Float64Array = k[..., :width].copy()
+    for head, column in np.argwhere(channels >= 0):
+        numbers[:, head, :, channels[head, column]] += 256 * k[:, head, :, width + column]
+    return numbers
+
+
 def check_precision(precision: str) -> None:
     """Raise ValueError for a precision of another name than "highest" or "high"."""
     if not isinstance(precision, str) or precision not in ("highest", "high"):

@@ -81,6 +81,10 @@ class Decoder(ABC):
         return None
 
     @abstractmethod
+    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
+        """Return for each layer which channels of keys (Hkv, D) integers need 16 bits for."""
+
+    @abstractmethod
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         """Return the last layer's normalised states (B, S, E) for ids (B, S)."""
 
@@ -99,15 +103,24 @@ class Decoder(ABC):
     ) -> KVCache:
         """Return an empty cache for that many rows; `capacity` tokens of each fit at once.
 
-        `dtype`, `storage` and `slack` are those of :class:`numattn.KVCache`.
+        `dtype`, `storage` and `slack` are those of :class:`numattn.KVCache`. With a storage,
+        channels of keys whose bias is far larger than what varies in them are its `wide_keys`.
         """
         sizes = self._sizes
         return KVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             dtype=self.dtype if dtype is None else dtype, storage=storage,
-            capacity=capacity, max_length=sizes.max_positions, window=sizes.windows,
-            slack=slack,
+            wide_keys=self._wide_keys_for(storage), capacity=capacity,
+            max_length=sizes.max_positions, window=sizes.windows, slack=slack,
         )  # fmt: skip
+
+    def _wide_keys_for(self, storage: Storage) -> NDArray[np.bool_] | None:
+        """Return the `wide_keys` of a cache of that storage, or None where it needs none."""
+        layers = self._wide_keys()
+        if storage is None or not any(layer is not None and layer.any() for layer in layers):
+            return None
+        none = np.zeros((self._sizes.num_kv_heads, self._sizes.head_size), dtype=np.bool_)
+        return np.stack([none if layer is None else layer for layer in layers])
 
     def new_paged_cache(
         self,
@@ -118,12 +131,16 @@ class Decoder(ABC):
         dtype: DTypeLike | None = None,
         storage: Storage = None,
     ) -> PagedKVCache:
-        """Return an empty cache for that many rows, of `pages` pages in all."""
+        """Return an empty cache for that many rows, of `pages` pages in all.
+
+        The other arguments are as for `new_cache`.
+        """
         sizes = self._sizes
         return PagedKVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             pages=pages, page_size=page_size, max_length=sizes.max_positions,
             dtype=self.dtype if dtype is None else dtype, storage=storage,
+            wide_keys=self._wide_keys_for(storage),
         )  # fmt: skip
 
     def __call__(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from numattn import Linear
 
@@ -23,12 +23,13 @@ from ..arrays import Float32Array, Int64Array
 from ..files.activations import ACTIVATIONS, Activation
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
-from ..files.settings import Settings
+from ..files.model_config import read_model_config
 from ..norms import LayerNorm
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .step import Step
+from .wide_keys import wide_keys
 
 # Each layer's triangle of what may be seen, and the number that stood for what may not.
 IGNORED = r"(.*\.)?h\.\d+\.attn\.(bias|masked_bias)"
@@ -77,8 +78,7 @@ class GptConfig:
         ValueError
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
-        settings = Settings.from_file(path)
-        settings.one_of("model_type", ("gpt2",))
+        settings, _ = read_model_config(path, {"gpt2": "GPT2"})
         settings.one_of("add_cross_attention", (False,), False)
         refuse_bidirectional(settings)
         width, heads = settings.size("n_embd"), settings.size("n_head")
@@ -116,16 +116,25 @@ class GptLayer:
     ) -> None:
         name, width, inner = f"h.{number}", config.hidden_size, config.ffn_size
 
-        def linear(part: str, columns: int, rows: int) -> Linear:
-            """Return a projection that is stored as (in, out)."""
+        def read(part: str, columns: int, rows: int) -> tuple[NDArray[Any], Float32Array]:
+            """Return weight and bias of a projection that is stored as (in, out)."""
             weight = checkpoint.take(f"{name}.{part}.weight", (columns, rows), dtype=dtype)
-            return Linear(weight.T, checkpoint.take(f"{name}.{part}.bias", (rows,)), dtype=dtype)
+            return weight.T, checkpoint.take(f"{name}.{part}.bias", (rows,))
 
-        self.qkv = linear("attn.c_attn", width, 3 * width)
+        def linear(part: str, columns: int, rows: int) -> Linear:
+            return Linear(*read(part, columns, rows), dtype=dtype)
+
+        weight, bias = read("attn.c_attn", width, 3 * width)
+        self.qkv = Linear(weight, bias, dtype=dtype)
+        norm = self.attention_norm = read_norm(checkpoint, f"{name}.ln_1", config)
+        keys = slice(width, 2 * width)
+        self.wide_keys = wide_keys(
+            weight[keys], bias[keys], norm.weight, norm.bias, config.num_heads, pairs=0
+        )
+        del weight
         self.output = linear("attn.c_proj", width, width)
         self.up = linear("mlp.c_fc", width, inner)
         self.down = linear("mlp.c_proj", inner, width)
-        self.attention_norm = read_norm(checkpoint, f"{name}.ln_1", config)
         self.ffn_norm = read_norm(checkpoint, f"{name}.ln_2", config)
         self.number, self.config = number, config
 
@@ -181,6 +190,9 @@ class Gpt(Decoder):
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
         return model
+
+    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
+        return [layer.wide_keys for layer in self._layers]
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

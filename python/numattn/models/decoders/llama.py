@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
@@ -73,6 +73,10 @@ class Llama(Decoder):
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
         """Load a Hugging Face folder: config.json, and model.safetensors or its shards.
 
+        Code of the folder's own (auto_map) is not run. Where it bears the names of transformers'
+        classes for the family, as Phi-3's does, the model is the one of those classes; any other
+        is refused, and so are adapters, quantised weights, and two sets of weights.
+
         Parameters
         ----------
         folder : path
@@ -102,6 +106,9 @@ class Llama(Decoder):
     @property
     def switch_length(self) -> int | None:
         return self.config.rope.switch_length
+
+    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
+        return [layer.wide_keys for layer in self._layers]
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

@@ -12,6 +12,7 @@ import numpy as np
 from numattn.position import Rope
 
 from ..files.activations import ACTIVATIONS, Activation
+from ..files.model_config import read_model_config
 from ..files.settings import Settings, shown
 from .causal import refuse_bidirectional
 
@@ -31,7 +32,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "phi3": {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
 }
-LLAMA_TYPES = tuple(DEFAULTS)
+# What the names of each family's classes in transformers begin with.
+CLASSES = {family: family.capitalize() for family in DEFAULTS}
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,7 @@ class LlamaConfig:
         ValueError
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
-        given = Settings.from_file(path)
-        family = given.one_of("model_type", LLAMA_TYPES)
+        given, family = read_model_config(path, CLASSES)
         settings = Settings({**DEFAULTS[family], **given.values}, path)
         refuse_bidirectional(settings)
         gemma = family == "gemma2"

@@ -21,6 +21,7 @@ from ..files.checkpoint import Checkpoint
 from ..norms import RmsNorm
 from .llama_config import LlamaConfig
 from .step import Step
+from .wide_keys import wide_keys
 
 Parameters: TypeAlias = tuple[NDArray[Any], Float32Array | None]
 
@@ -59,7 +60,15 @@ class LlamaLayer:
         qkv = {f"self_attn.{part}_proj": count for part, count in rows.items()}
         if config.joined:
             qkv = {"self_attn.qkv_proj": sum(rows.values())}
-        self.qkv = Linear(*read(qkv, width, config.qkv_bias), dtype=dtype)
+        weight, bias = read(qkv, width, config.qkv_bias)
+        self.qkv = Linear(weight, bias, dtype=dtype)
+        self.attention_norm = read_norm(checkpoint, f"{name}.input_layernorm", config)
+        self.wide_keys: NDArray[np.bool_] | None = None
+        if bias is not None:
+            keys = slice(rows["q"], rows["q"] + rows["k"])
+            gain, pairs = self.attention_norm.weight, config.rope.dim // 2
+            self.wide_keys = wide_keys(weight[keys], bias[keys], gain, None, kv_heads, pairs)
+        del weight
         self.output = Linear(
             *read({"self_attn.o_proj": width}, heads * size, config.output_bias), dtype=dtype
         )
@@ -77,7 +86,6 @@ class LlamaLayer:
             )
         self.down = Linear(*read({"mlp.down_proj": width}, inner, config.ffn_bias), dtype=dtype)
         before_ffn = "pre_feedforward_layernorm" if config.gemma else "post_attention_layernorm"
-        self.attention_norm = read_norm(checkpoint, f"{name}.input_layernorm", config)
         self.ffn_norm = read_norm(checkpoint, f"{name}.{before_ffn}", config)
         self.after_attention = self.after_ffn = None
         if config.gemma:

@@ -104,6 +104,8 @@ class Bert(TextEncoder):
         now and of before: how `encode` pools (mean or cls), how many tokens a text may have and
         which end is cut, lower case, and a default prompt. Weights in float16, bfloat16 or float64
         become float32. Heads for other tasks (a pooler, a masked language model's) are left out.
+        Code of the folder's own (auto_map) is not run, and refused unless it bears the names of
+        transformers' classes for the family.
 
         Parameters
         ----------
@@ -126,6 +128,7 @@ class Bert(TextEncoder):
             The message names it.
         """
         sentences = SentenceFolder.read(model_folder(folder))
+        model_folder(sentences.model)  # which may be a folder in it
         config = BertConfig.from_file(sentences.model / "config.json")
         tokenizer = read_tokenizer(
             sentences.model, config.max_positions, sentences.max_tokens, sentences.lower_case

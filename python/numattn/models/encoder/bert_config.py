@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files.activations import ACTIVATIONS, Activation
-from ..files.settings import Settings
+from ..files.model_config import read_model_config
 
-# Families of the same layers and tensor names. Position i has row 0 + i of the table in the first
-# group; in the second, row pad_token_id + 1 + i (Liu et al., RoBERTa, 2019, as published).
-BERT_TYPES = ("bert",)
-ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
+# Families of the same layers and tensor names → what the names of their classes in transformers
+# begin with. Position i has row 0 + i of the table in BERT; in the others, row pad_token_id + 1 + i
+# (Liu et al., RoBERTa, 2019, as published).
+ROBERTA_TYPES = {"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+FAMILIES = {"bert": "Bert", **ROBERTA_TYPES}
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,10 @@ class BertConfig:
         ValueError
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
-        settings = Settings.from_file(path)
-        family = settings.one_of("model_type", BERT_TYPES + ROBERTA_TYPES)
+        settings, family = read_model_config(path, FAMILIES)
         settings.one_of("position_embedding_type", ("absolute",), "absolute")
         for name in ("is_decoder", "add_cross_attention"):
             settings.one_of(name, (False,), False)
-        if settings.get("auto_map"):
-            raise ValueError(f"{path}: auto_map names code of the folder's own, which is not run")
         roberta = family in ROBERTA_TYPES
         pad_token_id = settings.whole("pad_token_id", 0, 1 if roberta else 0)
         config = cls(

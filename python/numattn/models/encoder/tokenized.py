@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 # to keep its threads busy, and no more characters than this unless one text has them.
 PIECE_TEXTS = 1024
 PIECE_CHARACTERS = 1 << 20
-# Of a text that has many more characters than can count, the beginning is enough: what comes after
-# this many tokens more does not change the first ones.
+# Of a text that has many more characters than can count, the part that counts is enough: what
+# comes this many tokens away from it does not change it.
 LONG_TEXT = 1 << 16
 MARGIN = 64
+SPACE = re.compile(r"(?<=\S)\s")
 
 
 class Tokenized(NamedTuple):
@@ -64,24 +65,44 @@ def tokenized(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenized:
 
 
 def shortened(tokenizer: Tokenizer, text: str) -> str:
-    """Return a text, or as much of its beginning as all tokens that count are made of.
+    """Return a text, or as much of it as all tokens that count are made of.
 
-    It ends where white space begins, and has more tokens than count.
+    That is its beginning, or its end where the tokenizer cuts on the left. The place is one where
+    white space begins after something else. There tokens end, and the white space stays with what
+    follows, since a tokenizer may make it part of that; and MARGIN tokens more than count are
+    kept, so that whatever it makes of the place is cut off. Of a text without white space nothing
+    is left out.
     """
     truncation = tokenizer.truncation
     size = LONG_TEXT
-    if len(text) <= size or truncation is None or truncation["direction"] != "right":
+    if truncation is None:
         return text
+    from_left = truncation["direction"] == "left"
     wanted = truncation["max_length"] + MARGIN
     while size < len(text):
-        ends = [match.start() for match in re.finditer(r"(?<=\S)\s", text[size // 2 : size])]
-        if ends:
-            beginning = text[: size // 2 + ends[-1]]
-            encoding = tokenizer.encode(beginning, add_special_tokens=False)
-            if len(encoding.ids) + sum(len(part.ids) for part in encoding.overflowing) >= wanted:
-                return beginning
+        part = end_of(text, size) if from_left else beginning_of(text, size)
+        if part is not None:
+            encoding = tokenizer.encode(part, add_special_tokens=False)
+            if len(encoding.ids) + sum(len(more.ids) for more in encoding.overflowing) >= wanted:
+                return part
         size *= 2
     return text
+
+
+def beginning_of(text: str, size: int) -> str | None:
+    """Return as much of a text's first characters as ends where white space begins.
+
+    At most `size` of them, and at least half as many; None if there is no such place.
+    """
+    spaces = [match.start() for match in SPACE.finditer(text, size // 2, size)]
+    return text[: spaces[-1]] if spaces else None
+
+
+def end_of(text: str, size: int) -> str | None:
+    """Return as much of a text's last characters as begins with white space, likewise."""
+    first = len(text) - size
+    space = SPACE.search(text, first, first + size // 2)
+    return None if space is None else text[space.start() :]
 
 
 def pieces(texts: Iterable[str]) -> Iterator[list[str]]:

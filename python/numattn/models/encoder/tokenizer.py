@@ -16,8 +16,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.foreign_code import refuse_foreign_code
 from ..files.settings import Settings, shown
 from ..files.tokens import load_tokenizer
+from .bert_config import FAMILIES, ROBERTA_TYPES
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,11 +28,7 @@ BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 # Classes that give every token of a single text the type 0, or none, whatever tokenizer.json says.
 CLASSES_OF_ONE_TYPE = (
     *BERT_CLASSES,
-    *(
-        f"{family}Tokenizer{fast}"
-        for family in ("Roberta", "XLMRoberta", "Camembert")
-        for fast in ("", "Fast")
-    ),
+    *(f"{family}Tokenizer{fast}" for family in ROBERTA_TYPES.values() for fast in ("", "Fast")),
 )
 # A setting of tokenizer_config.json → what it is called in BERT's normaliser.
 NORMALIZER = {
@@ -68,6 +66,7 @@ def read_tokenizer(
     tokenizer = load_tokenizer(folder)
     path = folder / "tokenizer_config.json"
     settings = Settings.from_file(path) if path.exists() else Settings({}, path)
+    refuse_foreign_code(settings, (*FAMILIES.values(), "PreTrained"))
     change_normalizer(tokenizer, settings)
     change_prefix(tokenizer, settings)
     check_types(tokenizer, settings, folder / "tokenizer.json")

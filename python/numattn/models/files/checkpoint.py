@@ -67,7 +67,7 @@ class Checkpoint:
         self.path = path
         self._stored: dict[str, Stored] = {}
         for each in files_of(path):
-            self._stored.update(read_header(each))
+            add_apart(self._stored, read_header(each))
         self._taken: set[str] = set()
         holders = sorted(name for name in self._stored if ("." + name).endswith("." + anchor))
         if not holders:
@@ -173,11 +173,39 @@ def check_all_taken(path: Path, names: Iterable[str], taken: set[str], ignored: 
         )
 
 
+def add_apart(stored: dict[str, Stored], more: Mapping[str, Stored]) -> None:
+    """Add tensors of another file, or raise ValueError if one of them is there already."""
+    for name in more:
+        if name in stored:
+            raise ValueError(f"tensor {name} is in {stored[name].path} and in {more[name].path}")
+    stored.update(more)
+
+
 def files_of(path: Path) -> list[Path]:
-    """Return the files that hold the tensors: the one named, or those that its index names."""
+    """Return the files that hold the tensors: the one named, or those that its index names.
+
+    Raises
+    ------
+    ValueError
+        If the index is damaged, or there are both: then nobody knows which weights are meant.
+    """
     index = path.with_name(path.name + ".index.json")
-    if path.exists() or not index.exists():
+    if not index.exists():
         return [path]
+    files = files_in(index)
+    if not path.exists() or path in files:
+        return files
+    others = [file for file in files if file.exists()]
+    if others:
+        raise ValueError(
+            f"{path} and {others[0]}, which {index.name} names, hold a model each: "
+            "remove the one that is not meant"
+        )
+    return [path]
+
+
+def files_in(index: Path) -> list[Path]:
+    """Return the files that an index names, which lie beside it."""
     files = read_json_object(index).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         raise ValueError(f"{index} has no weight_map of tensors to files")
@@ -185,7 +213,7 @@ def files_of(path: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or not name.isprintable():
             raise ValueError(f"{index} names a file outside its folder: {name!r}")
-    return [path.with_name(name) for name in names]
+    return [index.with_name(name) for name in names]
 
 
 def read_header(path: Path) -> dict[str, Stored]:

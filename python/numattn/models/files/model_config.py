@@ -1,0 +1,52 @@
+"""The config.json of a model: its family, and what makes another model of it than its class does.
+
+auto_map names classes of the folder's own (foreign_code.py). quantization_config and
+compression_config tell of numbers that stand for others. dtype, torch_dtype: how weights are to be
+stored, which changes nothing here unless it is no kind of float that is read. transformers_weights
+names another file of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from .foreign_code import refuse_foreign_code
+from .settings import Settings, shown
+
+FLOATS = ("float32", "float", "float16", "half", "bfloat16", "float64", "double", "auto")
+
+
+def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings, str]:
+    """Return the settings of a config.json, and its model_type.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    families : mapping of str to str
+        Each model_type that is carried out → what the names of its classes in transformers begin
+        with.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not JSON, or names another family, or code or weights that are not read.
+    """
+    settings = Settings.from_file(path)
+    family = settings.one_of("model_type", families)
+    refuse_foreign_code(settings, (families[family],))
+    for name in ("quantization_config", "compression_config"):
+        if settings.get(name):
+            raise ValueError(
+                f"{path}: {name} {shown(settings.get(name))} is not supported: quantised weights "
+                "are not read (transformers' dequantize() makes them floats again)"
+            )
+    for name in ("dtype", "torch_dtype"):
+        kind = settings.get(name, "auto")
+        if not isinstance(kind, str) or kind.removeprefix("torch.") not in FLOATS:
+            raise ValueError(f"{path}: {name} {shown(kind)} is not supported")
+    settings.one_of("transformers_weights", ("model.safetensors",), "model.safetensors")
+    return settings, family
