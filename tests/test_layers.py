@@ -255,7 +255,7 @@ def test_the_core_does_not_know_its_users() -> None:
 
 
 # Words and coercions that all of numattn shares; they compute nothing.
-SHARED = {"_arguments", "_dtypes", "_names"}
+SHARED = {"_aligned", "_arguments", "_dtypes", "_names"}
 
 
 def public_names(module: str) -> set[str]:

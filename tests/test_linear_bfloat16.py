@@ -244,7 +244,7 @@ def test_names_of_bfloat16(rng: np.random.Generator, dtype: Any) -> None:
         ("float16", "float16"),
         (np.float64, "float64"),
         (float, "float64"),
-        (np.int8, "int8"),
+        (np.int16, "int16"),
         (ml_dtypes.float8_e4m3fn, "float8_e4m3fn"),
         (">f4", ">f4"),
         ("bf16", "'bf16'"),
@@ -253,7 +253,7 @@ def test_names_of_bfloat16(rng: np.random.Generator, dtype: Any) -> None:
 )
 def test_other_storage_is_refused(dtype: Any, named: str) -> None:
     weight = np.zeros((7, 6), np.float32)
-    message = f"dtype must be float32 or bfloat16, not {named}"
+    message = f"dtype must be float32, bfloat16 or int8, not {named}"
     with pytest.raises(ValueError, match=message):
         na.Linear(weight, dtype=dtype)
     with pytest.raises(ValueError, match=message):

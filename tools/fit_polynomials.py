@@ -51,6 +51,25 @@ def fit_exp2(low: float, high: float, degree: int) -> None:
     show(f"exp2 of degree {degree} on [{low}, {high}]", coefficients, error)
 
 
+def fit_exp2_near(degree: int) -> None:
+    """2^f on [0, 1], relative error, for results that are rounded to bfloat16."""
+    f = chebyshev_grid(0.0, 1.0)
+    powers = np.stack([f**k for k in range(degree + 1)], axis=1)
+    coefficients = lawson(f, powers, np.exp2(f), 1 / np.exp2(f))
+    error = np.max(np.abs(powers @ coefficients / np.exp2(f) - 1))
+    show(f"exp2 of degree {degree} on [0, 1], 2^0 not exact", coefficients, error)
+
+
+def fit_normal_tail_near(high: float, degree: int) -> None:
+    """h(t) = log2(Phi(−t)) on [0, high], relative error of 2^h alike everywhere."""
+    t = chebyshev_grid(0.0, high)
+    target = log_ndtr(-t) / np.log(2)
+    powers = np.stack([t**k for k in range(degree + 1)], axis=1)
+    coefficients = lawson(t, powers, target, np.ones_like(t))
+    error = np.max(np.abs(np.exp2(powers @ coefficients - target) - 1))
+    show(f"log2 Phi(−t) of degree {degree} on [0, {high}]", coefficients, error)
+
+
 def fit_normal_tail(high: float, degree: int, weight: Callable[[np.ndarray], np.ndarray]) -> None:
     """log2 of the normal tail, h(t) = log2(Phi(−t)), as a polynomial on [0, high]."""
     t = chebyshev_grid(0.0, high)
@@ -74,3 +93,5 @@ if __name__ == "__main__":
     fit_exp2(-0.5, 0.5, 5)
     for high, degree in ((6.0, 8), (8.0, 9), (10.0, 9), (10.0, 10)):
         fit_normal_tail(high, degree, lambda t: np.exp(log_ndtr(-t)) * np.maximum(t, 0.3) + 3e-6)
+    fit_exp2_near(3)
+    fit_normal_tail_near(8.0, 6)

@@ -31,8 +31,8 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
   checked_product(checked_product(std::max<std::int64_t>(shape[0], 1), shape[1], "the output"),
                   call.x.item_size(), "the output");
   check_same_shape(call.output, "out", shape, 2);
-  // Between layers of bfloat16 weights, results pass in the type that the next layer reads.
-  if (linear.stores_bfloat16()) {
+  // Between layers of shorter weights, results pass in the type that the next layer reads.
+  if (!linear.stores_float32()) {
     if (dtype_role(call.output.dtype) != Role::kNumber) {
       refuse("out must be floating-point, not of dtype ", dtype_name(call.output.dtype));
     }

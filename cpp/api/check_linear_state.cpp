@@ -8,15 +8,15 @@
 namespace numattn {
 namespace {
 
-constexpr std::array<PanelFormat, 3> kFormats{PanelFormat::kFloat32, PanelFormat::kBFloat16,
-                                              PanelFormat::kSplit};
+constexpr std::array<PanelFormat, 4> kFormats{PanelFormat::kFloat32, PanelFormat::kBFloat16,
+                                              PanelFormat::kSplit, PanelFormat::kInt8};
 
 PanelFormat parse_panel_format(const std::string& name) {
   for (const PanelFormat format : kFormats) {
     if (name == panel_format_name(format)) return format;
   }
-  refuse("the format of a packed weight must be 'float32', 'bfloat16' or 'split', not '", name,
-         "'");
+  refuse("the format of a packed weight must be 'float32', 'bfloat16', 'split' or 'int8', not '",
+         name, "'");
 }
 
 }  // namespace
@@ -26,12 +26,17 @@ const char* panel_format_name(PanelFormat format) {
     case PanelFormat::kFloat32: return "float32";
     case PanelFormat::kBFloat16: return "bfloat16";
     case PanelFormat::kSplit: return "split";
+    case PanelFormat::kInt8: return "int8";
   }
   return "";
 }
 
 DType panel_dtype(PanelFormat format) {
-  return format == PanelFormat::kFloat32 ? DType::kFloat32 : DType::kBFloat16;
+  switch (format) {
+    case PanelFormat::kFloat32: return DType::kFloat32;
+    case PanelFormat::kInt8: return DType::kInt8;
+    default: return DType::kBFloat16;
+  }
 }
 
 PanelFormat check_linear_state(const LinearState& state) {

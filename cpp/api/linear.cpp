@@ -27,6 +27,23 @@ Matrix from_row(Matrix matrix, std::int64_t row) {
   return matrix;
 }
 
+struct PlannedGemm {
+  GemmPlan plan;
+  int threads;
+};
+
+PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int num_threads) {
+  const auto& [x, rows, depth, format, features] = operands;
+  const bool copies = kernel.copies(operands);
+  if (!kernel.in_strips(operands)) {
+    const GemmPlan plan = plan_gemm(rows, features, depth, copies);
+    return {plan, threads_for(plan.worthwhile_threads(), num_threads)};
+  }
+  const int threads = threads_for(strip_threads(rows, features, depth), num_threads);
+  const GemmPlan plan = plan_strips(rows, features, depth, copies, threads);
+  return {plan, static_cast<int>(std::min<std::int64_t>(threads, plan.items))};
+}
+
 }  // namespace
 
 struct PackedLinear::Storage {
@@ -61,6 +78,7 @@ PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, 
   const Kernels& kernels = current_kernels();
   const bool splits = precision == Precision::kHigh && kernels.splits_for_high;
   const PanelFormat format = storage == DType::kBFloat16 ? PanelFormat::kBFloat16
+                             : storage == DType::kInt8   ? PanelFormat::kInt8
                              : splits                    ? PanelFormat::kSplit
                                                          : PanelFormat::kFloat32;
   out_features_ = weight.shape[0];
@@ -117,7 +135,9 @@ LinearState PackedLinear::state() const {
   return state;
 }
 
-bool PackedLinear::stores_bfloat16() const { return storage_->format == PanelFormat::kBFloat16; }
+bool PackedLinear::stores_float32() const {
+  return storage_->format == PanelFormat::kFloat32 || storage_->format == PanelFormat::kSplit;
+}
 
 bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   check_linear_call(*this, call);
@@ -126,9 +146,11 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   const std::int64_t rows = call.x.shape[0];
   if (rows == 0) return true;
   const Kernels& kernels = current_kernels();
-  const GemmOperands operands{x, rows, in_features_, storage_->format};
-  const GemmPlan plan = plan_gemm(rows, out_features_, in_features_, kernels.gemm.copies(operands));
-  const int threads = threads_for(plan.worthwhile_threads(), call.num_threads);
+  GemmOperands operands{x, rows, in_features_, storage_->format, out_features_};
+  const PlannedGemm planned = plan_of(kernels.gemm, operands, call.num_threads);
+  const GemmPlan& plan = planned.plan;
+  const int threads = planned.threads;
+  operands.columns = plan.panels_per_item * kPanelColumns;
   const std::int64_t workspace =
       padded_floats(kernels.gemm.workspace(operands, std::min(rows, plan.block_rows)));
   const Scratch scratch(threads * workspace * 4);

@@ -45,7 +45,8 @@ Activation parse_activation(const std::string& name) {
 DType parse_storage(const std::string& name) {
   if (name == "float32") return DType::kFloat32;
   if (name == "bfloat16") return DType::kBFloat16;
-  refuse("dtype must be float32 or bfloat16, the storage types, not ", name);
+  if (name == "int8") return DType::kInt8;
+  refuse("dtype must be float32, bfloat16 or int8, the storage types, not ", name);
 }
 
 }  // namespace numattn

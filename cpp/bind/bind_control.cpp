@@ -1,4 +1,4 @@
-// Instruction sets and threads.
+// Instruction sets, threads and memory.
 #include <pybind11/stl.h>
 
 #include "numattn/isa.h"
@@ -14,6 +14,7 @@ void bind_control(py::module_& module) {
   module.def("cpu_features", &cpu_features);
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &get_num_threads);
+  module.def("empty", &empty_array);
   module.def("thread_limits", [] {
     const ThreadLimits limits = thread_limits();
     py::dict result;

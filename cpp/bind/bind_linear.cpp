@@ -24,8 +24,9 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
 // A layer's memory as an array that keeps the layer and cannot be written to; bfloat16, which NumPy
 // itself does not know and no buffer can hold, as integers.
 py::array array_of(const View& view, const py::object& linear) {
-  const py::dtype dtype =
-      view.dtype == DType::kFloat32 ? py::dtype::of<float>() : py::dtype::of<std::uint16_t>();
+  const py::dtype dtype = view.dtype == DType::kFloat32 ? py::dtype::of<float>()
+                          : view.dtype == DType::kInt8  ? py::dtype::of<std::int8_t>()
+                                                        : py::dtype::of<std::uint16_t>();
   const std::vector<py::ssize_t> shape(view.shape.begin(), view.shape.begin() + view.rank);
   py::array array(dtype, shape, static_cast<const char*>(view.data), linear);
   array.attr("setflags")(py::arg("write") = false);

@@ -144,11 +144,24 @@ std::optional<IntArray> int_array(const py::object& object) {
 py::array output_or_new(const py::object& out, const py::array& model,
                         const std::vector<std::int64_t>& shape) {
   if (!out.is_none()) return py::reinterpret_borrow<py::array>(out);
-  return py::array(model.dtype(), shape);
+  return empty_array(model.dtype(), shape);
 }
 
 py::array empty_float32(const std::vector<std::int64_t>& shape) {
-  return py::array(py::dtype::of<float>(), shape);
+  return empty_array(py::dtype::of<float>(), shape);
+}
+
+py::array empty_array(const py::dtype& dtype, const std::vector<std::int64_t>& shape) {
+  constexpr std::int64_t kLine = 64;
+  std::int64_t bytes = dtype.itemsize();
+  bool fits = true;
+  for (const std::int64_t size : shape) fits = fits && !__builtin_mul_overflow(bytes, size, &bytes);
+  fits = fits && !__builtin_add_overflow(bytes, kLine, &bytes);
+  if (!fits) return py::array(dtype, shape);  // NumPy has words for it
+  py::array_t<std::uint8_t> memory(bytes);
+  std::uint8_t* start = memory.mutable_data();
+  start += (kLine - reinterpret_cast<std::uintptr_t>(start) % kLine) % kLine;
+  return py::array(dtype, shape, start, memory);
 }
 
 }  // namespace numattn::bind

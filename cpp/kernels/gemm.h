@@ -5,7 +5,7 @@
 // stays in the first two cache levels while the block's rows pass over it; each slice's sums start
 // from zero and are added in order, which keeps rounding near the square root of the slice.
 //
-// What multiplies is a class of this form (float_panels.h, pair_panels.h):
+// What multiplies is a class of this form (float_panels.h, pair_panels.h, int8_panels.h):
 //
 //   struct Panels {
 //     static copies(operands)             // whether rows of x must be copied first
@@ -24,8 +24,10 @@ namespace numattn {
 namespace {
 
 // The epilogue of one panel: rows [first, first + row_count), columns [column, column + count).
-inline void write_panel(const GemmBlock& block, int first, int row_count, std::int64_t column,
-                        std::int64_t count, const float* sums) {
+// Not inlined: a copy of it for every kind of panel would be a fifth of all their code.
+__attribute__((noinline)) inline void write_panel(const GemmBlock& block, int first, int row_count,
+                                                  std::int64_t column, std::int64_t count,
+                                                  const float* sums) {
   const std::int64_t item = dtype_size(block.output_dtype);
   for (int i = 0; i < row_count; ++i) {
     const std::int64_t row = first + i;
@@ -34,7 +36,7 @@ inline void write_panel(const GemmBlock& block, int first, int row_count, std::i
       const int lanes = lanes_left(n, count);
       Vec value = load(sums + i * kPanelColumns + n);
       if (block.bias != nullptr) value = value + load_partial(block.bias + column + n, lanes);
-      value = activated(value, block.activation);
+      value = activated(value, block.activation, block.output_dtype);
       if (block.residual != nullptr) {
         const char* from = block.residual + row * block.residual_row_stride +
                            (column + n) * block.residual_column_stride;
@@ -66,7 +68,8 @@ template <class Panels>
 inline void gemm(const GemmBlock& block) {
   Areas areas(block.workspace);
   float* sums = take_sums(areas);
-  Panels panels(areas, {block.x, block.row_count, block.depth, block.format}, block.row_count);
+  Panels panels(areas, {block.x, block.row_count, block.depth, block.format, block.column_count},
+                block.row_count);
   panels.begin(block);
   const std::int64_t bytes = panel_bytes(block.format, block.depth);
   const char* panel = block.panels;
@@ -96,6 +99,7 @@ constexpr GemmKernel gemm_kernel() {
               return decltype(panels)::type::copies(operands);
             });
           },
+          [](const GemmOperands&) { return false; },
           [](const GemmOperands& operands, std::int64_t block_rows) {
             return Products::with(operands.format, [&](auto panels) {
               Areas areas(nullptr);

@@ -10,7 +10,7 @@
 namespace numattn {
 
 const Kernels& kernels_avx512bf16() {
-  static constexpr Kernels table = with_pairs(make_kernels("avx512bf16"));
+  static constexpr Kernels table = with_pairs<Int8Panels>(make_kernels("avx512bf16"));
   return table;
 }
 

@@ -127,8 +127,9 @@ inline void copy_row(const char* from, std::int64_t stride, std::int64_t width, 
 }
 
 // Rows [first, first + count): where they lie, or copied to `copy` (count × padded width floats).
-inline FloatRows float_rows(const Matrix& matrix, std::int64_t first, std::int64_t count,
-                            std::int64_t width, float* copy) {
+__attribute__((noinline)) inline FloatRows float_rows(const Matrix& matrix, std::int64_t first,
+                                                      std::int64_t count, std::int64_t width,
+                                                      float* copy) {
   const char* from = matrix.data + first * matrix.row_stride;
   if (reads_in_place(matrix)) {
     return {reinterpret_cast<const float*>(from), matrix.row_stride / 4};

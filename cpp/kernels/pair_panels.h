@@ -62,10 +62,13 @@ class PairPanels {
   const PairUnit unit_;
 };
 
+// Int8: the class that multiplies panels of 8-bit integers.
+template <class Int8>
 struct PairProducts {
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
     return format == PanelFormat::kFloat32    ? call(Type<FloatPanels>{})
+           : format == PanelFormat::kInt8     ? call(Type<Int8>{})
            : format == PanelFormat::kBFloat16 ? call(Type<PairPanels<1>>{})
                                               : call(Type<PairPanels<2>>{});
   }

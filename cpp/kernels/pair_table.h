@@ -12,11 +12,12 @@ constexpr TileFacts kPairFacts{kLaneGroup, kPairKeyBlock, kPairBlockRows, kPairB
                                Vec::kWidth};
 static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than listed");
 
+template <class Int8>
 constexpr Kernels with_pairs(Kernels kernels) {
   kernels.attend_bfloat16 = {
       "attend_bfloat16", kPairFacts, floats_of<PairWorkspace<1>>,
       [](const AttendBlock& block) { attend<PairTiles<1>>(block, kPairFacts); }};
-  kernels.gemm = gemm_kernel<PairProducts>();
+  kernels.gemm = gemm_kernel<PairProducts<Int8>>();
   if (kHighPays) {
     kernels.splits_for_high = true;
     kernels.attend_high = {

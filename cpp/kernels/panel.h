@@ -2,7 +2,7 @@
 // instruction set alike.
 #pragma once
 
-#include "matrix.h"
+#include "integers.h"
 
 namespace numattn {
 namespace {
@@ -50,11 +50,63 @@ inline void pack_pair_panel(const PackWeight& pack) {
   }
 }
 
+// Where the scales of a panel's columns lie, and behind them their powers.
+inline std::int64_t int8_scales(std::int64_t depth) {
+  return padded_int8_depth(depth) * kPanelColumns;
+}
+
+constexpr std::int64_t kQuadBytes = 4 * kPanelColumns;  // four steps of the depth
+
+// Calls call(k, count, numbers) for stretches of a row of the weight, as float32.
+template <class Call>
+inline void each_stretch(const Matrix& weight, std::int64_t row, std::int64_t depth,
+                         const Call& call) {
+  constexpr std::int64_t kStretch = 64;
+  float copy[kStretch];
+  for (std::int64_t k = 0; k < depth; k += kStretch) {
+    const std::int64_t count = depth - k < kStretch ? depth - k : kStretch;
+    Matrix part = weight;
+    part.data += k * weight.column_stride;
+    call(k, count, float_rows(part, row, 1, count, copy).data);
+  }
+}
+
+inline void pack_int8_row(const PackWeight& pack, std::int64_t row, std::int8_t* packed,
+                          float* scale) {
+  Peak peak;
+  each_stretch(
+      pack.weight, row, pack.depth,
+      [&](std::int64_t, std::int64_t count, const float* numbers) { peak.add(numbers, count); });
+  const Quantum quantum = peak.quantum(kLargestWeight);
+  scale[0] = quantum.scale;
+  scale[kPanelColumns] = quantum.power;
+  if (quantum.per_scale == 0.0f) return;
+  each_stretch(pack.weight, row, pack.depth,
+               [&](std::int64_t k, std::int64_t count, const float* numbers) {
+                 std::int16_t integers[kInt8DepthStep];
+                 write_integers(numbers, count, quantum, integers);
+                 for (std::int64_t i = 0; i < count; ++i) {
+                   packed[(k + i) / 4 * kQuadBytes + i % 4] = static_cast<std::int8_t>(integers[i]);
+                 }
+               });
+}
+
+inline void pack_int8_panel(const PackWeight& pack) {
+  __builtin_memset(pack.packed, 0, static_cast<std::size_t>(panel_bytes(pack.format, pack.depth)));
+  float* scales = reinterpret_cast<float*>(pack.packed + int8_scales(pack.depth));
+  for (int column = 0; column < kPanelColumns; ++column) {
+    const std::int64_t row = pack.panel * kPanelColumns + column;
+    if (row >= pack.row_count) break;
+    pack_int8_row(pack, row, reinterpret_cast<std::int8_t*>(pack.packed) + 4 * column,
+                  scales + column);
+  }
+}
+
 inline void pack_weight(const PackWeight& pack) {
-  if (pack.format == PanelFormat::kFloat32) {
-    pack_float_panel(pack);
-  } else {
-    pack_pair_panel(pack);
+  switch (pack.format) {
+    case PanelFormat::kFloat32: pack_float_panel(pack); break;
+    case PanelFormat::kInt8: pack_int8_panel(pack); break;
+    default: pack_pair_panel(pack);
   }
 }
 

@@ -77,6 +77,7 @@ constexpr int kLineBytes = 64;
 // Fetching into the first level holds up the loads beside it: decode of four rows on Zen 4 read 10
 // GB/s so and 16.5 GB/s, the speed of memory, this way.
 constexpr int kIntoSecondLevel = 2;
+constexpr int kIntoFirstLevel = 3;
 
 template <int Lines>
 inline void fetch_lines(const char* from) {

@@ -18,6 +18,31 @@ constexpr double kFlopsPerItem = 3e7;
 // Copying a row costs as much as some tens of output features do: such items take more panels.
 constexpr std::int64_t kPanelsPerCopy = 8;
 
+// Rows of an item in strips at most: each block of weights is read from afar once for so many.
+// Where they are copied, the copies stay in the second-level cache or near it.
+constexpr std::int64_t kMostStripRows = 2048;
+constexpr std::int64_t kStripCopyBytes = 2 * 1024 * 1024;
+
+// And at least, where threads are to be kept busy.
+constexpr std::int64_t kFewestStripRows = 128;
+
+// Work per item at most, some 10 ms of a core: an interrupt is noticed between items.
+constexpr double kMostStripFlops = 1e10;
+
+// Items of a thread, so that one that is held up leaves its last ones to others.
+constexpr std::int64_t kItemsPerThread = 3;
+
+double flops_of(std::int64_t rows, std::int64_t features, std::int64_t depth) {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(features) *
+         static_cast<double>(depth);
+}
+
+// The fewest equal blocks of at most `most`, each whole steps.
+std::int64_t equal_blocks(std::int64_t count, std::int64_t most, std::int64_t step) {
+  const std::int64_t blocks = std::max<std::int64_t>(divide_up(count, most), 1);
+  return std::max<std::int64_t>(divide_up(divide_up(count, blocks), step), 1) * step;
+}
+
 }  // namespace
 
 std::int64_t panel_count(std::int64_t features) { return divide_up(features, kPanelColumns); }
@@ -39,9 +64,56 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
   }
   plan.panel_groups = divide_up(plan.panels, plan.panels_per_item);
   plan.items = plan.row_blocks * plan.panel_groups;
-  plan.flops =
-      2.0 * static_cast<double>(rows) * static_cast<double>(features) * static_cast<double>(depth);
+  plan.flops = flops_of(rows, features, depth);
   return plan;
+}
+
+GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies,
+                     int threads) {
+  GemmPlan plan{};
+  plan.panels = panel_count(features);
+  plan.flops = flops_of(rows, features, depth);
+  const std::int64_t wanted = threads > 1 ? kItemsPerThread * threads : 1;
+
+  std::int64_t most_rows = kMostStripRows;
+  if (copies) {
+    const std::int64_t fitting = kStripCopyBytes / (2 * std::max<std::int64_t>(depth, 1));
+    most_rows = std::clamp(fitting / kGemmStripRows * kGemmStripRows, kFewestStripRows, most_rows);
+  }
+  plan.block_rows = equal_blocks(rows, most_rows, kGemmStripRows);
+  plan.row_blocks = divide_up(rows, plan.block_rows);
+
+  // First between blocks of columns, which costs copied rows alone; then between rows, as long as
+  // weights are used often; last within a block of columns.
+  const std::int64_t block_panels = strip_panels(depth, features);
+  const std::int64_t column_blocks =
+      std::max<std::int64_t>(divide_up(plan.panels, block_panels), 1);
+  const double block_flops = flops_of(plan.block_rows, block_panels * kPanelColumns, depth);
+  const std::int64_t at_most = std::clamp<std::int64_t>(
+      static_cast<std::int64_t>(kMostStripFlops / std::max(block_flops, 1.0)), 1, column_blocks);
+  const std::int64_t groups = std::clamp(divide_up(wanted, plan.row_blocks),
+                                         divide_up(column_blocks, at_most), column_blocks);
+  plan.panels_per_item = divide_up(column_blocks, groups) * block_panels;
+  plan.panel_groups = divide_up(plan.panels, plan.panels_per_item);
+  if (plan.row_blocks * plan.panel_groups < wanted) {
+    const std::int64_t needed = divide_up(wanted, plan.panel_groups);
+    const std::int64_t fewer = std::max(divide_up(rows, needed), kFewestStripRows);
+    plan.block_rows = std::min(plan.block_rows, equal_blocks(rows, fewer, kGemmStripRows));
+    plan.row_blocks = divide_up(rows, plan.block_rows);
+  }
+  if (plan.row_blocks * plan.panel_groups < wanted) {
+    const std::int64_t needed = divide_up(wanted, plan.row_blocks);
+    plan.panels_per_item = std::min(plan.panels_per_item,
+                                    equal_blocks(plan.panels, divide_up(plan.panels, needed), 2));
+    plan.panel_groups = divide_up(plan.panels, plan.panels_per_item);
+  }
+  plan.items = plan.row_blocks * plan.panel_groups;
+  return plan;
+}
+
+int strip_threads(std::int64_t rows, std::int64_t features, std::int64_t depth) {
+  return useful_threads(flops_of(rows, features, depth),
+                        divide_up(rows, kGemmStripRows) * divide_up(panel_count(features), 2));
 }
 
 }  // namespace numattn

@@ -16,7 +16,7 @@ from numattn._names import Array
 COMPUTED = ("float32", "float16", "bfloat16")
 """What queries, keys and values may be."""
 
-STORED = ("float32", "bfloat16")
+STORED = ("float32", "bfloat16", "int8")
 """What weights may be stored in."""
 
 

@@ -33,19 +33,21 @@ class Linear:
     weight : array of shape (out_features, in_features)
         float32, float16 or bfloat16, any strides; not kept.
     bias : array of shape (out_features,), optional
-    dtype : {None, float32, bfloat16}
+    dtype : {None, float32, bfloat16, int8}
         How the packed weight is stored: float32 by default. bfloat16 (``"bfloat16"`` or
         ``ml_dtypes.bfloat16``) halves the memory and rounds each weight to 8 bits of significand.
+        int8 quarters it: a row of the weight is integers up to 127 times one scale, so that no
+        weight errs by more than 1/254 of the largest of its row.
     precision : {"highest", "high"}
         "high" lets float32 weights and inputs each count as a sum of two bfloat16 numbers where a
         unit that multiplies those makes it faster (AMX): relative error up to 2e-5. Elsewhere, and
-        with bfloat16 storage, it changes nothing.
+        with other storage than float32, it changes nothing.
 
     Attributes
     ----------
     in_features, out_features : int
     dtype : str
-        "float32" or "bfloat16".
+        "float32", "bfloat16" or "int8".
 
     Raises
     ------
@@ -60,6 +62,12 @@ class Linear:
     multiplied on an instruction set that multiplies bfloat16 (AVX512-BF16, AMX); elsewhere it
     enters as it is. An instruction set chosen after construction runs the same layer.
 
+    With int8 storage a row of x becomes integers up to 32639 times one scale, which errs less than
+    1/65278 of the row's largest number, and products are summed exactly, 512 at a time. So the
+    projection of a row, before the activation, has the same bits at every instruction set. A row of
+    x that holds a NaN or an infinity gives NaN throughout, as does a feature whose weights hold
+    one.
+
     A layer can be pickled, its weights as they are packed, which is the same at every instruction
     set; with protocol 5 they are handed out as buffers, without a copy. As a layer never changes,
     copies of it share its weights.
@@ -73,6 +81,9 @@ class Linear:
     array([[2., 0., 6.]], dtype=float32)
     >>> na.Linear(np.array([[1 / 3]], np.float32), dtype="bfloat16")(np.ones((1, 1), np.float32))
     array([[0.33398438]], dtype=float32)
+    >>> na.Linear(np.array([[1, 1 / 3]], np.float32), dtype="int8")(np.eye(2, dtype=np.float32))
+    array([[1.        ],
+           [0.33070868]], dtype=float32)
     """
 
     __slots__ = ("_packed", "dtype", "in_features", "out_features")
@@ -121,9 +132,9 @@ class Linear:
         residual : array of shape (..., out_features), optional
             Added after the activation; the result's dtype. May be ``out`` itself.
         out : array of shape (..., out_features), optional
-            Where the result goes, apart from x. It has x's dtype; with bfloat16 storage any of
-            float32, float16 and bfloat16, so that results pass between layers in the dtype that
-            the next one reads.
+            Where the result goes, apart from x. It has x's dtype; with bfloat16 or int8 storage
+            any of float32, float16 and bfloat16, so that results pass between layers in the dtype
+            that the next one reads.
         num_threads : int, optional
             Upper limit for this call.
 

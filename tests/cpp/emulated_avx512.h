@@ -4,6 +4,8 @@
 // operations to these where there is.
 #pragma once
 
+#include <xmmintrin.h>
+
 #include <cmath>
 #include <cstdint>
 
@@ -73,6 +75,7 @@ inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }  // contracted
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
@@ -179,6 +182,37 @@ NOT_INLINED void transpose(Vec (&rows)[kLanes]) {
   }
 }
 
+// --- Integers -----------------------------------------------------------------------------------
+
+struct Ints {
+  IntLanes lanes;
+};
+struct Shorts {
+  IntLanes pairs;  // two of 16 bits in a lane
+};
+
+NOT_INLINED void store_rounded(std::int16_t* to, Vec a) {
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<std::int16_t>(__builtin_rintf(a.lanes[i]));
+}
+NOT_INLINED Shorts widen(const std::int8_t* from) {
+  std::int16_t wide[2 * kLanes];
+  for (int i = 0; i < 2 * kLanes; ++i) wide[i] = from[i];
+  Shorts a;
+  __builtin_memcpy(&a.pairs, wide, sizeof a.pairs);
+  return a;
+}
+NOT_INLINED Shorts repeat_four(const std::int16_t* from) {
+  Shorts a;
+  for (int i = 0; i < kLanes; ++i) __builtin_memcpy(&a.pairs[i], from + i % 2 * 2, 4);
+  return a;
+}
+inline Ints no_sums() { return {IntLanes{}}; }
+inline Ints dot(Ints sum, Shorts a, Shorts b) {
+  const IntLanes one = (a.pairs << 16 >> 16) * (b.pairs << 16 >> 16);
+  return {sum.lanes + one + (a.pairs >> 16) * (b.pairs >> 16)};
+}
+inline void store(std::int32_t* to, Ints a) { __builtin_memcpy(to, &a.lanes, sizeof a.lanes); }
+
 // --- Pairs of bfloat16 ------------------------------------------------------------------------
 
 struct Pairs {
@@ -230,6 +264,26 @@ NOT_INLINED Pairs round_to_pairs(Vec even, Vec odd) {
   }
   return a;
 }
+
+NOT_INLINED void store_rounded(std::uint16_t* to, Vec first, Vec second) {
+  for (int i = 0; i < kLanes; ++i) {
+    to[i] = bfloat16_from_float(without_subnormal(first.lanes[i]));
+    to[kLanes + i] = bfloat16_from_float(without_subnormal(second.lanes[i]));
+  }
+}
+
+// As in vec/bfloat16.h: the lanes' arithmetic heeds the same register.
+class UnitRounding {
+ public:
+  UnitRounding() : saved_(_mm_getcsr()) { _mm_setcsr(kUnitControl); }
+  ~UnitRounding() { _mm_setcsr(saved_); }
+  UnitRounding(const UnitRounding&) = delete;
+  UnitRounding& operator=(const UnitRounding&) = delete;
+
+ private:
+  static constexpr unsigned kUnitControl = 0x1F80u | 0x0040u | 0x8000u;
+  unsigned saved_;
+};
 
 inline Vec as_lanes(Pairs a) {
   Vec lanes;

@@ -4,13 +4,17 @@
 #include "table.h"
 
 #include "amx_tile.h"
+#include "int8_tiles.h"
 
 #include "pair_table.h"
+
+#include "amx_gemm.h"
 
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_pairs(make_kernels<kShortDecodeKeyBlock>("amx"));
+  static constexpr Kernels table =
+      with_strips(with_pairs<Int8TilePanels>(make_kernels<kShortDecodeKeyBlock>("amx")));
   return table;
 }
 

@@ -92,6 +92,10 @@ void rows_come_back(Random& random) {
       tile_load<Tile>(from.data() + from_start, from_stride);
       tile_store<Tile>(to.data() + to_start, to_stride);
       expect(to == wanted, "tile %d by strides %d and %d", Tile, from_stride, to_stride);
+      tile_zero<Tile>();
+      tile_load_streamed<Tile>(from.data() + from_start, from_stride);
+      tile_store<Tile>(to.data() + to_start, to_stride);
+      expect(to == wanted, "tile %d streamed by stride %d", Tile, from_stride);
     }
   }
 }
@@ -112,6 +116,33 @@ void tiles_are_apart(Random& random, std::integer_sequence<int, Tiles...>) {
   configure_tiles();
   (tile_store<Tiles>(to.data() + 1024 * Tiles, kAmxRowBytes), ...);
   expect(to == Bytes(from.size()), "configuring makes all of them zero");
+}
+
+// Bytes of all values, among them −128 throughout, in a chain that passes 2^31 and wraps.
+void bytes_are_exact(Random& random) {
+  std::int8_t a[kAmxRows][kAmxBytes];
+  std::int8_t b[kAmxRowPairs][kAmxRowFloats][4];
+  const Bytes drawn = random_bytes(random, sizeof a + sizeof b);
+  std::memcpy(a, drawn.data(), sizeof a);
+  std::memcpy(b, drawn.data() + sizeof a, sizeof b);
+  std::memset(a[5], -128, sizeof a[5]);
+  for (auto& row : b) std::memset(row[7], -128, sizeof row[7]);
+  constexpr int kLinks = 2100;  // 2100 · 64 · 2^14 > 2^31
+  tile_zero<2>();
+  tile_load<5>(a, kAmxRowBytes);
+  tile_load<7>(b, kAmxRowBytes);
+  for (int link = 0; link < kLinks; ++link) tile_dot_int8<2, 5, 7>();
+  std::int32_t sums[kAmxRows][kAmxRowFloats];
+  tile_store<2>(sums, kAmxRowBytes);
+  for (int m = 0; m < kAmxRows; ++m) {
+    for (int n = 0; n < kAmxRowFloats; ++n) {
+      std::int64_t wanted = 0;
+      for (int k = 0; k < kAmxBytes; ++k) wanted += a[m][k] * b[k / 4][n][k % 4];
+      wanted *= kLinks;
+      expect(static_cast<std::uint32_t>(sums[m][n]) == static_cast<std::uint32_t>(wanted),
+             "sum of bytes %d %d: %d", m, n, sums[m][n]);
+    }
+  }
 }
 
 // Sums of small integers are exact in any order; every tile has a turn in every role.
@@ -274,6 +305,22 @@ void small_shapes(Random& random) {
   configure_tiles();
 }
 
+void instructions_are_counted(Random& random) {
+  const Product product = normal_product(random);
+  reset_tile_counts();
+  tile_load<1>(product.a, kAmxRowBytes);
+  tile_load_streamed<2>(product.b_pairs, kAmxRowBytes);
+  for (int i = 0; i < 3; ++i) tile_dot_bf16<0, 1, 2>();
+  stored();
+  const TileCounts counts = tile_counts();
+  expect(counts.loads == 2 && counts.loads_t1 == 1, "%d loads, %d of them streamed",
+         static_cast<int>(counts.loads), static_cast<int>(counts.loads_t1));
+  expect(counts.products == 3 && counts.stores == 1, "%d products, %d stores",
+         static_cast<int>(counts.products), static_cast<int>(counts.stores));
+  reset_tile_counts();
+  expect(tile_counts().products == 0 && tile_counts().loads == 0, "counted from zero again");
+}
+
 // Expectations are counted without a lock: threads only report back.
 void threads_have_their_own_tiles() {
   bool near[2] = {true, true};
@@ -298,6 +345,7 @@ int main() {
   Random random(1);
   configure_tiles();
   tiles_are_apart(random, std::make_integer_sequence<int, kAmxTiles>());
+  bytes_are_exact(random);
   integers_are_exact<0, 1, 2>(random);
   integers_are_exact<3, 4, 5>(random);
   integers_are_exact<6, 7, 0>(random);
@@ -309,7 +357,10 @@ int main() {
   for (const int links : {1, 2, 8, 64}) {
     expect(chain_is_near(random, links), "a chain of %d products", links);
   }
-  if (!hardware) sums_in_the_stated_order(random);
+  if (!hardware) {
+    sums_in_the_stated_order(random);
+    instructions_are_counted(random);
+  }
   subnormals_are_zero();
   rounding_of_the_thread_is_left_alone(random);
   small_shapes(random);

@@ -5,18 +5,60 @@
 
 #include "expect.h"
 
+namespace {
+
+void covers(const numattn::GemmPlan& plan, std::int64_t rows, std::int64_t features) {
+  expect(plan.row_blocks * plan.block_rows >= rows, "rows left over");
+  expect((plan.row_blocks - 1) * plan.block_rows < rows, "an empty row block");
+  expect(plan.panels * numattn::kPanelColumns >= features, "features left over");
+  expect(plan.panels_per_item >= 1, "an item without panels");
+  expect(plan.panel_groups * plan.panels_per_item >= plan.panels, "panels left over");
+  expect((plan.panel_groups - 1) * plan.panels_per_item < plan.panels, "an empty group");
+  expect(plan.items == plan.row_blocks * plan.panel_groups, "items");
+}
+
+// Strips are whole, weights of an item stay in the second cache level block by block, an item is
+// done before an interrupt is waited for, and threads have items where there is work for them.
+void strips() {
+  for (const std::int64_t rows : {5, 32, 33, 64, 1000, 2048, 100000}) {
+    for (const std::int64_t features : {1, 48, 49, 96, 384, 1536, 50000}) {
+      for (const std::int64_t depth : {1, 64, 384, 4096}) {
+        for (const bool copies : {false, true}) {
+          for (const int threads : {1, 2, 16, 200}) {
+            const numattn::GemmPlan plan =
+                numattn::plan_strips(rows, features, depth, copies, threads);
+            covers(plan, rows, features);
+            expect(plan.block_rows % numattn::kGemmStripRows == 0, "part of a strip");
+            expect(plan.panels_per_item % 2 == 0, "half a pair of panels");
+            const std::int64_t panels = numattn::strip_panels(depth, features);
+            const std::int64_t bytes =
+                panels * numattn::panel_bytes(numattn::PanelFormat::kBFloat16, depth);
+            expect(bytes <= 768 * 1024 || panels == 2, "more weights than the cache holds");
+            const double flops = 2.0 * static_cast<double>(plan.block_rows) * 48.0 *
+                                 static_cast<double>(plan.panels_per_item * depth);
+            expect(flops <= 2e10 || plan.panels_per_item == panels, "an item of %g", flops);
+            if (threads == 1 && rows <= 2048 && !copies && plan.flops < 1e9) {
+              expect(plan.items == 1, "%d items for one thread", static_cast<int>(plan.items));
+            }
+            const std::int64_t most = (rows + 127) / 128 * ((plan.panels + 1) / 2);
+            expect(plan.items >= threads || plan.items * 4 >= most, "%d items of %d for %d threads",
+                   static_cast<int>(plan.items), static_cast<int>(most), threads);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
 int main() {
+  strips();
   for (const std::int64_t rows : {1, 7, 63, 64, 65, 2048}) {
     for (const std::int64_t features : {1, 47, 48, 49, 384, 1536}) {
       for (const std::int64_t depth : {1, 64, 4096}) {
         const numattn::GemmPlan plan = numattn::plan_gemm(rows, features, depth, true);
-        expect(plan.row_blocks * plan.block_rows >= rows, "rows left over");
-        expect((plan.row_blocks - 1) * plan.block_rows < rows, "an empty row block");
-        expect(plan.panels * numattn::kPanelColumns >= features, "features left over");
-        expect(plan.panels_per_item >= 1, "an item without panels");
-        expect(plan.panel_groups * plan.panels_per_item >= plan.panels, "panels left over");
-        expect((plan.panel_groups - 1) * plan.panels_per_item < plan.panels, "an empty group");
-        expect(plan.items == plan.row_blocks * plan.panel_groups, "items");
+        covers(plan, rows, features);
       }
     }
   }

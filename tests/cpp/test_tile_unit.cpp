@@ -173,7 +173,7 @@ void misuse_ends_the_process(bool hardware) {
     config.rows[8] = 1;
     load_tile_config(config);
   });
-  expect_refusal(hardware, "A's pairs are not B's rows", [] {
+  expect_refusal(hardware, "A has other words than B has rows", [] {
     TileConfig config = full_tiles();
     config.rows[2] = 15;
     load_tile_config(config);

@@ -105,6 +105,10 @@ void fused_products() {
   for (int i = 0; i < kWidth; ++i) {
     expect(got.at[i] == a.at[i] * b.at[i] + c.at[i], "fma of lane %d", i);
   }
+  const Lanes negated = lanes_of(negated_fma(load(a.at), load(b.at), load(c.at)));
+  for (int i = 0; i < kWidth; ++i) {
+    expect(negated.at[i] == c.at[i] - a.at[i] * b.at[i], "negated_fma of lane %d", i);
+  }
 }
 
 void comparisons() {
@@ -314,6 +318,40 @@ void bits() {
   }
 }
 
+// dot() on all pairs of extreme and of ordinary integers, and what goes into it and out of it.
+void integers() {
+  constexpr float kHalves[] = {0.0f,    -0.0f,     0.5f,      1.5f,     2.5f,      -0.5f,  -1.5f,
+                               0.4999f, 32639.25f, -32639.0f, 32766.5f, -32766.5f, 127.5f, 1e-40f};
+  constexpr int kHalfCount = sizeof(kHalves) / sizeof(*kHalves);
+  for (int first = 0; first < kHalfCount; ++first) {
+    float numbers[kWidth];
+    std::int16_t rounded[kWidth];
+    for (int i = 0; i < kWidth; ++i) numbers[i] = kHalves[(first + i) % kHalfCount];
+    store_rounded(rounded, load(numbers));
+    for (int i = 0; i < kWidth; ++i) {
+      expect(rounded[i] == static_cast<std::int16_t>(std::rint(numbers[i])), "store_rounded %g",
+             numbers[i]);
+    }
+  }
+  constexpr std::int16_t kLeft[] = {32639, -32639, 1, 0, -32639, 32639, -7, 300};
+  for (int step = 0; step < 256; ++step) {
+    std::int8_t right[2 * kWidth];
+    for (int i = 0; i < 2 * kWidth; ++i) {
+      right[i] = static_cast<std::int8_t>(i % 3 == 0 ? step - 128 : 37 * i + step);
+    }
+    const std::int16_t* four = kLeft + step % 5;
+    Ints sum = no_sums();
+    for (int i = 0; i < 3; ++i) sum = dot(sum, repeat_four(four), widen(right));
+    std::int32_t sums[kWidth];
+    store(sums, sum);
+    for (int i = 0; i < kWidth; ++i) {
+      const int even = four[2 * i % 4] * right[2 * i];
+      const int wanted = 3 * (even + four[2 * i % 4 + 1] * right[2 * i + 1]);
+      expect(sums[i] == wanted, "dot: sum %d is %d, not %d", i, sums[i], wanted);
+    }
+  }
+}
+
 }  // namespace
 
 int compare_vec() {
@@ -327,6 +365,7 @@ int compare_vec() {
   reductions();
   elements();
   bits();
+  integers();
   return report();
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include <xmmintrin.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -35,6 +36,13 @@ struct TileUnit {
 thread_local TileUnit unit;
 
 struct sigaction previous_action;
+
+struct Counters {
+  std::atomic<std::int64_t> products, loads, loads_t1, stores;
+};
+Counters counters;
+
+void count(std::atomic<std::int64_t>& counter) { counter.fetch_add(1, std::memory_order_relaxed); }
 
 [[noreturn]] void fail(const char* message) {
   const char* const parts[] = {"tile unit: ", message, "\n"};
@@ -121,7 +129,8 @@ bool decode(const unsigned char* code, const greg_t* registers, Instruction& in)
   if (wide || long_vector) return false;
   in = {};
   in.opcode = code[3];
-  if (in.opcode != 0x49 && in.opcode != 0x4B && in.opcode != 0x5C) return false;
+  if (in.opcode != 0x49 && in.opcode != 0x4B && in.opcode != 0x5C && in.opcode != 0x5E)
+    return false;
   in.prefix = code[2] & 3;
   in.vector = (~code[2] >> 3) & 15;
   const bool high_reg = (code[1] & 0x80) == 0;
@@ -192,6 +201,22 @@ void split_pairs(const std::uint32_t* words, float* even, float* odd) {
   std::memcpy(odd, high, sizeof high);
 }
 
+// Four signed bytes to a word; sums wrap, as those of the unit do.
+void multiply_bytes(Tile& c, const Tile& a, const Tile& b) {
+  const auto byte = [](std::uint32_t word, int i) {
+    return static_cast<std::int32_t>(static_cast<std::int8_t>(word >> (8 * i)));
+  };
+  for (int m = 0; m < c.rows; ++m) {
+    for (int p = 0; p < a.row_bytes / 4; ++p) {
+      for (int n = 0; n < c.row_bytes / 4; ++n) {
+        std::int32_t sum = 0;
+        for (int i = 0; i < 4; ++i) sum += byte(a.words[m][p], i) * byte(b.words[p][n], i);
+        c.words[m][n] += static_cast<std::uint32_t>(sum);
+      }
+    }
+  }
+}
+
 // Not inlined, so that no arithmetic moves to where another rounding mode is set.
 __attribute__((noinline)) void multiply(Tile& c, const Tile& a, const Tile& b) {
   const int columns = c.row_bytes / 4;
@@ -218,17 +243,21 @@ __attribute__((noinline)) void multiply(Tile& c, const Tile& a, const Tile& b) {
   }
 }
 
-void dot(int c_number, int a_number, int b_number) {
+void dot(int c_number, int a_number, int b_number, bool bytes) {
   if (c_number == a_number || a_number == b_number || b_number == c_number) {
-    fail("tdpbf16ps: the three tiles are not distinct");
+    fail("a product's three tiles are not distinct");
   }
   Tile& c = configured_tile(c_number);
   const Tile& a = configured_tile(a_number);
   const Tile& b = configured_tile(b_number);
-  if (c.row_bytes % 4 != 0 || a.row_bytes % 4 != 0) fail("tdpbf16ps: a row is not whole pairs");
-  if (c.rows != a.rows) fail("tdpbf16ps: C and A differ in rows");
-  if (c.row_bytes != b.row_bytes) fail("tdpbf16ps: C and B differ in columns");
-  if (a.row_bytes / 4 != b.rows) fail("tdpbf16ps: A's pairs are not B's rows");
+  if (c.row_bytes % 4 != 0 || a.row_bytes % 4 != 0) fail("a product's row is not whole words");
+  if (c.rows != a.rows) fail("a product's C and A differ in rows");
+  if (c.row_bytes != b.row_bytes) fail("a product's C and B differ in columns");
+  if (a.row_bytes / 4 != b.rows) fail("a product's A has other words than B has rows");
+  if (bytes) {
+    multiply_bytes(c, a, b);
+    return;
+  }
   // Exceptions masked, subnormal operands and results zero, to nearest even.
   constexpr unsigned kTileRounding = 0x1F80u | 0x0040u | 0x8000u;
   const unsigned saved = _mm_getcsr();
@@ -268,16 +297,20 @@ bool execute_move(const Instruction& in) {
   Tile& tile = configured_tile(in.reg);
   if (in.prefix == kF3) {
     store_tile(tile, in.address_without_index, in.index);
+    count(counters.stores);
   } else {  // F2, and 66 with a hint for the cache
     load_tile(tile, in.address_without_index, in.index);
+    count(counters.loads);
+    if (in.prefix == k66) count(counters.loads_t1);
   }
   return true;
 }
 
-bool execute_dot(const Instruction& in) {
-  if (in.prefix != kF3 || in.memory) return false;
+bool execute_dot(const Instruction& in, bool bytes) {
+  if (in.prefix != (bytes ? kF2 : kF3) || in.memory) return false;
   if (in.reg >= kTiles || in.rm >= kTiles || in.vector >= kTiles) return false;
-  dot(in.reg, in.rm, in.vector);
+  dot(in.reg, in.rm, in.vector, bytes);
+  count(counters.products);
   return true;
 }
 
@@ -285,7 +318,7 @@ bool execute(const Instruction& in) {
   switch (in.opcode) {
     case 0x49: return execute_configuration(in);
     case 0x4B: return execute_move(in);
-    default: return execute_dot(in);
+    default: return execute_dot(in, in.opcode == 0x5E);
   }
 }
 
@@ -339,4 +372,16 @@ bool request_processor_tiles() {
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // the number of that register state
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+void reset_tile_counts() {
+  counters.products = 0;
+  counters.loads = 0;
+  counters.loads_t1 = 0;
+  counters.stores = 0;
+}
+
+TileCounts tile_counts() {
+  return {counters.products.load(), counters.loads.load(), counters.loads_t1.load(),
+          counters.stores.load()};
 }

@@ -11,16 +11,16 @@
 
 namespace numattn {
 
-// "float32" or "bfloat16"; std::invalid_argument for any other name.
+// "float32", "bfloat16" or "int8"; std::invalid_argument for any other name.
 DType parse_storage(const std::string& name);
 
 // What a layer is made of, as it lies in memory: the same at every instruction set.
 struct LinearState {
   int version = 0;     // of what is said here
-  std::string format;  // "float32", "bfloat16", or "split": float32 as two of bfloat16
+  std::string format;  // "float32", "bfloat16", "int8", or "split": float32 as two bfloat16
   std::int64_t out_features = 0;
   std::int64_t in_features = 0;
-  View panels;               // (panels, elements of one), contiguous, float32 or bfloat16
+  View panels;               // (panels, elements of one), contiguous; of int8 bytes
   std::optional<View> bias;  // (out_features,), contiguous float32
 };
 
@@ -28,8 +28,8 @@ struct LinearState {
 // It never changes.
 class PackedLinear {
  public:
-  // The bias is contiguous float32; `storage` is float32 or bfloat16. Throws std::invalid_argument
-  // or std::bad_alloc.
+  // The bias is contiguous float32; `storage` is float32, bfloat16 or int8. Throws
+  // std::invalid_argument or std::bad_alloc.
   PackedLinear(const View& weight, const std::optional<View>& bias, DType storage,
                Precision precision);
   // A layer from the state of another one, which is copied. Throws std::invalid_argument or
@@ -44,13 +44,14 @@ class PackedLinear {
 
   std::int64_t in_features() const { return in_features_; }
   std::int64_t out_features() const { return out_features_; }
-  bool stores_bfloat16() const;
+  bool stores_float32() const;
 
   struct Call {
     View x;                        // (rows, in_features)
     std::string activation;        // "" is none
     std::optional<View> residual;  // (rows, out_features), the output's dtype
-    // (rows, out_features), last dimension contiguous; x's dtype, or with bfloat16 storage any.
+    // (rows, out_features), last dimension contiguous; x's dtype, or any where weights are not
+    // float32.
     View output;
     int num_threads = 0;
   };

@@ -44,6 +44,9 @@ inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.lanes, b.lanes)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.lanes, b.lanes)}; }
 inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.lanes, b.lanes)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.lanes, b.lanes, c.lanes)}; }
+inline Vec negated_fma(Vec a, Vec b, Vec c) {
+  return {_mm256_fnmadd_ps(a.lanes, b.lanes, c.lanes)};
+}
 inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.lanes, b.lanes)}; }
 inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.lanes, b.lanes)}; }
 inline Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.lanes)}; }
@@ -183,6 +186,34 @@ inline Vec load(const Bool* from) {
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
   const __m256i zeros = _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_setzero_si256());
   return {_mm256_andnot_ps(_mm256_castsi256_ps(zeros), _mm256_set1_ps(1.0f))};
+}
+
+struct Ints {
+  __m256i lanes;
+};
+struct Shorts {
+  __m256i lanes;
+};
+
+inline void store_rounded(std::int16_t* to, Vec a) {
+  const __m256i whole = _mm256_cvtps_epi32(a.lanes);
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(whole, whole), 0x88);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
+inline Shorts widen(const std::int8_t* from) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))};
+}
+inline Shorts repeat_four(const std::int16_t* from) {
+  std::int64_t four;
+  __builtin_memcpy(&four, from, sizeof four);
+  return {_mm256_set1_epi64x(four)};
+}
+inline Ints no_sums() { return {_mm256_setzero_si256()}; }
+inline Ints dot(Ints sum, Shorts a, Shorts b) {
+  return {_mm256_add_epi32(sum.lanes, _mm256_madd_epi16(a.lanes, b.lanes))};
+}
+inline void store(std::int32_t* to, Ints a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), a.lanes);
 }
 
 // rows[i][j] ↔ rows[j][i]: first pairs, then quadruples inside 128-bit halves, then the halves.

@@ -51,6 +51,9 @@ inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.lanes, b.lanes)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.lanes, b.lanes)}; }
 inline Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.lanes, b.lanes)}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.lanes, b.lanes, c.lanes)}; }
+inline Vec negated_fma(Vec a, Vec b, Vec c) {
+  return {_mm512_fnmadd_ps(a.lanes, b.lanes, c.lanes)};
+}
 inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.lanes, b.lanes)}; }
 inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.lanes, b.lanes)}; }
 inline Vec abs(Vec a) { return {_mm512_abs_ps(a.lanes)}; }
@@ -176,6 +179,36 @@ inline Vec load(const Bool* from) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return {_mm512_maskz_mov_ps(_mm_test_epi8_mask(bytes, bytes), _mm512_set1_ps(1.0f))};
 }
+
+struct Ints {
+  __m512i lanes;
+};
+struct Shorts {
+  __m512i lanes;
+};
+
+inline void store_rounded(std::int16_t* to, Vec a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(a.lanes)));
+}
+inline Shorts widen(const std::int8_t* from) {
+  return {_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))};
+}
+inline Shorts repeat_four(const std::int16_t* from) {
+  std::int64_t four;
+  __builtin_memcpy(&four, from, sizeof four);
+  return {_mm512_set1_epi64(four)};
+}
+inline Ints no_sums() { return {_mm512_setzero_si512()}; }
+// Every processor with AVX512-BF16 has the one instruction for it (isa/detect.cpp asks).
+inline Ints dot(Ints sum, Shorts a, Shorts b) {
+#ifdef __AVX512VNNI__
+  return {_mm512_dpwssd_epi32(sum.lanes, a.lanes, b.lanes)};
+#else
+  return {_mm512_add_epi32(sum.lanes, _mm512_madd_epi16(a.lanes, b.lanes))};
+#endif
+}
+inline void store(std::int32_t* to, Ints a) { _mm512_storeu_si512(to, a.lanes); }
 
 // rows[i][j] ↔ rows[j][i]: first pairs, then quadruples inside 128-bit quarters, then the quarters.
 inline void transpose(Vec (&rows)[16]) {

@@ -44,6 +44,26 @@ inline Pairs round_to_pairs(Vec even, Vec odd) {
   return {_mm512_permutexvar_epi16(_mm512_load_si512(kJoin), halves)};
 }
 
+// 32 elements side by side: those of both, rounded as above, subnormals to zero.
+inline void store_rounded(std::uint16_t* to, Vec first, Vec second) {
+  _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(second.lanes, first.lanes));
+}
+
+// While one lives, the thread rounds as the units do, whatever was set: to nearest even, subnormal
+// operands and results as zero, no traps. Arithmetic under it belongs into a function of its own
+// that is not inlined, or the compiler may move it out.
+class UnitRounding {
+ public:
+  UnitRounding() : saved_(_mm_getcsr()) { _mm_setcsr(kUnitControl); }
+  ~UnitRounding() { _mm_setcsr(saved_); }
+  UnitRounding(const UnitRounding&) = delete;
+  UnitRounding& operator=(const UnitRounding&) = delete;
+
+ private:
+  static constexpr unsigned kUnitControl = 0x1F80u | 0x0040u | 0x8000u;
+  unsigned saved_;
+};
+
 // A pair as one 32-bit lane, to be moved about.
 inline Vec as_lanes(Pairs a) { return {_mm512_castsi512_ps(a.lanes)}; }
 inline Pairs as_pairs(Vec a) { return {_mm512_castps_si512(a.lanes)}; }

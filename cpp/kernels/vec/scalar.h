@@ -2,6 +2,7 @@
 // to whatever the baseline has. This file defines what each operation means; the others equal it.
 //
 //   max(a, b), min(a, b)   b where a lane is NaN in either: write max(bound, x) to keep x's NaN
+//   negated_fma(a, b, c)   c − a · b, rounded once where the processor can
 //   fraction(x)            x − floor(x); 0 for −inf, NaN for NaN
 //   scale_by_floor(a, x)   a · 2^floor(x) for x < 127, rounded once, subnormals kept, 0 far below
 //   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
@@ -13,6 +14,14 @@
 //   mask_from_bits(b)      lane i from bit i
 //   transpose(rows)        rows[i][j] ↔ rows[j][i]
 //   transpose_bits(r, c)   bit i of c[j] = bit j of r[i], kWidth rows and 64 columns
+//
+// and on 2 · kWidth integers of 16 bits (Shorts) and kWidth of 32 (Ints):
+//
+//   store_rounded(p, a)    p[i] = the integer nearest to lane i, ties to even; |lane| < 2^15
+//   widen(p)               2 · kWidth integers of 8 bits
+//   repeat_four(p)         p[0] … p[3], over and over
+//   store(p, a)            Ints as they are
+//   dot(sum, a, b)         lane i of sum + a[2i] · b[2i] + a[2i + 1] · b[2i + 1], modulo 2^32
 #pragma once
 
 #include <cstdint>
@@ -60,6 +69,7 @@ inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
 inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
@@ -173,6 +183,39 @@ inline Vec load(const Bool* from) {
   for (int i = 0; i < 4; ++i) a.lanes[i] = to_float(from[i]);
   return a;
 }
+
+struct Ints {
+  FourInts lanes;
+};
+struct Shorts {
+  FourInts pairs;  // two of 16 bits in a lane
+};
+
+inline void store_rounded(std::int16_t* to, Vec a) {
+  const Vec nearest = round(a);
+  for (int i = 0; i < 4; ++i) to[i] = static_cast<std::int16_t>(nearest.lanes[i]);
+}
+inline Shorts load_shorts(const std::int16_t* from) {
+  Shorts a;
+  __builtin_memcpy(&a.pairs, from, sizeof a.pairs);
+  return a;
+}
+inline Shorts widen(const std::int8_t* from) {
+  std::int16_t wide[8];
+  for (int i = 0; i < 8; ++i) wide[i] = from[i];
+  return load_shorts(wide);
+}
+inline Shorts repeat_four(const std::int16_t* from) {
+  std::int16_t four[8];
+  for (int i = 0; i < 8; ++i) four[i] = from[i % 4];
+  return load_shorts(four);
+}
+inline Ints no_sums() { return {FourInts{}}; }
+inline Ints dot(Ints sum, Shorts a, Shorts b) {
+  const FourInts one = (a.pairs << 16 >> 16) * (b.pairs << 16 >> 16);
+  return {sum.lanes + one + (a.pairs >> 16) * (b.pairs >> 16)};
+}
+inline void store(std::int32_t* to, Ints a) { __builtin_memcpy(to, &a.lanes, sizeof a.lanes); }
 
 inline void transpose(Vec (&rows)[4]) {
   for (int i = 0; i < 4; ++i) {

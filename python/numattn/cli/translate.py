@@ -42,7 +42,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16"),
+        choices=("float32", "bfloat16", "int8"),
         default="float32",
         help="how the model's weights are stored (default: %(default)s)",
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from numattn._aligned import empty
 from numattn._arguments import as_array, bounded_integer
 from numattn._dtypes import STORED, as_dtype, check_floating, storage_name
 from numattn._names import Array, Precision
@@ -68,7 +69,7 @@ class Heads:
         )
         self.storage = storage_name(dtype)
         # What queries, keys and values are projected into; None for x's dtype.
-        self._dtype = None if self.storage == "float32" else as_dtype(self.storage, STORED)
+        self._dtype = as_dtype(self.storage, STORED) if self.storage == "bfloat16" else None
         matrices = {name: as_weight(f"w{name}", weight) for name, weight in weights.items()}
         self._check_heads(matrices)
         vectors = {name: as_bias(f"b{name}", bias, matrices[name]) for name, bias in biases.items()}
@@ -189,7 +190,7 @@ def applied(
     """The projection of x as an array of that dtype, or of x's."""
     out = None
     if dtype is not None and dtype != x.dtype:
-        out = np.empty((*x.shape[:-1], projection.out_features), dtype)
+        out = empty((*x.shape[:-1], projection.out_features), dtype)
     return projection(x, out=out, num_threads=num_threads)
 
 

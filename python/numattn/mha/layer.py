@@ -47,10 +47,10 @@ class MultiHeadAttention:
         The sinks of calls that give none: for each head a further logit that gives no value.
     batch_first : bool
         Whether x, a context and the result are (B, S, E); otherwise (S, B, E).
-    dtype : {None, float32, bfloat16}
-        How the weights are stored: float32 by default. With bfloat16 (``"bfloat16"`` or
-        ``ml_dtypes.bfloat16``), queries, keys, values and the joined heads are bfloat16 arrays,
-        whatever x is; the result has x's dtype.
+    dtype : {None, float32, bfloat16, int8}
+        How the weights are stored, as for :class:`numattn.Linear`: float32 by default. With
+        bfloat16 (``"bfloat16"`` or ``ml_dtypes.bfloat16``), queries, keys, values and the joined
+        heads are bfloat16 arrays, whatever x is; the result has x's dtype.
     precision : {"highest", "high"}
         As for :class:`numattn.Linear` and :func:`numattn.attention`.
 

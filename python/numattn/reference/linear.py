@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .arrays import Float64Array
-from .storage import as_stored, check_precision
+from .storage import (
+    LARGEST_ACTIVATION,
+    LARGEST_WEIGHT,
+    as_stored,
+    check_precision,
+    storage_name,
+    to_integers,
+)
 
 
 def relu(x: Float64Array) -> Float64Array:
@@ -49,9 +56,11 @@ class Linear:
     ----------
     weight : array (out_features, in_features)
     bias : array (out_features,), optional
-    dtype : None, float32 or bfloat16
+    dtype : None, float32, bfloat16 or int8
         What stores the weight: with bfloat16 (its name, or any dtype of that name) each of its
-        numbers is rounded to bfloat16 first. Everything is computed in float64 all the same.
+        numbers is rounded to bfloat16 first. With int8 each row of the weight, and each row of x,
+        becomes integers with a scale, as `numattn.reference.storage.to_integers` says.
+        Everything is computed in float64 all the same.
     precision : "highest" or "high"
         Accepted so that calls can be compared; the reference always computes in float64.
 
@@ -77,6 +86,9 @@ class Linear:
     ) -> None:
         check_precision(precision)
         self.weight = as_stored(weight, dtype)
+        self._quantized = None
+        if storage_name(dtype) == "int8":
+            self._quantized = to_integers(weight, LARGEST_WEIGHT)
         if self.weight.ndim != 2:
             raise ValueError(f"weight must be (out_features, in_features), not {self.weight.shape}")
         self.out_features, self.in_features = self.weight.shape
@@ -120,7 +132,7 @@ class Linear:
         if activation is not None and activation not in ACTIVATIONS:
             raise ValueError(f"activation must be None or of {[*ACTIVATIONS]}, not {activation!r}")
         with np.errstate(all="ignore"):
-            y: Float64Array = np.asarray(x).astype(np.float64) @ self.weight.T + self.bias
+            y = self._products(x) + self.bias
             if activation is not None:
                 y = ACTIVATIONS[activation](y)
             if residual is not None:
@@ -129,3 +141,11 @@ class Linear:
             return y
         np.copyto(out, y, casting="unsafe")
         return out
+
+    def _products(self, x: ArrayLike) -> Float64Array:
+        """Return x·Wᵀ; that of integers exactly, before their scales."""
+        if self._quantized is None:
+            return np.asarray(np.asarray(x).astype(np.float64) @ self.weight.T)
+        weight, weight_scale = self._quantized
+        rows, scale = to_integers(x, LARGEST_ACTIVATION)
+        return np.asarray((rows @ weight.T) * scale * weight_scale.T)

@@ -38,7 +38,7 @@ class MultiHeadAttention:
         The sinks of calls that give none.
     batch_first : bool
         Whether x, the context and y are (B, S, E); otherwise (S, B, E).
-    dtype : None, float32 or bfloat16
+    dtype : None, float32, bfloat16 or int8
         What stores the weights, as in `Linear`; what lies between the products is never rounded.
     precision : "highest" or "high"
         Accepted so that calls can be compared; the reference always computes in float64.

@@ -7,31 +7,42 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .arrays import Float64Array
 
+LARGEST_WEIGHT = 127
+LARGEST_ACTIVATION = 256 * 127 + 127
+"""Of the integers that stand for the inputs of a layer with int8 weights: two signed bytes, each at
+most 127, make it."""
+
 
 def as_stored(weight: ArrayLike, dtype: DTypeLike | None) -> Float64Array:
-    """Return a weight as float64, rounded to bfloat16 first if that is what stores it.
+    """Return a weight as float64, rounded to bfloat16 or to int8 first if that is what stores it.
 
     Raises
     ------
     ValueError
-        If the dtype is neither float32 (which None means too) nor bfloat16.
+        If the dtype is neither float32 (which None means too) nor bfloat16 nor int8.
     """
     stored = np.asarray(weight).astype(np.float64)
-    return round_to_bfloat16(stored) if storage_name(dtype) == "bfloat16" else stored
+    name = storage_name(dtype)
+    if name == "bfloat16":
+        return round_to_bfloat16(stored)
+    if name == "int8":
+        integers, scale = to_integers(weight, LARGEST_WEIGHT)
+        return integers * scale
+    return stored
 
 
 def storage_name(dtype: DTypeLike | None) -> str:
-    """Return "float32" or "bfloat16"; a dtype is known by its name, NumPy having no bfloat16."""
+    """Return "float32", "bfloat16" or "int8", known by name, since NumPy has no bfloat16."""
     if dtype is None:
         return "float32"
     if isinstance(dtype, str) and dtype == "bfloat16":
-        return "bfloat16"
+        return dtype
     try:
         name: str = np.dtype(dtype).name
     except (TypeError, ValueError):
         name = repr(dtype)
-    if name not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype must be float32 or bfloat16, not {name}")
+    if name not in ("float32", "bfloat16", "int8"):
+        raise ValueError(f"dtype must be float32, bfloat16 or int8, not {name}")
     return name
 
 
@@ -62,6 +73,29 @@ def widened(k: Float64Array, wide: ArrayLike | None) -> Float64Array:
     for head, column in np.argwhere(channels >= 0):
         numbers[:, head, :, channels[head, column]] += 256 * k[:, head, :, width + column]
     return numbers
+
+
+def to_integers(rows: ArrayLike, largest: int) -> tuple[Float64Array, Float64Array]:
+    """Return integers up to ±largest and scales (..., 1) whose product stands for rows (..., n).
+
+    integer = round(x / power · (largest / peak)) and scale = peak / largest · power, for the row's
+    peak = max |x| / power. Every operation is one of float32, rounded once, since the integers
+    depend on it. `power` is 2^∓60 for rows that are all below 2^-60 or reach above 2^60, whose
+    scales float32 might not hold, and 1 for all others. The integers of a row of zeros are 0 and
+    its scale is 0; those of a row with an infinity or a NaN are 0 and its scale is NaN.
+    """
+    x = np.asarray(rows).astype(np.float32)
+    one = np.float32(1)
+    peak = np.abs(x).max(axis=-1, keepdims=True, initial=0)
+    power = np.where(peak < 2.0**-60, 2.0**-60, np.where(peak > 2.0**60, 2.0**60, 1.0))
+    power = power.astype(np.float32)
+    with np.errstate(all="ignore"):
+        peak = peak / power
+        integers = np.rint(x * (one / power) * (np.float32(largest) / peak))
+        scale = (peak / np.float32(largest)).astype(np.float64) * power
+    good = (peak > 0) & np.isfinite(peak)
+    scale = np.where(np.isfinite(peak), scale, np.nan)
+    return np.where(good, integers, 0).astype(np.float64), scale
 
 
 def check_precision(precision: str) -> None:

@@ -12,7 +12,7 @@ from numattn._arguments import integer_array
 from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from ..arrays import Float32Array, Int64Array
-from ..files.storage import storage_dtype
+from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
 from .generate import Stop, check_kind, generate
@@ -49,7 +49,8 @@ class Decoder(ABC):
     Attributes
     ----------
     dtype : numpy.dtype
-        What weights are stored in, and by default keys and values: float32 or bfloat16.
+        What weights are stored in: float32, bfloat16 or int8. By default keys and values are, too,
+        but float32 beside int8.
     """
 
     _embedding: NDArray[Any]
@@ -65,7 +66,7 @@ class Decoder(ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._embedding = self._embedding.view(self.dtype)
+        self._embedding = self._embedding.view(number_dtype(self.dtype))
 
     @property
     def vocab_size(self) -> int:
@@ -109,7 +110,7 @@ class Decoder(ABC):
         sizes = self._sizes
         return KVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
-            dtype=self.dtype if dtype is None else dtype, storage=storage,
+            dtype=number_dtype(self.dtype) if dtype is None else dtype, storage=storage,
             wide_keys=self._wide_keys_for(storage), capacity=capacity,
             max_length=sizes.max_positions, window=sizes.windows, slack=slack,
         )  # fmt: skip
@@ -139,7 +140,7 @@ class Decoder(ABC):
         return PagedKVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             pages=pages, page_size=page_size, max_length=sizes.max_positions,
-            dtype=self.dtype if dtype is None else dtype, storage=storage,
+            dtype=number_dtype(self.dtype) if dtype is None else dtype, storage=storage,
             wide_keys=self._wide_keys_for(storage),
         )  # fmt: skip
 
@@ -210,8 +211,8 @@ class Decoder(ABC):
             positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
             lengths=lengths if text_lengths is None else check_texts(text_lengths, lengths),
             cache=cache,
-            dtype=self.dtype if cache is None else cache.dtype,
-            weight_dtype=self.dtype,
+            dtype=number_dtype(self.dtype) if cache is None else cache.dtype,
+            weight_dtype=number_dtype(self.dtype),
             num_threads=num_threads,
         )
         try:

@@ -24,6 +24,7 @@ from ..files.activations import ACTIVATIONS, Activation
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.model_config import read_model_config
+from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
@@ -118,7 +119,9 @@ class GptLayer:
 
         def read(part: str, columns: int, rows: int) -> tuple[NDArray[Any], Float32Array]:
             """Return weight and bias of a projection that is stored as (in, out)."""
-            weight = checkpoint.take(f"{name}.{part}.weight", (columns, rows), dtype=dtype)
+            weight = checkpoint.take(
+                f"{name}.{part}.weight", (columns, rows), dtype=number_dtype(dtype)
+            )
             return weight.T, checkpoint.take(f"{name}.{part}.bias", (rows,))
 
         def linear(part: str, columns: int, rows: int) -> Linear:

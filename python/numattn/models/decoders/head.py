@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from numattn import Linear
 
 from ..files.checkpoint import Checkpoint
+from ..files.storage import number_dtype
 
 HEAD = "lm_head.weight"
 
@@ -19,12 +20,13 @@ def read_embedding(
 ) -> tuple[NDArray[Any], Linear]:
     """Return the table (V, E), and the projection to logits, both stored in `dtype`.
 
-    In a tied model the projection has the numbers of the table. A file that has one of its own, as
-    after training the projection alone, is believed more than the configuration, as transformers
-    does.
+    The table is float32 where that is int8. In a tied model the projection has the numbers of the
+    table. A file that has one of its own, as after training the projection alone, is believed more
+    than the configuration, as transformers does.
     """
-    table = checkpoint.take(name, shape, dtype=dtype)
+    read = number_dtype(dtype)
+    table = checkpoint.take(name, shape, dtype=read)
     if tied and not checkpoint.has(HEAD, from_root=True):
         return table, Linear(table, dtype=dtype)
-    head = checkpoint.take(HEAD, shape, from_root=True, dtype=dtype)
+    head = checkpoint.take(HEAD, shape, from_root=True, dtype=read)
     return table, Linear(head, dtype=dtype)

@@ -81,9 +81,10 @@ class Llama(Decoder):
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16}
+        dtype : {None, float32, bfloat16, int8}
             How weights are stored, and keys and values unless a cache is made otherwise: float32 by
-            default. Hidden states and sums are float32 in both.
+            default. Hidden states and sums are float32 in all three, and beside int8 the table of
+            embeddings, keys and values as well.
 
         Raises
         ------

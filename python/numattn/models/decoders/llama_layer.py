@@ -18,6 +18,7 @@ from numattn import Linear, apply_rope
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
+from ..files.storage import number_dtype
 from ..norms import RmsNorm
 from .llama_config import LlamaConfig
 from .step import Step
@@ -48,7 +49,8 @@ class LlamaLayer:
             """Return weight and bias of several parts that read the same; of each, its rows."""
             names = {f"{name}.{part}": rows for part, rows in parts.items()}
             weight = checkpoint.take_joined(
-                {f"{part}.weight": (rows, columns) for part, rows in names.items()}, dtype
+                {f"{part}.weight": (rows, columns) for part, rows in names.items()},
+                number_dtype(dtype),
             )
             if not bias:
                 return weight, None

@@ -28,7 +28,7 @@ class Step:
     dtype: np.dtype[Any]
     """In which queries, keys and values are compared."""
     weight_dtype: np.dtype[Any]
-    """In which weights are stored."""
+    """In which weights are stored; float32 beside int8."""
     num_threads: int | None
 
     def attend(

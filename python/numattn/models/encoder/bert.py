@@ -21,7 +21,7 @@ from numattn import attention_weights
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
-from ..files.storage import storage_dtype
+from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..lengths import check_lengths, lengths_of_mask, refuse_both
 from .bert_config import BertConfig
@@ -55,7 +55,7 @@ class Bert(TextEncoder):
     tokenizer : tokenizers.Tokenizer
         Texts → token ids. It cuts a text to `max_tokens` tokens.
     dtype : numpy.dtype
-        What the weights of the layers are stored in: float32 or bfloat16.
+        What the weights of the layers are stored in: float32, bfloat16 or int8.
     prompt : str
         What `encode` puts before every text: the folder's default prompt, "" in most.
 
@@ -111,10 +111,11 @@ class Bert(TextEncoder):
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16}
+        dtype : {None, float32, bfloat16, int8}
             How the layers store their weights: float32 by default. With bfloat16 (``"bfloat16"`` or
             ``ml_dtypes.bfloat16``), projections, joined heads and feed-forward activations are
-            bfloat16 arrays too; embeddings, hidden states, sums and norms stay float32.
+            bfloat16 arrays too; embeddings, hidden states, sums and norms stay float32. With int8
+            (as :class:`numattn.Linear` has it) all of these are float32.
 
         Raises
         ------
@@ -268,7 +269,7 @@ class Bert(TextEncoder):
     ) -> Workspace:
         """Return the activations of a call, with x holding the embedded tokens."""
         batch, length = ids.shape
-        work = Workspace(batch, length, self.config, self.dtype)
+        work = Workspace(batch, length, self.config, number_dtype(self.dtype))
         # The ids are in range, and "clip" spares take() a buffered copy of the result.
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         work.x += self._type[0] if types is None else self._type[types]

@@ -5,8 +5,8 @@
     x = norm(activation(x·Wupᵀ + bup)·Wdownᵀ + bdown + x)
 
 x is overwritten where it stands: the sum is added to it, and the norm is taken in place. x is
-float32; what passes between two products has the dtype in which the weights are stored, so that
-the second reads it where the first left it.
+float32; what passes between two products has the dtype in which the weights are stored (float32 if
+that is int8), so that the second reads it where the first left it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numattn import Linear, attention
 
 from ..arrays import Int64Array
 from ..files.checkpoint import Checkpoint
+from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from .bert_config import BertConfig
 
@@ -65,7 +66,7 @@ class Layer:
             """Return one projection for parts that read the same."""
             names = [f"{name}.{part}" for part in parts]
             weight = checkpoint.take_joined(
-                {f"{part}.weight": (rows, columns) for part in names}, dtype
+                {f"{part}.weight": (rows, columns) for part in names}, number_dtype(dtype)
             )
             bias = checkpoint.take_joined({f"{part}.bias": (rows,) for part in names})
             return Linear(weight, bias, dtype=dtype)

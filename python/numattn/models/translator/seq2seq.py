@@ -120,9 +120,10 @@ class Seq2Seq:
     ) -> Seq2Seq:
         """Load a folder of a model (*.intgemm.alphas.bin), its tokenizer.json and its lex.*.bin.
 
-        Weights in 8 bits become float32, or bfloat16 if `dtype` says so. Without a lex.*.bin, every
-        word of the vocabulary is possible in a translation. `language` is that of the attribute; by
-        default the first of two in the model's name (model.enpt.intgemm.alphas.bin), or English.
+        Weights in 8 bits become float32, or bfloat16 or int8 anew if `dtype` says so. Without a
+        lex.*.bin, every word of the vocabulary is possible in a translation. `language` is that of
+        the attribute; by default the first of two in the model's name
+        (model.enpt.intgemm.alphas.bin), or English.
 
         Raises
         ------
@@ -280,9 +281,9 @@ class Seq2Seq:
         ValueError
             If a text holds a lone surrogate.
         """
-        given = list(each_text(texts))
         results = []
-        for split in [Sentences.of(text, self.language) for text in given]:
+        for text in list(each_text(texts)):
+            split = Sentences.of(text, self.language)
             translations = []
             for sentence in split.sentences:
                 translation, lack = self._translated(sentence, num_threads)
