@@ -106,14 +106,10 @@ class TokenLists {
   }
 
   // The tile as a head has it, but for its scales.
-  template <class Element>
-  DecodeTile<Element> tile(KeyRange keys, int head) const {
+  TileRows tile(KeyRange keys, int head) const {
     const JoinedHeads& heads = first_.heads;
-    return {keys,
-            stored_key_width(first_),
-            {rows_, head * heads.key_head_stride},
-            {rows_ + count_, head * heads.value_head_stride},
-            nullptr};
+    return {keys,           stored_key_width(first_),       rows_,  head * heads.key_head_stride,
+            rows_ + count_, head * heads.value_head_stride, nullptr};
   }
 
   // Tokens [begin, end) of the tile as a head's keys, or its values. What comes `distance` tokens
@@ -150,19 +146,17 @@ class TokenLists {
 // Not kept: such turns where a head is alone, 2 to 15 % slower with any distance of fetching.
 constexpr std::int64_t kTurnTokens = 8;
 
-// Not inlined are the parts of a visit that several of its steps, or all types of elements, call:
-// inlined, they made decoding several times as large.
-
 // What a head does with its tiles of keys, or several that see the same ones. Tokens that lie as
-// rows of Element are read in place, others (`copies`) as float32 copies, by one head at a time.
-template <class Element>
+// rows of their elements are read in place, others (`copies`) as float32 copies, by one head at a
+// time.
 class DecodeVisit {
  public:
-  DecodeVisit(const TileFacts& facts, DecodeHead* heads, int count, bool copies)
-      : facts_(facts),
+  DecodeVisit(const TileFacts& facts, const ElementSteps& steps, DecodeHead* heads, int count,
+              bool copies)
+      : steps_(steps),
         heads_(heads),
         count_(count),
-        copies_(kMayCopy && copies),
+        copies_(copies),
         stride_(score_stride(facts)),
         lists_(*heads[0].block, facts, heads[0].work.rows) {}
 
@@ -189,19 +183,15 @@ class DecodeVisit {
   // Whether tokens are read as integers.
   bool scaled() const { return !copies_ && heads_[0].block->key.scales != nullptr; }
 
-  DecodeTile<Element> tile_of(int head, KeyRange keys) const {
-    DecodeTile<Element> tile = lists_.template tile<Element>(keys, head);
+  TileRows tile_of(int head, KeyRange keys) const {
+    TileRows tile = lists_.tile(keys, head);
     if (scaled()) tile.value_scales = heads_[head].work.value_scales;
     return tile;
   }
 
-  void add_values(int head, const DecodeTile<Element>& tile, const TilePart& whole,
-                  bool all_visible) const {
-    if (all_visible) {
-      add_part(heads_[head], tile, whole, stride_);
-    } else {
-      add_partly_visible(heads_[head], tile, whole, stride_);
-    }
+  void add_values(int head, const TileRows& tile, const TilePart& part, bool all_visible) const {
+    if (!all_visible && steps_.add_where_visible(heads_[head], tile, stride_)) return;
+    steps_.add_part(heads_[head], tile, part, stride_);
   }
 
   // While a tile's keys are multiplied its values are fetched, and while its values are added the
@@ -209,29 +199,29 @@ class DecodeVisit {
   void visit_alone(KeyRange keys, bool all_visible) {
     const std::int64_t count = keys.count();
     const AttendBlock& block = *heads_[0].block;
-    DecodeTile<Element> tile = tile_of(0, keys);
-    if (kMayCopy && copies_) {
+    TileRows tile = tile_of(0, keys);
+    if (copies_) {
       tile.key_width = block.head_dim;
-      tile.key = copied_rows(block.key, keys, block.head_dim, heads_[0].work.key);
+      tile.key_rows = copied_rows(block.key, keys, block.head_dim, heads_[0].work.key);
     }
-    score_part(heads_[0], tile, lists_.key_part(0, count, count, 0), stride_);
+    steps_.score_part(heads_[0], tile, lists_.key_part(0, count, count, 0), stride_);
     weigh_tile(heads_[0], keys, scaled(), stride_);
     // Only now, since the copy may replace the keys in the cache.
-    if (kMayCopy && copies_) {
-      tile.value = copied_rows(block.value, keys, block.value_dim, heads_[0].work.value);
+    if (copies_) {
+      tile.value_rows = copied_rows(block.value, keys, block.value_dim, heads_[0].work.value);
     }
     add_values(0, tile, lists_.value_part(0, count, count, 0), all_visible);
   }
 
   // Memory is read in its own order: some tokens, and of these the parts of all heads.
-  __attribute__((noinline)) void visit_in_turns(KeyRange keys, bool all_visible) {
+  void visit_in_turns(KeyRange keys, bool all_visible) {
     const std::int64_t count = keys.count();
     const std::int64_t distance = count < kTurnTokens ? count : kTurnTokens;
     for (std::int64_t j = 0; j < count; j += kTurnTokens) {
       const std::int64_t end = j + kTurnTokens < count ? j + kTurnTokens : count;
       for (int head = 0; head < count_; ++head) {
-        score_part(heads_[head], tile_of(head, keys), lists_.key_part(j, end, distance, head),
-                   stride_);
+        steps_.score_part(heads_[head], tile_of(head, keys),
+                          lists_.key_part(j, end, distance, head), stride_);
       }
     }
     for (int head = 0; head < count_; ++head) weigh_tile(heads_[head], keys, scaled(), stride_);
@@ -246,16 +236,14 @@ class DecodeVisit {
   }
 
   // The tile's tokens as floats, copied to `to`.
-  ListedRows<Element> copied_rows(const TokenRows& tokens, KeyRange keys, std::int64_t width,
-                                  float* to) const {
+  const char* const* copied_rows(const TokenRows& tokens, KeyRange keys, std::int64_t width,
+                                 float* to) const {
     const char** rows = heads_[0].work.copied_rows;
     list_rows(copied(tokens, keys, width, to), {0, keys.count()}, rows);
-    return {rows, 0};
+    return rows;
   }
 
-  static constexpr bool kMayCopy = element_dtype(Element{}) == DType::kFloat32;
-
-  const TileFacts& facts_;
+  const ElementSteps& steps_;
   DecodeHead* heads_;
   int count_;
   bool copies_;
@@ -286,14 +274,14 @@ inline bool see_alike(const DecodeHead* heads, int count) {
   return true;
 }
 
-template <class Element>
-inline void visit_heads(const TileFacts& facts, DecodeHead* heads, int count, bool copies) {
+inline void visit_heads(const TileFacts& facts, const ElementSteps& steps, DecodeHead* heads,
+                        int count, bool copies) {
   if (!copies && see_alike(heads, count)) {
-    DecodeVisit<Element>(facts, heads, count, false).run();
+    DecodeVisit(facts, steps, heads, count, false).run();
     return;
   }
   for (int head = 0; head < count; ++head) {
-    DecodeVisit<Element>(facts, heads + head, 1, copies).run();
+    DecodeVisit(facts, steps, heads + head, 1, copies).run();
   }
 }
 
@@ -308,16 +296,17 @@ inline void decode(const AttendBlock& block, const TileFacts& facts) {
     heads[head].work = DecodeWorkspace(areas, facts, own.needs);
     if (own.begin) begin_decode(own, heads[head].work);
   }
+  ElementSteps steps = element_steps<float>();
+  bool copies = true;
   with_element(block.key.matrix.dtype, [&](auto element) {
     using Element = decltype(element);
     if constexpr (dtype_role(element_dtype(Element{})) != Role::kFlag) {
-      if (all_lie_in_rows<Element>(block)) {
-        visit_heads<Element>(facts, heads, count, false);
-        return;
-      }
+      if (!all_lie_in_rows<Element>(block)) return;
+      steps = element_steps<Element>();
+      copies = false;
     }
-    visit_heads<float>(facts, heads, count, true);
   });
+  visit_heads(facts, steps, heads, count, copies);
   for (int head = 0; head < count; ++head) {
     if (heads[head].block->end) end_decode(*heads[head].block, heads[head].work);
   }

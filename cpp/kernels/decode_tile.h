@@ -22,14 +22,32 @@ constexpr int kRowsAtOnce = 4;
 
 inline int rows_at_once(int left) { return left < kRowsAtOnce ? left : kRowsAtOnce; }
 
-// A tile's tokens as one head has them, wherever they lie.
+// A tile's tokens as one head has them, wherever they lie: rows of any element.
+struct TileRows {
+  KeyRange keys;
+  std::int64_t key_width;  // elements of a key's row, and of the queries that it meets
+  const char* const* key_rows;
+  std::int64_t key_offset;  // bytes, of the head in a row
+  const char* const* value_rows;
+  std::int64_t value_offset;
+  const float* value_scales;  // null where elements are the numbers themselves
+};
+
+// The same as rows of Element.
 template <class Element>
 struct DecodeTile {
   KeyRange keys;
   std::int64_t key_width;  // elements of a key's row, and of the queries that it meets
   ListedRows<Element> key;
   ListedRows<Element> value;
-  const float* value_scales;  // null where elements are the numbers themselves
+  const float* value_scales;
+
+  explicit DecodeTile(const TileRows& rows)
+      : keys(rows.keys),
+        key_width(rows.key_width),
+        key{rows.key_rows, rows.key_offset},
+        value{rows.value_rows, rows.value_offset},
+        value_scales(rows.value_scales) {}
 };
 
 // Some tokens of a tile, [begin, end) within it, and what is fetched while they are at work: a
@@ -189,7 +207,8 @@ inline float update_row(std::int64_t key_count, float* scores, float* peak, floa
 // 9.2 GB/s.
 template <class Element>
 constexpr int value_vectors() {
-  return sizeof(Element) == 2 || kTileRows * kTileVectors >= 5 * kRowsAtOnce ? 4 : 2;
+  const bool halves_a_line = sizeof(Element) == 2 && Vec::kWidth == 8;
+  return halves_a_line || kTileRows * kTileVectors >= 5 * kRowsAtOnce ? 4 : 2;
 }
 
 // sum[r][d] = Σ_j weights[r][j] · value[j][d] over the tokens of a tile, part by part: one chain in
@@ -296,8 +315,9 @@ inline std::int64_t score_stride(const TileFacts& facts) { return padded_floats(
 
 // The raw scores of a part of a tile.
 template <class Element>
-__attribute__((noinline)) void score_part(const DecodeHead& head, const DecodeTile<Element>& in,
-                                          const TilePart& part, std::int64_t stride) {
+inline void score_part(const DecodeHead& head, const TileRows& tile, const TilePart& part,
+                       std::int64_t stride) {
+  const DecodeTile<Element> in(tile);
   const AttendBlock& block = *head.block;
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
     with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
@@ -329,8 +349,9 @@ __attribute__((noinline)) void weigh_tile(DecodeHead& head, KeyRange keys, bool 
 
 // The values of a part of a tile, weighed.
 template <class Element>
-__attribute__((noinline)) void add_part(const DecodeHead& head, const DecodeTile<Element>& in,
-                                        const TilePart& part, std::int64_t stride) {
+inline void add_part(const DecodeHead& head, const TileRows& tile, const TilePart& part,
+                     std::int64_t stride) {
+  const DecodeTile<Element> in(tile);
   const AttendBlock& block = *head.block;
   const DecodeWorkspace& work = head.work;
   const std::int64_t output_stride = padded_floats(block.value_dim);
@@ -343,17 +364,27 @@ __attribute__((noinline)) void add_part(const DecodeHead& head, const DecodeTile
   }
 }
 
-// The values of a whole tile, of which not every row sees every key.
+// The same of a whole tile, of which not every row sees every key, where a value is infinite or
+// NaN. False where none is, and nothing is done.
 template <class Element>
-__attribute__((noinline)) void add_partly_visible(const DecodeHead& head,
-                                                  const DecodeTile<Element>& in,
-                                                  const TilePart& whole, std::int64_t stride) {
-  if (!has_nonfinite(in, head.block->value_dim)) {
-    add_part(head, in, whole, stride);
-    return;
-  }
+inline bool add_where_visible(const DecodeHead& head, const TileRows& tile, std::int64_t stride) {
+  const DecodeTile<Element> in(tile);
+  if (!has_nonfinite(in, head.block->value_dim)) return false;
   add_visible_value_rows(*head.block, in, head.work.score, stride, head.alpha, head.work.output,
                          padded_floats(head.block->value_dim));
+  return true;
+}
+
+// What of a visit depends on the type of elements.
+struct ElementSteps {
+  void (*score_part)(const DecodeHead&, const TileRows&, const TilePart&, std::int64_t);
+  void (*add_part)(const DecodeHead&, const TileRows&, const TilePart&, std::int64_t);
+  bool (*add_where_visible)(const DecodeHead&, const TileRows&, std::int64_t);
+};
+
+template <class Element>
+constexpr ElementSteps element_steps() {
+  return {score_part<Element>, add_part<Element>, add_where_visible<Element>};
 }
 
 }  // namespace
