@@ -7,9 +7,10 @@ lengths[b] tokens, at positions 0 … lengths[b] − 1; the next one gets positi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -21,6 +22,7 @@ from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
 from numattn._score import CachedScore, Score, Window, require_known, spelled_out, window_sides
 
+from .rows import attend_by_rows, differ, may_be_result
 from .storage import Form, Tokens, check_storage, wide_channels, wide_table
 
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ class Cache(ABC):
     max_length : int or None
         The most tokens that a row may have.
     """
+
+    _attention: ClassVar[Callable[..., Any]]
+    """Attention of q to what `append` returns, whose fields are arguments of it."""
 
     def __init__(
         self,
@@ -173,7 +178,7 @@ class Cache(ABC):
             As for `append`.
         q : array of shape (B, Hq, S, D), the cache's dtype
             Queries of the new tokens. Those of tokens beyond counts[b] give numbers without
-            meaning.
+            meaning; the others, what they give if their row is alone, bit by bit.
         out, num_threads, **score
             As for :func:`numattn.attention`. The window is the layer's own by default.
 
@@ -198,6 +203,10 @@ class Cache(ABC):
             given = {"q": q, "k": k, "v": v, "counts": counts, **score}
             require_apart(out, {**given, "the cache": self._held(index)})
         threads = thread_count(num_threads)
+        if rows is not None and differ(rows, q, layout):
+            if may_be_result(out, (*q.shape[:-1], self.value_dim), q.dtype):
+                options = {**score, "window": rules.window, "num_threads": num_threads}
+                return self._attend_by_rows(index, q, k, v, rows, layout, out, options)
         return self._attend(index, q, k, v, count, rows, rules, layout, threads, out)
 
     @abstractmethod
@@ -215,6 +224,27 @@ class Cache(ABC):
         out: Array | None,
     ) -> Array:
         """Do what `attend` does, its arguments checked; k and v hold `count` tokens a row."""
+
+    def _attend_by_rows(
+        self,
+        index: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        counts: Int64Array,
+        layout: Layout,
+        out: Array | None,
+        options: dict[str, Any],
+    ) -> Array:
+        """Do what `_attend` does where rows have several new tokens, and not as many each."""
+        before = self._lengths[index].copy()
+        cached = self.append(index, k, v, counts=counts, layout=layout)
+        options = {**options, "is_causal": True, "layout": layout}
+        try:
+            return attend_by_rows(self._attention, q, cached, counts, out, options)
+        except BaseException:
+            self._forget(index, before)
+            raise
 
     @abstractmethod
     def _held(self, index: int) -> Tokens:

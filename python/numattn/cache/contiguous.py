@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import _core
 from numattn._arguments import bounded_integer, size
+from numattn._attention import attention
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
 from numattn._score import Score, Window
@@ -38,6 +39,11 @@ class Cached(NamedTuple):
     """(B, Hkv, n), likewise."""
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
+
+    def row(self, index: int) -> Cached:
+        """Return the tokens of one row, as a batch of its own."""
+        own: Any = (None if array is None else array[index : index + 1] for array in self)
+        return Cached(*own)
 
 
 class KVCache(Cache):
@@ -116,6 +122,8 @@ class KVCache(Cache):
     >>> cache.lengths
     array([6, 4])
     """
+
+    _attention = staticmethod(attention)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from numattn._arguments import size
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
 from numattn._score import Score
+from numattn.paged import attention_paged
 
 from .base import Cache
 from .memory import arrays_in, bytes_of, new_memory
@@ -41,6 +42,15 @@ class CachedPages(NamedTuple):
     """(P, page, Hkv), likewise."""
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
+
+    def row(self, index: int) -> CachedPages:
+        """Return the tokens of one row, as a batch of its own."""
+        one = slice(index, index + 1)
+        return self._replace(
+            block_table=self.block_table[one],
+            q_offset=self.q_offset[one],
+            kv_lens=self.kv_lens[one],
+        )
 
 
 DERIVED = frozenset(("_rooms", "_table"))
@@ -109,6 +119,8 @@ class PagedKVCache(Cache):
     array([[0, 2],
            [0, 1]], dtype=int32)
     """
+
+    _attention = staticmethod(attention_paged)
 
     def __init__(
         self,

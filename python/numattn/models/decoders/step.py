@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import attention
+from numattn import attention_varlen
 from numattn.cache import Cache
 
 from ..arrays import Float32Array, Int64Array
@@ -66,9 +66,21 @@ class Step:
                 scale=scale, softcap=softcap, num_threads=self.num_threads,
             )  # fmt: skip
         else:
-            o = attention(
-                q, k, v, is_causal=True, kv_lens=self.counts, layout="bshd", window=window,
+            starts = self._starts(q.shape[1])
+            q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+            o = attention_varlen(
+                q, k, v, starts, starts, is_causal=True, window=window,
                 scale=scale, softcap=softcap, num_threads=self.num_threads,
             )  # fmt: skip
-        rows = o.reshape(o.shape[0] * o.shape[1], -1)
+        rows = o.reshape(-1, heads.shape[3] * queries)
         return rows if rows.dtype == self.weight_dtype else rows.astype(np.float32, copy=False)
+
+    def _starts(self, size: int) -> Int64Array:
+        """Return where sequences begin in B rows of `size` tokens, and the end of the last.
+
+        Of each row, first its real tokens and then its padding, which is nobody's: how tokens are
+        computed follows from how many there are, and a row's must not depend on the others.
+        """
+        starts = np.repeat(np.arange(self.counts.size + 1) * size, 2)[:-1]
+        starts[1::2] += self.counts
+        return starts
