@@ -70,11 +70,11 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
   return block;
 }
 
-// Visits keys in stretches, between which an interrupt is noticed. visit(block) computes a block's
-// range of keys; several blocks take turns.
+// Visits keys in stretches, between which an interrupt is noticed. visit(block) computes the first
+// head's block, and those joined to it.
 template <class Visit>
-void visit_keys(const Run& run, std::int64_t stretch, KeyRange keys, Worker& worker,
-                const Visit& visit) {
+void visit_keys(const Run& run, KeyRange keys, Worker& worker, const Visit& visit) {
+  const std::int64_t stretch = run.plan.visit_keys;
   std::int64_t from = keys.begin;
   bool is_last = false;
   do {
@@ -85,8 +85,8 @@ void visit_keys(const Run& run, std::int64_t stretch, KeyRange keys, Worker& wor
       block.begin = from == keys.begin;
       block.keys = {from, to};
       block.end = is_last;
-      visit(block);
     }
+    visit(*run.head_memory(worker.index(), 0).block);
     from = to;
   } while (!is_last && !worker.stopped());
 }
@@ -126,12 +126,12 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   for (int turn = 0; turn < heads; ++turn, ++place.row_head) {
     keys = keys.hull(begin_head(run, place, run.head_memory(worker.index(), turn)));
   }
+  const JoinedHeads joined{heads, plan.head_bytes(), problem.k.data.strides[1],
+                           problem.v.data.strides[1]};
   for (int turn = 0; turn < heads; ++turn) {
-    run.head_memory(worker.index(), turn).block->heads = {turn, heads, problem.k.data.strides[1],
-                                                          problem.v.data.strides[1], keys.end};
+    run.head_memory(worker.index(), turn).block->heads = joined;
   }
-  visit_keys(run, heads == 1 ? plan.visit_keys : plan.key_block, keys, worker,
-             [&](AttendBlock& block) { plan.kernel->attend(block); });
+  visit_keys(run, keys, worker, [&](const AttendBlock& block) { plan.kernel->attend(block); });
 }
 
 void combine_row(const Run& run, std::int64_t index, Worker& worker) {
@@ -182,7 +182,7 @@ void weigh_item(const Run& run, std::int64_t index, std::int64_t row_count, floa
                       reinterpret_cast<char*>(weights + row * problem.keys);
                 });
   *memory.block = block_of(run, place, memory.rows, block_rows, memory.workspace);
-  visit_keys(run, plan.visit_keys, {0, problem.keys}, worker,
+  visit_keys(run, {0, problem.keys}, worker,
              [&](const AttendBlock& block) { run.kernels.weights({block, problem.keys}); });
 }
 

@@ -14,14 +14,6 @@ View with_batch(const View& view) {
   return wide;
 }
 
-View with_unit_axis(const View& view) {
-  View wide = view;
-  wide.shape[static_cast<std::size_t>(view.rank)] = 1;
-  wide.strides[static_cast<std::size_t>(view.rank)] = 0;
-  ++wide.rank;
-  return wide;
-}
-
 View page_in_bhsd(const View& pool, std::int64_t tokens) {
   View page = pool;
   page.shape = {1, pool.shape[2], tokens, pool.shape[3]};
@@ -30,6 +22,14 @@ View page_in_bhsd(const View& pool, std::int64_t tokens) {
 }
 
 }  // namespace
+
+View with_unit_axis(const View& view) {
+  View wide = view;
+  wide.shape[static_cast<std::size_t>(view.rank)] = 1;
+  wide.strides[static_cast<std::size_t>(view.rank)] = 0;
+  ++wide.rank;
+  return wide;
+}
 
 View in_bhsd(const View& view, Layout layout) {
   View ordered = with_batch(view);

@@ -9,6 +9,9 @@ namespace numattn {
 // A view of rank 3 is one batch entry.
 View in_bhsd(const View& view, Layout layout);
 
+// With a last axis of length 1.
+View with_unit_axis(const View& view);
+
 // Scales get the axis that the tokens' elements have, so that they can be read like them.
 StoredTokens in_bhsd(const StoredTokens& tokens, Layout layout);
 

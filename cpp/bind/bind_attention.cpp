@@ -2,6 +2,7 @@
 // arguments.
 #include <pybind11/stl.h>
 
+#include "attention_call.h"
 #include "interpreter.h"
 #include "numpy_view.h"
 #include "score.h"
@@ -40,19 +41,25 @@ class Operands {
   py::array q_, k_, v_, k_scale_, v_scale_, wide_;
 };
 
-// Computes the call's output, and with it the lse if that is wanted.
-py::object run(const AttentionCall& call, const py::array& q, const py::object& out,
-               bool return_lse) {
+}  // namespace
+
+py::object run_call(const AttentionCall& call, const py::array& q, const py::object& out,
+                    bool return_lse, const Append* append) {
   const py::array output = output_or_new(out, q, output_shape(call));
   const View result = output_view(output, "out");
   if (!out.is_none()) check_attention_output(call, result);
   py::array lse;
   if (return_lse) lse = empty_float32(lse_shape(call));
   float* lse_data = return_lse ? static_cast<float*>(lse.mutable_data()) : nullptr;
-  run_unlocked([&] { return run_attention(call, result, lse_data, interrupted); });
+  run_unlocked([&] {
+    if (append != nullptr) append_tokens(*append);
+    return run_attention(call, result, lse_data, interrupted);
+  });
   if (return_lse) return py::make_tuple(output, lse);
   return output;
 }
+
+namespace {
 
 py::object attention(const py::object& q, const py::object& k, const py::object& v,
                      const py::object& k_scale, const py::object& v_scale, const py::object& k_wide,
@@ -68,7 +75,7 @@ py::object attention(const py::object& q, const py::object& k, const py::object&
   params.layout = parse_layout(layout);
   params.precision = parse_precision(precision);
   params.num_threads = num_threads;
-  return run(check_attention(params), operands.q(), out, return_lse);
+  return run_call(check_attention(params), operands.q(), out, return_lse);
 }
 
 // q, k, v (total, H, D) in rows; the starts of the sequences in them.
@@ -85,7 +92,7 @@ py::object attention_varlen(const py::object& q, const py::object& k, const py::
   params.shared.num_threads = num_threads;
   params.query_starts = *int_array(query_starts);
   params.key_starts = *int_array(key_starts);
-  return run(check_ragged(params), operands.q(), out, return_lse);
+  return run_call(check_ragged(params), operands.q(), out, return_lse);
 }
 
 // k and v are pools of pages, `table` (B, n) says which of them each entry has.
@@ -107,7 +114,7 @@ py::object attention_paged(const py::object& q, const py::object& k, const py::o
   params.block_table = *int_array(table);
   params.table_rows = table.shape(0);
   params.table_columns = table.shape(1);
-  return run(check_paged(params), operands.q(), out, return_lse);
+  return run_call(check_paged(params), operands.q(), out, return_lse);
 }
 
 py::array attention_weights(const py::object& q_object, const py::object& k_object,

@@ -18,6 +18,7 @@ PYBIND11_MODULE(_core_of_main, module, py::mod_gil_not_used()) {
   });
   module.attr("__version__") = NUMATTN_VERSION;
   bind::bind_attention(module);
+  bind::bind_cache(module);
   bind::bind_linear(module);
   bind::bind_norm(module);
   bind::bind_rope(module);

@@ -50,6 +50,7 @@ py::array empty_float32(const std::vector<std::int64_t>& shape);
 py::array empty_array(const py::dtype& dtype, const std::vector<std::int64_t>& shape);
 
 void bind_attention(py::module_& module);
+void bind_cache(py::module_& module);
 void bind_linear(py::module_& module);
 void bind_norm(py::module_& module);
 void bind_rope(py::module_& module);

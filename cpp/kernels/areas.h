@@ -53,6 +53,7 @@ struct Workspace {
   std::int64_t mask_stride;  // keys from the bits of one vector to those of the next
   float* bias;
 
+  Workspace() = default;
   Workspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs,
             std::int64_t query_floats)
       : query(areas.take(needs.row_capacity * query_floats)),
@@ -84,6 +85,7 @@ struct RelativeWorkspace {
   std::int64_t slot_columns = 0;     // a vector may begin at any distance
   float* shear = nullptr;            // vectors under way from rows to diagonals, or back
 
+  RelativeWorkspace() = default;
   RelativeWorkspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs) {
     if (!needs.tile.relative) return;
     // Between the rows of a lane group and the keys of a tile, whole vectors of rows.
@@ -106,6 +108,7 @@ struct FloatWorkspace : Workspace {
   float* value;
   RelativeWorkspace relative;
 
+  FloatWorkspace() = default;
   FloatWorkspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs)
       : Workspace(areas, facts, needs, padded_floats(needs.head_dim + needs.tile.wide_channels)),
         key(areas.take(needs.tile.key_copy ? padded_floats(needs.head_dim) * facts.key_block : 0)),

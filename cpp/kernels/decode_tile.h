@@ -22,41 +22,72 @@ constexpr int kRowsAtOnce = 4;
 
 inline int rows_at_once(int left) { return left < kRowsAtOnce ? left : kRowsAtOnce; }
 
-// A tile's tokens, wherever they lie. Memory is the limit here, so it must never idle: while a
-// tile's keys are multiplied its values are fetched, and while its values are added the next tile's
-// keys.
+// A tile's tokens as one head has them, wherever they lie: rows of any element.
+struct TileRows {
+  KeyRange keys;
+  std::int64_t key_width;  // elements of a key's row, and of the queries that it meets
+  const char* const* key_rows;
+  std::int64_t key_offset;  // bytes, of the head in a row
+  const char* const* value_rows;
+  std::int64_t value_offset;
+  const float* value_scales;  // null where elements are the numbers themselves
+};
+
+// The same as rows of Element.
 template <class Element>
 struct DecodeTile {
   KeyRange keys;
   std::int64_t key_width;  // elements of a key's row, and of the queries that it meets
   ListedRows<Element> key;
   ListedRows<Element> value;
-  const float* key_scales;  // null where elements are the numbers themselves
   const float* value_scales;
-  // What to fetch, as many places as the tile has tokens.
-  const char* const* fetched_first;  // with its keys, so many bytes each
-  std::int64_t first_bytes;
-  const char* const* fetched_second;  // with its values, as much as those have
+
+  explicit DecodeTile(const TileRows& rows)
+      : keys(rows.keys),
+        key_width(rows.key_width),
+        key{rows.key_rows, rows.key_offset},
+        value{rows.value_rows, rows.value_offset},
+        value_scales(rows.value_scales) {}
+};
+
+// Some tokens of a tile, [begin, end) within it, and what is fetched while they are at work: a
+// place for each. Memory is the limit here, so it must never idle.
+struct TilePart {
+  std::int64_t begin, end;
+  const char* const* fetched;
+  std::int64_t fetched_offset;
+  std::int64_t fetched_bytes;
+
+  const char* fetched_at(std::int64_t token) const {
+    return fetched[token - begin] + fetched_offset;
+  }
 };
 
 struct DecodeWorkspace : FloatWorkspace {
+  float* tile_output;  // of the part of a tile so far: kDecodeRows rows like those of `output`
+  const char** rows;   // where the tokens of three tiles lie
   std::int64_t query_stride;
-  const char** key_rows;  // of two tiles
-  const char** value_rows;
   const char** copied_rows;
-  const char** share_rows;
   float* key_scales;
   float* value_scales;
 
+  DecodeWorkspace() = default;
   DecodeWorkspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs)
       : FloatWorkspace(areas, facts, needs),
+        tile_output(areas.take(kDecodeRows * padded_floats(needs.value_dim))),
+        rows(areas.take<const char*>(3 * facts.key_block)),
         query_stride(padded_floats(needs.head_dim + needs.tile.wide_channels)),
-        key_rows(areas.take<const char*>(2 * facts.key_block)),
-        value_rows(areas.take<const char*>(facts.key_block)),
         copied_rows(areas.take<const char*>(facts.key_block)),
-        share_rows(areas.take<const char*>(facts.key_block)),
         key_scales(areas.take(facts.key_block)),
         value_scales(areas.take(facts.key_block)) {}
+};
+
+// One head that is visited: its block, its memory, and the factors by which a tile lowers its
+// rows' outputs.
+struct DecodeHead {
+  const AttendBlock* block;
+  DecodeWorkspace work;
+  float alpha[kDecodeRows];
 };
 
 // Keys whose products with `Rows` rows are accumulated side by side: enough independent chains to
@@ -109,15 +140,15 @@ inline void score_keys(const float* query, std::int64_t query_stride, ListedRows
 
 template <int Rows, class Element>
 inline void score_rows(const float* query, std::int64_t query_stride, const DecodeTile<Element>& in,
-                       float* scores, std::int64_t score_stride) {
+                       const TilePart& part, float* scores, std::int64_t score_stride) {
   constexpr int kKeys = keys_abreast(Rows);
-  std::int64_t j = 0;
-  for (; j + kKeys <= in.keys.count(); j += kKeys) {
-    for (int i = 0; i < kKeys; ++i) fetch_bytes(in.fetched_first[j + i], in.first_bytes);
+  std::int64_t j = part.begin;
+  for (; j + kKeys <= part.end; j += kKeys) {
+    for (int i = 0; i < kKeys; ++i) fetch_bytes(part.fetched_at(j + i), part.fetched_bytes);
     score_keys<Rows, kKeys>(query, query_stride, in.key.from(j), in.key_width, scores + j,
                             score_stride);
   }
-  for (; j < in.keys.count(); ++j) {
+  for (; j < part.end; ++j) {
     score_keys<Rows, 1>(query, query_stride, in.key.from(j), in.key_width, scores + j,
                         score_stride);
   }
@@ -170,34 +201,76 @@ inline float update_row(std::int64_t key_count, float* scores, float* peak, floa
   return alpha[0];
 }
 
-// output[r][d] = alpha[r] · output[r][d] + Σ_j weights[r][j] · value[j][d]
+// Vectors of a value that are added at a time for kRowsAtOnce rows: sums, vectors and a weight fit
+// the registers, but for elements of 16 bits, of which two vectors of 8 would be half a line. Zen
+// 3, AVX2, 8 heads of 4 rows, from memory, 2 and 4 vectors: float32 11.4 and 10.9, bfloat16 8.5 and
+// 9.2 GB/s.
 template <class Element>
-inline void add_value_rows(int rows, std::int64_t value_dim, const DecodeTile<Element>& in,
+constexpr int value_vectors() {
+  const bool halves_a_line = sizeof(Element) == 2 && Vec::kWidth == 8;
+  return halves_a_line || kTileRows * kTileVectors >= 5 * kRowsAtOnce ? 4 : 2;
+}
+
+// sum[r][d] = Σ_j weights[r][j] · value[j][d] over the tokens of a tile, part by part: one chain in
+// their order, however they are parted. With the last, output[r][d] = alpha[r] · output[r][d] +
+// sum[r][d].
+template <int Rows, int Vectors, bool Partial, class Element>
+inline void add_columns(const DecodeTile<Element>& in, const TilePart& part, const float* weights,
+                        std::int64_t weight_stride, const float* alpha, float* sum, float* output,
+                        std::int64_t output_stride, std::int64_t d, int last_lanes) {
+  constexpr int kBytes = Vectors * Vec::kWidth * static_cast<int>(sizeof(Element));
+  constexpr int kLines = Partial ? 0 : kBytes < kLineBytes ? 1 : kBytes / kLineBytes;
+  const std::int64_t at_byte = d * static_cast<std::int64_t>(sizeof(Element));
+  const bool fetches = at_byte % kLineBytes == 0;  // not what the columns before have fetched
+  Vec sums[Rows][Vectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      sums[r][v] = part.begin == 0 ? zero() : load(sum + r * output_stride + d + v * Vec::kWidth);
+    }
+  }
+  for (std::int64_t j = part.begin; j < part.end; ++j) {
+    Vec right[Vectors];
+    load_row<Vectors, Partial>(in.value[j] + d, last_lanes, right);
+#pragma GCC unroll 8
+    for (int r = 0; r < Rows; ++r) {
+      const Vec left = broadcast(weights[r * weight_stride + j]);
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) sums[r][v] = fma(left, right[v], sums[r][v]);
+    }
+    if (fetches) fetch_lines<kLines>(part.fetched_at(j) + at_byte);
+  }
+  const bool is_last = part.end == in.keys.count();
+#pragma GCC unroll 8
+  for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) {
+      const std::int64_t at = r * output_stride + d + v * Vec::kWidth;
+      if (is_last) {
+        store(output + at, fma(load(output + at), broadcast(alpha[r]), sums[r][v]));
+      } else {
+        store(sum + at, sums[r][v]);
+      }
+    }
+  }
+}
+
+template <int Rows, class Element>
+inline void add_value_rows(const DecodeTile<Element>& in, const TilePart& part,
                            const float* weights, std::int64_t weight_stride, const float* alpha,
-                           float* output, std::int64_t output_stride) {
-  constexpr int kVectors = 4;
+                           float* sum, float* output, std::int64_t value_dim) {
+  constexpr int kVectors = value_vectors<Element>();
   constexpr int kColumns = kVectors * Vec::kWidth;
-  constexpr int kBytes = kColumns * static_cast<int>(sizeof(Element));
-  constexpr int kLines = kBytes < kLineBytes ? 1 : kBytes / kLineBytes;
-  const auto finish_at = [&](std::int64_t d) {
-    return [=](int r, int v, Vec sum) {
-      float* at = output + r * output_stride + d + v * Vec::kWidth;
-      store(at, fma(load(at), broadcast(alpha[r]), sum));
-    };
-  };
-  const auto operands_at = [&](std::int64_t d) {
-    return ListedOperands<Element>{in.keys.count(), weights, weight_stride, 1, in.value, d};
-  };
+  const std::int64_t stride = padded_floats(value_dim);
   std::int64_t d = 0;
   for (; d + kColumns <= value_dim; d += kColumns) {
-    const ListedAhead<kLines> ahead{in.fetched_second,
-                                    d * static_cast<std::int64_t>(sizeof(Element))};
-    multiply_rows<kVectors, false, kRowsAtOnce>(rows, operands_at(d), finish_at(d), Vec::kWidth,
-                                                ahead);
+    add_columns<Rows, kVectors, false>(in, part, weights, weight_stride, alpha, sum, output, stride,
+                                       d, Vec::kWidth);
   }
   for (; d < value_dim; d += Vec::kWidth) {
-    multiply_rows<1, true, kRowsAtOnce>(rows, operands_at(d), finish_at(d),
-                                        lanes_left(d, value_dim));
+    add_columns<Rows, 1, true>(in, part, weights, weight_stride, alpha, sum, output, stride, d,
+                               lanes_left(d, value_dim));
   }
 }
 
@@ -238,40 +311,80 @@ inline bool has_nonfinite(const DecodeTile<Element>& in, std::int64_t width) {
   return total != total;
 }
 
-// copy_values() puts the tile's values where `in` lists them, if they are copied: only then, since
-// the copy may replace the keys in the cache.
-template <class Element, class CopyValues>
-inline void decode_tile(const AttendBlock& block, const DecodeTile<Element>& in, bool all_visible,
-                        const TileFacts& facts, const DecodeWorkspace& work,
-                        const CopyValues& copy_values) {
-  const std::int64_t output_stride = padded_floats(block.value_dim);
-  const std::int64_t score_stride = padded_floats(facts.key_block);
-  float* weights = work.score;
+inline std::int64_t score_stride(const TileFacts& facts) { return padded_floats(facts.key_block); }
+
+// The raw scores of a part of a tile.
+template <class Element>
+inline void score_part(const DecodeHead& head, const TileRows& tile, const TilePart& part,
+                       std::int64_t stride) {
+  const DecodeTile<Element> in(tile);
+  const AttendBlock& block = *head.block;
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
     with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
-      score_rows<decltype(rows)::value>(work.query + r * work.query_stride, work.query_stride, in,
-                                        weights + r * score_stride, score_stride);
+      score_rows<decltype(rows)::value>(head.work.query + r * head.work.query_stride,
+                                        head.work.query_stride, in, part,
+                                        head.work.score + r * stride, stride);
     });
   }
-  float alpha[kDecodeRows];
+}
+
+// The scores of a tile become weights, and the rows' states move on. `scaled` tokens are integers,
+// whose scales are first laid out.
+__attribute__((noinline)) void weigh_tile(DecodeHead& head, KeyRange keys, bool scaled,
+                                          std::int64_t stride) {
+  const AttendBlock& block = *head.block;
+  const DecodeWorkspace& work = head.work;
+  if (scaled) {
+    list_scales(block.key, keys, work.key_scales);
+    list_scales(block.value, keys, work.value_scales);
+  }
   for (int r = 0; r < block.row_count; ++r) {
-    float* scores = weights + r * score_stride;
-    if (in.key_scales != nullptr) multiply_row(in.keys.count(), in.key_scales, scores);
-    finish_scores(block.rows[r], block.rules, in.keys, scores);
-    alpha[r] = update_row(in.keys.count(), scores, work.peak + r, work.sum + r);
-    if (in.value_scales != nullptr) multiply_row(in.keys.count(), in.value_scales, scores);
+    float* scores = work.score + r * stride;
+    if (scaled) multiply_row(keys.count(), work.key_scales, scores);
+    finish_scores(block.rows[r], block.rules, keys, scores);
+    head.alpha[r] = update_row(keys.count(), scores, work.peak + r, work.sum + r);
+    if (scaled) multiply_row(keys.count(), work.value_scales, scores);
   }
-  copy_values();
-  float* output = work.output;
-  if (!all_visible && has_nonfinite(in, block.value_dim)) {
-    add_visible_value_rows(block, in, weights, score_stride, alpha, output, output_stride);
-    return;
-  }
+}
+
+// The values of a part of a tile, weighed.
+template <class Element>
+inline void add_part(const DecodeHead& head, const TileRows& tile, const TilePart& part,
+                     std::int64_t stride) {
+  const DecodeTile<Element> in(tile);
+  const AttendBlock& block = *head.block;
+  const DecodeWorkspace& work = head.work;
+  const std::int64_t output_stride = padded_floats(block.value_dim);
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
-    add_value_rows(rows_at_once(block.row_count - r), block.value_dim, in,
-                   weights + r * score_stride, score_stride, alpha + r, output + r * output_stride,
-                   output_stride);
+    with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
+      add_value_rows<decltype(rows)::value>(in, part, work.score + r * stride, stride,
+                                            head.alpha + r, work.tile_output + r * output_stride,
+                                            work.output + r * output_stride, block.value_dim);
+    });
   }
+}
+
+// The same of a whole tile, of which not every row sees every key, where a value is infinite or
+// NaN. False where none is, and nothing is done.
+template <class Element>
+inline bool add_where_visible(const DecodeHead& head, const TileRows& tile, std::int64_t stride) {
+  const DecodeTile<Element> in(tile);
+  if (!has_nonfinite(in, head.block->value_dim)) return false;
+  add_visible_value_rows(*head.block, in, head.work.score, stride, head.alpha, head.work.output,
+                         padded_floats(head.block->value_dim));
+  return true;
+}
+
+// What of a visit depends on the type of elements.
+struct ElementSteps {
+  void (*score_part)(const DecodeHead&, const TileRows&, const TilePart&, std::int64_t);
+  void (*add_part)(const DecodeHead&, const TileRows&, const TilePart&, std::int64_t);
+  bool (*add_where_visible)(const DecodeHead&, const TileRows&, std::int64_t);
+};
+
+template <class Element>
+constexpr ElementSteps element_steps() {
+  return {score_part<Element>, add_part<Element>, add_where_visible<Element>};
 }
 
 }  // namespace

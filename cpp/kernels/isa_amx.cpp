@@ -13,7 +13,8 @@
 namespace numattn {
 
 const Kernels& kernels_amx() {
-  static constexpr Kernels table = with_strips(with_pipeline(make_kernels("amx")));
+  static constexpr Kernels table =
+      with_strips(with_pipeline(make_kernels<kShortDecodeKeyBlock>("amx")));
   return table;
 }
 

@@ -92,15 +92,24 @@ struct ScoreRules {
   std::int64_t bias_key_stride;
 };
 
-// A head among others whose tokens lie in the same rows, and which are visited in turn, tile by
-// tile. Together they fetch the rows of the next tile, each its share of their bytes in order.
-struct HeadTurn {
-  int turn;                      // of this head
-  int count;                     // of heads; 1 where a head is visited alone
-  std::int64_t key_head_stride;  // bytes
+struct AttendBlock;
+
+// Heads whose tokens lie in the same rows and which see the same keys: one call computes them all,
+// in the order of memory. Each has a block of its own.
+struct JoinedHeads {
+  int count;                     // 1 where a head is computed alone
+  std::int64_t block_stride;     // bytes from one head's block to the next
+  std::int64_t key_head_stride;  // and likewise its tokens
   std::int64_t value_head_stride;
-  std::int64_t key_end;  // of all visits
+
+  NUMATTN_INLINE const AttendBlock& block(const AttendBlock& first, int head) const {
+    return *reinterpret_cast<const AttendBlock*>(reinterpret_cast<const char*>(&first) +
+                                                 head * block_stride);
+  }
 };
+
+// Heads of an item at most.
+constexpr int kMostJoinedHeads = 16;
 
 // Terms by the distance of a row's position from a key, of one query head. With
 // row(δ) = distance_rows[clip(δ − first_distance, 0, distance_count − 1)], δ = position − key,
@@ -155,7 +164,7 @@ struct AttendBlock {
   KeyRange keys;  // this visit looks at these only
   bool begin;
   bool end;
-  HeadTurn heads;               // decode only
+  JoinedHeads heads;            // decode only
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
   float* workspace;             // as many floats as the kernel says

@@ -26,24 +26,31 @@ constexpr int kCopiedRows = 192;
 static_assert(kCopiedRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than it lists");
 
 constexpr TileFacts kAttendFacts{kLaneGroup, kKeyBlock, kBlockRows, kCopiedRows, Vec::kWidth};
-// Decoding takes fewer keys at a time: where it goes through the heads of a token in turn, two
-// tiles of all heads must stay in the second-level cache. Measured on Zen 4, 8 heads of 128 float32
-// read from memory: 192 keys 24, 96 keys 19 ms; heads apart, 18 ms either way.
+// Decoding takes fewer keys at a time, whose values are fetched while they are multiplied. Zen 3,
+// AVX2, float32, 8 heads of 128 apart, from memory: 96 keys 10.4, 32 keys 9.5 GB/s;
+// bfloat16 9.2, 9.1.
 constexpr int kDecodeKeyBlock = 96;
-constexpr TileFacts kDecodeFacts{kDecodeRows, kDecodeKeyBlock, kDecodeRows, kDecodeRows,
-                                 Vec::kWidth};
+
+// Of few keys, where the first cache level is large enough for a tile's keys and values and memory
+// is far: one core of Granite Rapids, 32 keys 27 to 28, 128 keys 25 GB/s (a stand of its own).
+constexpr int kShortDecodeKeyBlock = 32;
+
+constexpr TileFacts decode_facts(int key_block) {
+  return {kDecodeRows, key_block, kDecodeRows, kDecodeRows, Vec::kWidth};
+}
 
 constexpr AttendKernel kAttend{
     "attend", kAttendFacts, floats_of<FloatWorkspace>,
     [](const AttendBlock& block) { attend<FloatTiles>(block, kAttendFacts); }};
 
+template <int DecodeKeyBlock = kDecodeKeyBlock>
 constexpr Kernels make_kernels(const char* isa) {
   return {isa,
           kAttend,
           kAttend,
           kAttend,
-          {"decode", kDecodeFacts, floats_of<DecodeWorkspace>,
-           [](const AttendBlock& block) { decode(block, kDecodeFacts); }},
+          {"decode", decode_facts(DecodeKeyBlock), floats_of<DecodeWorkspace>,
+           [](const AttendBlock& block) { decode(block, decode_facts(DecodeKeyBlock)); }},
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,
           pack_weight,

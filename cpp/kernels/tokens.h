@@ -25,15 +25,16 @@ inline float token_scale(const TokenRows& tokens, std::int64_t token) {
   return read_element(tokens.scales + at, DType::kFloat32);
 }
 
-// Rows of a tile, each of which may lie anywhere.
+// Rows of a tile, each of which may lie anywhere; of a head, `offset` bytes into them.
 template <class Element>
 struct ListedRows {
   const char* const* rows;
+  std::int64_t offset;
 
   const Element* operator[](std::int64_t row) const {
-    return reinterpret_cast<const Element*>(rows[row]);
+    return reinterpret_cast<const Element*>(rows[row] + offset);
   }
-  ListedRows from(std::int64_t row) const { return {rows + row}; }
+  ListedRows from(std::int64_t row) const { return {rows + row, offset}; }
 };
 
 // Calls visit(j, count, page, row) for the tile's stretches of tokens that lie evenly: tokens j to

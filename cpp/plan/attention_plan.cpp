@@ -79,7 +79,7 @@ bool may_split(const AttentionShape& shape) {
 
 void AttentionPlan::join(std::int64_t kv_heads, std::int64_t shares) {
   if (joins_heads) {
-    std::int64_t heads = std::min(kv_heads, shares);
+    std::int64_t heads = std::min<std::int64_t>({kv_heads, shares, kMostJoinedHeads});
     while (kv_heads % heads != 0) --heads;
     heads_per_item = heads;
     items /= heads;

@@ -45,7 +45,7 @@ struct AttentionPlan {
   std::int64_t splits;
   std::int64_t visit_keys;      // keys between two looks at a pending interrupt
   bool joins_heads;             // whether it is better to compute a token's heads together
-  std::int64_t heads_per_item;  // key heads that an item computes side by side, tile by tile
+  std::int64_t heads_per_item;  // key heads that an item computes together
   std::int64_t items;    // work items: batch · row_heads / heads_per_item · blocks · splits
   WorkspaceNeeds needs;  // of every block
   std::int64_t workspace_floats;  // per thread, inside a kernel

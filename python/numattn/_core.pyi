@@ -55,6 +55,32 @@ def attention_varlen(
 def attention_weights(
     q: Any, k: Any, rows: Any, score: tuple[Any, ...], layout: str, num_threads: int, /
 ) -> NDArray[Any]: ...
+def append_to_cache(
+    held: tuple[Any, ...],
+    tokens: tuple[Any, ...],
+    block_table: NDArray[Any] | None,
+    lengths: NDArray[Any],
+    first: NDArray[Any] | None,
+    counts: NDArray[Any] | None,
+    layout: str,
+    /,
+) -> None: ...
+def attend_in_cache(
+    q: Any,
+    held: tuple[Any, ...],
+    tokens: tuple[Any, ...],
+    wide: NDArray[Any] | None,
+    block_table: NDArray[Any] | None,
+    lengths: NDArray[Any],
+    first: NDArray[Any] | None,
+    counts: NDArray[Any] | None,
+    score: tuple[Any, ...],
+    layout: str,
+    num_threads: int,
+    out: Any,
+    /,
+) -> Any: ...
+def cache_memory(size: int, /) -> NDArray[Any]: ...
 def plan(
     q_shape: list[int],
     k_shape: list[int],

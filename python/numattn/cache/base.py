@@ -9,17 +9,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from numattn._arguments import as_array, bounded_integer, integer_array, size
+from numattn._arguments import INT64, as_array, bounded_integer, integer_array, size, thread_count
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
-from numattn._score import CachedScore, Window, require_known, spelled_out, window_sides
+from numattn._score import CachedScore, Score, Window, require_known, spelled_out, window_sides
 
 from .rows import attend_by_rows, differ, may_be_result
 from .storage import Form, Tokens, check_storage, wide_channels, wide_table
@@ -191,25 +192,63 @@ class Cache(ABC):
             As for `append` and :func:`numattn.attention`, or q holds another number of tokens than
             k and v; the layer is as it was.
         """
-        require_known(f"{type(self).__name__}.attend", score, CachedScore)
+        if score:
+            require_known(f"{type(self).__name__}.attend", score, CachedScore)
         index = self._layer(layer)
-        score["window"] = self._window(index, score.get("window"))
+        rules = self._rules(index, score)
+        k, v, count = self._new_tokens(k, v, layout)
         q = self._queries(q, k, layout)
+        rows = None if counts is None else self._per_row("counts", counts)
         if out is not None:
-            require_apart(out, {"q": q, "k": k, "v": v, "counts": counts, **score})
+            given = {"q": q, "k": k, "v": v, "counts": counts, **score}
+            require_apart(out, {**given, "the cache": self._held(index)})
+        threads = thread_count(num_threads)
+        if rows is not None and differ(rows, q, layout):
+            if may_be_result(out, (*q.shape[:-1], self.value_dim), q.dtype):
+                options = {**score, "window": rules.window, "num_threads": num_threads}
+                return self._attend_by_rows(index, q, k, v, rows, layout, out, options)
+        return self._attend(index, q, k, v, count, rows, rules, layout, threads, out)
+
+    @abstractmethod
+    def _attend(
+        self,
+        index: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        rules: Score,
+        layout: Layout,
+        threads: int,
+        out: Array | None,
+    ) -> Array:
+        """Do what `attend` does, its arguments checked; k and v hold `count` tokens a row."""
+
+    def _attend_by_rows(
+        self,
+        index: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        counts: Int64Array,
+        layout: Layout,
+        out: Array | None,
+        options: dict[str, Any],
+    ) -> Array:
+        """Do what `_attend` does where rows have several new tokens, and not as many each."""
         before = self._lengths[index].copy()
         cached = self.append(index, k, v, counts=counts, layout=layout)
-        options = {**score, "is_causal": True, "layout": layout, "num_threads": num_threads}
-        new = self._lengths[index] - before
+        options = {**options, "is_causal": True, "layout": layout}
         try:
-            shape = (*q.shape[:-1], self.value_dim)
-            if differ(new, q, layout) and may_be_result(out, shape, q.dtype):
-                return attend_by_rows(self._attention, q, cached, new, out, options)
-            o: Array = self._attention(q, out=out, **cached._asdict(), **options)
-            return o
+            return attend_by_rows(self._attention, q, cached, counts, out, options)
         except BaseException:
             self._forget(index, before)
             raise
+
+    @abstractmethod
+    def _held(self, index: int) -> Tokens:
+        """Return the memory of a layer."""
 
     @abstractmethod
     def truncate(self, lengths: ArrayLike) -> None:
@@ -236,9 +275,18 @@ class Cache(ABC):
             There is no room for the copies; nothing is changed.
         """
 
-    def _window(self, layer: int, window: Window) -> Window:
-        """Return the window that attention is to use where one, or none, was given."""
-        return window
+    def _rules(self, layer: int, score: CachedScore) -> Score:
+        """Return the score of queries that see all keys up to their own, wherever they stand."""
+        sides = self._window(layer, score.get("window"))
+        scale, softcap = score.get("scale"), score.get("softcap")
+        if PLAIN.issuperset(score) and type(scale) in HASHED and type(softcap) in HASHED:
+            return plain_rules(sides, scale, softcap)
+        options: dict[str, Any] = {**score, "window": sides}
+        return Score.of(is_causal=True, **options)
+
+    def _window(self, layer: int, window: Window) -> tuple[int, int]:
+        """Return the sides of the window that is to be used where one, or none, was given."""
+        return window_sides(window)
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         """Take back the tokens appended since the layer had so many in each row, (B,)."""
@@ -250,42 +298,70 @@ class Cache(ABC):
             raise ValueError(f"layer must be in 0 … {self.layers - 1}, not {index}")
         return index
 
-    def _queries(self, q: ArrayLike, k: ArrayLike, layout: Layout) -> Array:
+    def _queries(self, q: ArrayLike, k: Array, layout: Layout) -> Array:
         """Return q, of as many tokens as k: the positions of both are those of new tokens."""
-        queries, shape = as_array("q", q), np.shape(k)
-        axis = -3 if layout == "bshd" else -2
-        if queries.ndim == len(shape) == 4 and queries.shape[axis] != shape[axis]:
+        queries = as_array("q", q)
+        axis = 2 if layout == "bhsd" else 1
+        shape, count = queries.shape, k.shape[axis]
+        if len(shape) == 4 and shape[axis] != count:
             raise ValueError(
-                f"q must hold as many tokens as k and v, {shape[axis]}, not {queries.shape[axis]}: "
-                f"their shapes are {queries.shape} and {shape}"
+                f"q must hold as many tokens as k and v, {count}, not {shape[axis]}: "
+                f"their shapes are {shape} and {k.shape}"
             )
         return queries
 
-    def _new_tokens(self, k: Array, v: Array, layout: Layout) -> tuple[Array, Array]:
-        """Return k and v as (B, Hkv, S, D) and (B, Hkv, S, Dv), checked."""
+    def _new_tokens(self, k: Array, v: Array, layout: Layout) -> tuple[Array, Array, int]:
+        """Return k and v, checked, and how many tokens they hold."""
+        k, v = as_array("k", k), as_array("v", v)
+        axis = 1 if layout == "bshd" else 2
+        count = k.shape[axis] if k.ndim == 4 else 0
+        if (
+            layout not in ("bhsd", "bshd")
+            or k.dtype != self.dtype
+            or v.dtype != self.dtype
+            or k.shape != self._shape(count, self.head_dim, layout)
+            or v.shape != self._shape(count, self.value_dim, layout)
+        ):
+            self._refuse_tokens(k, v, layout)
+        return k, v, count
+
+    def _shape(self, count: int, width: int, layout: Layout) -> tuple[int, int, int, int]:
+        """Return the shape of so many tokens of each row."""
+        batch: int = self._lengths.shape[1]
+        if layout == "bhsd":
+            return (batch, self.kv_heads, count, width)
+        return (batch, count, self.kv_heads, width)
+
+    def _refuse_tokens(self, k: Array, v: Array, layout: Layout) -> NoReturn:
+        """Say what does not fit in k and v."""
         if layout not in ("bhsd", "bshd"):
             raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
-        k, v = as_array("k", k), as_array("v", v)
+        axis = 1 if layout == "bshd" else 2
         for name, array, width in (("k", k, self.head_dim), ("v", v, self.value_dim)):
             if array.dtype != self.dtype:
                 raise TypeError(
                     f"{name} has dtype {array.dtype}, but the cache holds {self.dtype}: "
                     f"cast it with .astype(cache.dtype)"
                 )
-            heads = 1 if layout == "bhsd" else 2
-            fits = array.ndim == 4 and array.shape[0] == self.batch
-            if not fits or array.shape[heads] != self.kv_heads or array.shape[3] != width:
+            shape = array.shape
+            if len(shape) != 4 or shape != self._shape(shape[axis], width, layout):
                 wanted = f"({self.batch}, {self.kv_heads}, S, {width})"
                 if layout == "bshd":
                     wanted = f"({self.batch}, S, {self.kv_heads}, {width})"
-                raise ValueError(
-                    f"{name} must have shape {wanted} in this cache, not {array.shape}"
-                )
-        if layout == "bshd":
-            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-        if k.shape[2] != v.shape[2]:
-            raise ValueError(f"k and v must hold as many tokens, not {k.shape[2]}, {v.shape[2]}")
-        return k, v
+                raise ValueError(f"{name} must have shape {wanted} in this cache, not {shape}")
+        raise ValueError(f"k and v must hold as many tokens, not {k.shape[axis]}, {v.shape[axis]}")
+
+    def _as_stored(
+        self, index: int, k: Array, v: Array, layout: Layout
+    ) -> tuple[Array | None, ...]:
+        """Return new tokens in the form in which a layer stores them, in their layout."""
+        if self.storage is None:
+            return k, v
+        form = self._forms[index]
+        if layout == "bhsd":
+            return form.of(k, v)
+        tokens = form.of(k.swapaxes(1, 2), v.swapaxes(1, 2))
+        return tokens.map(lambda array: array.swapaxes(1, 2))
 
     def _no_tokens(self) -> list[Tokens]:
         """Return for each layer arrays of 0 tokens, as they are stored: (Hkv, 0, D) and so on."""
@@ -330,13 +406,13 @@ class Cache(ABC):
 
     def _per_row(self, name: str, value: ArrayLike) -> Int64Array:
         """Return one number, or one for each row, as (B,)."""
-        if type(value) is np.ndarray and value.dtype == np.int64:
-            if value.shape == (self.batch,):  # the usual case, told quickly
+        if type(value) is np.ndarray and value.dtype is INT64 and value.flags.c_contiguous:
+            if value.shape == self._lengths.shape[1:]:  # the usual case, told quickly
                 return value
         given = integer_array(name, value, scalar=True)
         if np.ndim(value) == 1 and given.shape != (self.batch,):
             raise ValueError(f"{name} must have shape ({self.batch},), not {given.shape}")
-        return np.broadcast_to(given, (self.batch,))
+        return np.ascontiguousarray(np.broadcast_to(given, (self.batch,)))
 
     def _rows(self, name: str, rows: ArrayLike) -> Int64Array:
         """Return indices of rows, one or more, all of which exist."""
@@ -346,6 +422,16 @@ class Cache(ABC):
         if indices.min() < 0 or indices.max() >= self.batch:
             raise ValueError(f"{name} must be in 0 … {self.batch - 1}, not {indices.tolist()}")
         return indices
+
+
+PLAIN = frozenset(("window", "scale", "softcap"))
+HASHED = frozenset((float, type(None)))
+
+
+@lru_cache(maxsize=1024)
+def plain_rules(window: tuple[int, int], scale: float | None, softcap: float | None) -> Score:
+    """Return the score of a causal call with nothing else: the same in each step of a decoder."""
+    return Score.of(is_causal=True, window=window, scale=scale, softcap=softcap)
 
 
 def left_of(window: Window) -> int | None:
@@ -383,7 +469,8 @@ class CacheLayer:
         **score: Unpack[CachedScore],
     ) -> Array:
         """Return `Cache.attend` of this layer."""
-        require_known("CacheLayer.attend", score, CachedScore)
+        if score:
+            require_known("CacheLayer.attend", score, CachedScore)
         return self.cache.attend(
             self.index, q, k, v, counts=counts, layout=layout, out=out, num_threads=num_threads,
             **score,

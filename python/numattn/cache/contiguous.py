@@ -8,14 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from numattn import _core
 from numattn._arguments import bounded_integer, size
 from numattn._attention import attention
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
-from numattn._score import Window
+from numattn._score import Score, Window
 
 from .base import Cache, left_of
-from .store import Store, take_together
+from .memory import LayerMemory
+from .storage import Tokens
+from .store import Store
 
 
 class Cached(NamedTuple):
@@ -148,8 +151,9 @@ class KVCache(Cache):
         self.slack = bounded_integer("slack", slack)
         if self.slack < 0:
             raise ValueError(f"slack must be 0 or more, not {self.slack}")
+        memory = LayerMemory(self.layers)
         self._stores = [
-            Store(self.batch, nothing, first_capacity, self.max_length, each, self.slack)
+            Store(self.batch, nothing, first_capacity, self.max_length, each, self.slack, memory)
             for nothing, each in zip(self._no_tokens(), self.windows, strict=True)
         ]
 
@@ -167,7 +171,7 @@ class KVCache(Cache):
         vars(self).update(state)
         self._lengths = self._lengths.copy()
         for store in self._stores:  # pickle may have given memory of another, or read-only
-            store.tokens, store.first = store.tokens.map(np.array), store.first.copy()
+            store.own_memory()
 
     @property
     def nbytes(self) -> int:
@@ -177,8 +181,6 @@ class KVCache(Cache):
     def reserve(self, counts: ArrayLike) -> None:
         new = self._counts(counts, None)
         self._check_lengths((self._lengths + new).max(axis=0))
-        if not any(store.capacity for store in self._stores):
-            take_together(self._stores, int(new.max()))
         for store, lengths in zip(self._stores, self._lengths, strict=True):
             store.make_room(lengths, new)
 
@@ -192,23 +194,63 @@ class KVCache(Cache):
         layout: Layout = "bhsd",
     ) -> Cached:
         index = self._layer(layer)
-        k, v = self._new_tokens(k, v, layout)
-        new = self._counts(counts, k.shape[2])
-        store, lengths = self._stores[index], self._lengths[index]
-        k, v = self._apart(k, store.tokens), self._apart(v, store.tokens)
-        self._check_lengths(lengths + new)
-        store.make_room(lengths, new)
+        k, v, count = self._new_tokens(k, v, layout)
+        rows = None if counts is None else self._per_row("counts", counts)
+        store, tokens = self._prepared(index, k, v, count, rows, layout)
+        lengths = self._lengths[index]
         q_offset = lengths - store.first
-        form = self._forms[index]
-        store.write(q_offset, form.of(k, v), new)
-        lengths += new
-        kv_lens = q_offset + new
+        _core.append_to_cache(store.tokens, tokens, None, lengths, store.first, rows, layout)
+        store.room -= count
+        kv_lens = lengths - store.first
         end = int(kv_lens.max())
         if layout == "bshd":
             held = store.tokens.map(lambda array: array[:, :, :end].swapaxes(1, 2))
         else:
             held = store.tokens.map(lambda array: array[:, :, :end])
-        return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale, form.wide)
+        wide = self._forms[index].wide
+        return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale, wide)
+
+    def _attend(
+        self,
+        index: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        rules: Score,
+        layout: Layout,
+        threads: int,
+        out: Array | None,
+    ) -> Array:
+        store, tokens = self._prepared(index, k, v, count, counts, layout)
+        o: Array = _core.attend_in_cache(
+            q, store.tokens, tokens, self._forms[index].wide, None, self._lengths[index],
+            store.first, counts, rules, layout, threads, out,
+        )  # fmt: skip
+        store.room -= count
+        return o
+
+    def _prepared(
+        self,
+        index: int,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        layout: Layout,
+    ) -> tuple[Store, tuple[Array | None, ...]]:
+        """Return a layer with room for new tokens, and these in the form that it stores."""
+        store = self._stores[index]
+        if count > store.room:
+            lengths, new = self._lengths[index], self._counts(counts, count)
+            k, v = self._apart(k, store.tokens), self._apart(v, store.tokens)
+            self._check_lengths(lengths + new)
+            store.make_room(lengths, new)
+        return store, self._as_stored(index, k, v, layout)
+
+    def _held(self, index: int) -> Tokens:
+        return self._stores[index].tokens
 
     def truncate(self, lengths: ArrayLike) -> None:
         """Forget the tokens of each row from position lengths[b] on; int or int array (B,).
@@ -251,19 +293,22 @@ class KVCache(Cache):
             store.of_rows(rows, lengths)
             for store, lengths in zip(self._stores, self._lengths, strict=True)
         ]
-        self._lengths = self._lengths[:, rows]
+        self._lengths = np.ascontiguousarray(self._lengths[:, rows])
 
-    def _window(self, layer: int, window: Window) -> tuple[int | None, int | None]:
-        """Return the window that attention is to use: the one given, or the layer's own."""
-        kept, left = self.windows[layer], left_of(window)
-        if window is None or kept is None:
-            return (kept if window is None else left, None)
+    def _window(self, layer: int, window: Window) -> tuple[int, int]:
+        """Return the sides of the window that is to be used: the one given, or the layer's own."""
+        kept = self.windows[layer]
+        if window is None:
+            return (-1 if kept is None else kept, -1)
+        left = left_of(window)
+        if kept is None:
+            return (-1 if left is None else left, -1)
         if left is None or left > kept:
             raise ValueError(
                 f"window must reach back {kept} keys at most, which layer {layer} of the cache "
                 f"keeps, not {window!r}"
             )
-        return (left, None)
+        return (left, -1)
 
 
 def windows_of(window: int | None | Sequence[int | None], layers: int) -> tuple[int | None, ...]:

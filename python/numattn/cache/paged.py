@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from numattn import _core
 from numattn._arguments import size
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
+from numattn._score import Score
 from numattn.paged import attention_paged
 
 from .base import Cache
+from .memory import arrays_in, bytes_of, new_memory
 from .pages import PageAllocator
-from .side_by_side import side_by_side
 from .storage import Tokens
 
 
@@ -49,6 +51,9 @@ class CachedPages(NamedTuple):
             q_offset=self.q_offset[one],
             kv_lens=self.kv_lens[one],
         )
+
+
+DERIVED = frozenset(("_rooms", "_table"))
 
 
 class PagedKVCache(Cache):
@@ -137,24 +142,33 @@ class PagedKVCache(Cache):
         )
         self.page_size = size("page_size", page_size)
         self._allocator = PageAllocator(size("pages", pages))
-        self._pools = self._empty_pools()
         self._tables: list[list[int]] = [[] for _ in range(self.batch)]
+        self._take_pools()
 
-    def _empty_pools(self) -> list[Tokens]:
-        """Return the pool of each layer: arrays (P, page, Hkv, ...).
+    def _take_pools(self) -> None:
+        """Take the memory of all layers: arrays (P, page, Hkv, ...) for each.
 
         In memory page and Hkv have changed places.
         """
         nothing = self._no_tokens()
-        shape = (self._allocator.pages, self.kv_heads, self.page_size)
-        arrays = side_by_side(
-            [
-                ((*shape, *array.shape[2:]), array.dtype)
-                for tokens in nothing
-                for array in tokens.arrays
-            ]
-        )
-        return [tokens.map(lambda _: next(arrays).swapaxes(1, 2)) for tokens in nothing]
+        outer = (self._allocator.pages, self.kv_heads, self.page_size)
+
+        def shape_of(array: Array) -> tuple[int, ...]:
+            return (*outer, *array.shape[2:])
+
+        sizes = [bytes_of(tokens, shape_of) for tokens in nothing]
+        memory, begin = new_memory(sum(sizes)), 0
+        self._pools: list[Tokens] = []
+        for tokens, length in zip(nothing, sizes, strict=True):
+            arrays = arrays_in(memory[begin : begin + length], tokens, shape_of)
+            self._pools.append(arrays.map(lambda array: array.swapaxes(1, 2)))
+            begin += length
+        self._pages_changed()
+
+    def _pages_changed(self) -> None:
+        """Forget what follows from the pages that each row has."""
+        self._rooms = [0] * self.layers  # so many tokens more every row can take in each layer
+        self._table: Int64Array | None = None  # `_tables` as an array
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the free pages' tokens."""
@@ -162,11 +176,12 @@ class PagedKVCache(Cache):
         pools = [tokens.map(lambda pool: pool.swapaxes(1, 2)) for tokens in self._pools]
         if used.size < self._allocator.pages:
             pools = [tokens.map(lambda pool: pool[used]) for tokens in pools]
-        return {**vars(self), "_pools": pools}
+        kept = {name: value for name, value in vars(self).items() if name not in DERIVED}
+        return {**kept, "_pools": pools}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(copy.deepcopy({**state, "_pools": None}))
-        self._pools = self._empty_pools()
+        self._take_pools()
         used = self._allocator.in_use()
         for tokens, kept in zip(self._pools, state["_pools"], strict=True):
             for pool, pages in zip(tokens.arrays, kept.arrays, strict=True):
@@ -195,12 +210,14 @@ class PagedKVCache(Cache):
         n is what the longest row needs. Entries beyond a row's own pages name tokens that lie
         beyond its `kv_lens`, and are never read.
         """
-        chosen = range(self.batch) if rows is None else self._rows("rows", rows).tolist()
-        tables = [self._tables[row] for row in chosen]
-        result = np.zeros((len(tables), max(map(len, tables), default=0)), dtype=np.int32)
-        for row, table in enumerate(tables):
-            result[row, : len(table)] = table
-        return result
+        if rows is None:
+            return self._all_pages().astype(np.int32)
+        return filled_up([self._tables[row] for row in self._rows("rows", rows).tolist()], np.int32)
+
+    def _all_pages(self) -> Int64Array:
+        if self._table is None:
+            self._table = filled_up(self._tables, np.int64)
+        return self._table
 
     def reserve(self, counts: ArrayLike) -> None:
         new = self._counts(counts, None)
@@ -218,20 +235,77 @@ class PagedKVCache(Cache):
         layout: Layout = "bhsd",
     ) -> CachedPages:
         index = self._layer(layer)
-        k, v = self._new_tokens(k, v, layout)
-        new = self._counts(counts, k.shape[2])
-        form, pools = self._forms[index], self._pools[index]
-        k, v = self._apart(k, pools), self._apart(v, pools)
-        q_offset = self._lengths[index].copy()
-        kv_lens = q_offset + new
-        self._check_lengths(kv_lens)
-        self._make_room(q_offset, kv_lens)
-        table = self.block_table()
-        self._write(pools, form.of(k, v), table, q_offset, new)
-        self._lengths[index] = kv_lens
+        k, v, count = self._new_tokens(k, v, layout)
+        rows = None if counts is None else self._per_row("counts", counts)
+        tokens = self._prepared(index, k, v, count, rows, layout)
+        pools, lengths, table = self._pools[index], self._lengths[index], self._all_pages()
+        q_offset = lengths.copy()
+        _core.append_to_cache(pools, tokens, table, lengths, None, rows, layout)
+        self._rooms[index] -= count
         return CachedPages(
-            pools.k, pools.v, table, q_offset, kv_lens, pools.k_scale, pools.v_scale, form.wide
-        )
+            pools.k, pools.v, table.astype(np.int32), q_offset, lengths.copy(), pools.k_scale,
+            pools.v_scale, self._forms[index].wide,
+        )  # fmt: skip
+
+    def _attend(
+        self,
+        index: int,
+        q: Array,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        rules: Score,
+        layout: Layout,
+        threads: int,
+        out: Array | None,
+    ) -> Array:
+        tokens = self._prepared(index, k, v, count, counts, layout)
+        try:
+            o: Array = _core.attend_in_cache(
+                q, self._pools[index], tokens, self._forms[index].wide, self._all_pages(),
+                self._lengths[index], None, counts, rules, layout, threads, out,
+            )  # fmt: skip
+        except BaseException:
+            self._release_unused()
+            raise
+        self._rooms[index] -= count
+        return o
+
+    def _prepared(
+        self,
+        index: int,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        layout: Layout,
+    ) -> tuple[Array | None, ...]:
+        """Make room for new tokens in a layer, and return them in the form that it stores."""
+        if count > self._rooms[index]:
+            starts = self._lengths[index]
+            ends = starts + self._counts(counts, count)
+            k, v = self._apart(k, self._pools[index]), self._apart(v, self._pools[index])
+            self._check_lengths(ends)
+            self._make_room(starts, ends)
+            self._rooms[index] = self._room(starts)
+        return self._as_stored(index, k, v, layout)
+
+    def _room(self, lengths: Int64Array) -> int:
+        """Return how many tokens every row can take that has lengths[b], in pages of its own."""
+        rooms: list[int] = []
+        for table, length in zip(self._tables, lengths.tolist(), strict=True):
+            end = length // self.page_size
+            while end < len(table) and self._allocator.references(table[end]) == 1:
+                end += 1
+            limit = end * self.page_size
+            if self.max_length is not None:
+                limit = min(limit, self.max_length)
+            rooms.append(limit - length)
+        return max(min(rooms), 0)
+
+    def _held(self, index: int) -> Tokens:
+        return self._pools[index]
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         super()._forget(layer, lengths)
@@ -251,6 +325,7 @@ class PagedKVCache(Cache):
             needed = self._pages_of(length)
             self._allocator.release(table[needed:])
             del table[needed:]
+        self._pages_changed()
 
     def free(self, rows: ArrayLike) -> None:
         """Forget all tokens of some rows, which stay as empty rows."""
@@ -275,7 +350,8 @@ class PagedKVCache(Cache):
             self._allocator.share(table)
         for table in former:
             self._allocator.release(table)
-        self._lengths = self._lengths[:, rows]
+        self._lengths = np.ascontiguousarray(self._lengths[:, rows])
+        self._pages_changed()
 
     def _pages_of(self, length: int) -> int:
         """Return how many pages that many tokens take."""
@@ -302,6 +378,7 @@ class PagedKVCache(Cache):
         if not additions and not copies:
             return
         fresh = self._allocator.take(additions + len(copies))
+        self._table = None
         for row, index in copies:
             old, new = self._tables[row][index], fresh.pop(0)
             for tokens in self._pools:
@@ -314,18 +391,10 @@ class PagedKVCache(Cache):
             table += fresh[:count]
             del fresh[:count]
 
-    def _write(
-        self,
-        pools: Tokens,
-        tokens: Tokens,
-        table: NDArray[np.int32],
-        start: Int64Array,
-        new: Int64Array,
-    ) -> None:
-        """Put the first new[b] of tokens (B, H, S, ...) of row b into its slots from start[b]."""
-        real = np.arange(tokens.k.shape[2]) < new[:, np.newaxis]
-        row, token = np.nonzero(real)
-        position = start[row] + token
-        page, slot = table[row, position // self.page_size], position % self.page_size
-        for pool, source in zip(pools.arrays, tokens.arrays, strict=True):
-            pool[page, slot] = source[row, :, token]
+
+def filled_up(tables: list[list[int]], dtype: type[Any]) -> NDArray[Any]:
+    """Return lists of pages as rows as long as the longest, filled up with 0."""
+    result = np.zeros((len(tables), max(map(len, tables), default=0)), dtype=dtype)
+    for row, table in enumerate(tables):
+        result[row, : len(table)] = table
+    return result

@@ -23,7 +23,7 @@ class PageAllocator:
 
     def __init__(self, pages: int) -> None:
         self.pages = pages
-        self._references = np.zeros(pages, dtype=np.int64)
+        self._references = [0] * pages
         self._begun = 0  # pages from here on have never been taken
         self._released: list[int] = []
 
@@ -34,7 +34,7 @@ class PageAllocator:
 
     def references(self, page: int) -> int:
         """Return how many rows name a page."""
-        return int(self._references[page])
+        return self._references[page]
 
     def in_use(self) -> NDArray[np.int64]:
         """Return the pages that some row names, in order."""
@@ -56,7 +56,8 @@ class PageAllocator:
         begun = self._begun + count - len(reused)
         taken = [*reused, *range(self._begun, begun)]
         self._begun = begun
-        self._references[taken] = 1
+        for page in taken:
+            self._references[page] = 1
         return taken
 
     def share(self, pages: Iterable[int]) -> None:
