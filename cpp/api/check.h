@@ -39,10 +39,10 @@ void check_output_size(const AttentionProblem& problem);
 // What the arguments of a score must fit beside a problem's lengths.
 struct ScoreFit {
   const AttentionProblem& problem;
-  std::int64_t entries;   // of which each may have its own
-  const char* entry;      // and what they are: "batch entry"
-  const char* keys;       // what the problem's keys are: "the number of keys"
-  const char* keys_axis;  // "Sk"
+  std::int64_t entries;                   // of which each may have its own
+  const char* entry;                      // and what they are: "batch entry"
+  const char* keys;                       // what the problem's keys are: "the number of keys"
+  const char* keys_axis;                  // "Sk"
   IntArray query_starts{}, key_starts{};  // of sequences, which count their keys each from 0
 };
 
