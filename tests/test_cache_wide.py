@@ -126,6 +126,26 @@ def test_chunks_and_neighbours_change_no_number(
 
 
 @both
+@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
+def test_rows_with_other_numbers_of_tokens_are_as_alone(
+    isa: str,
+    make: Callable[..., Cache],
+    options: dict[str, Any],
+    layout: Any,
+    rng: np.random.Generator,
+) -> None:
+    counts, (k, v) = np.array([5, 0, 9]), large_tokens(rng, 3, 9)
+    q = rng.standard_normal((3, 2 * HEADS, 9, WIDTH), np.float32)
+    given = [x if layout == "bhsd" else x.swapaxes(1, 2) for x in (q, k, v)]
+    o = make(3, **options).attend(1, *given, counts=counts, layout=layout)
+    for row in (0, 2):
+        alone = [x[row : row + 1, :, : counts[row]] for x in (q, k, v)]
+        expected = make(1, **options).attend(1, *alone)
+        got = o[row] if layout == "bhsd" else o[row].swapaxes(0, 1)
+        assert_same_bits(got[:, : counts[row]], expected[0])
+
+
+@both
 @pytest.mark.parametrize("base", [0, 100, 1e6])
 def test_results_are_near_those_of_the_keys(
     isa: str,

@@ -42,8 +42,9 @@ class Cached(NamedTuple):
 
     def row(self, index: int) -> Cached:
         """Return the tokens of one row, as a batch of its own."""
-        own: Any = (None if array is None else array[index : index + 1] for array in self)
-        return Cached(*own)
+        own = self._replace(k_wide=None)  # which is of all rows
+        rows: Any = (None if array is None else array[index : index + 1] for array in own)
+        return Cached(*rows)._replace(k_wide=self.k_wide)
 
 
 class KVCache(Cache):
