@@ -196,13 +196,18 @@ def score_feature(name: str, rng: np.random.Generator, full: tuple[int, int, int
         "plain": {},
         "is_causal": {"is_causal": True, "q_offset": offset},
         "window": {"window": (key_len // 3, 5), "q_offset": offset},
-        "key_spans": {"key_spans": key_spans(rng, (num_heads, query_len), key_len)},
         "kv_lens": {"kv_lens": rng.integers(key_len // 2, key_len + 1, batch)},
         "softcap": {"softcap": 3.0},
         "bias": {"bias": normal(rng, (batch, 1, query_len, key_len))},
         "alibi_slopes": {"alibi_slopes": rng.random(num_heads, dtype=np.float32) / key_len},
         "mask": {"mask": rng.random((1, num_heads, query_len, key_len)) < 0.7},
         "sinks": {"sinks": normal(rng, (num_heads,))},
+        "key_spans": {
+            "key_spans": (
+                rng.integers(0, key_len // 4 + 1, (num_heads, query_len)),
+                rng.integers(key_len - key_len // 4, key_len + 1, (num_heads, query_len)),
+            )
+        },
     }
     if name == "all":
         return {key: value for feature in features.values() for key, value in feature.items()}
