@@ -4,12 +4,13 @@
 // operations to these where there is.
 #pragma once
 
-#include <xmmintrin.h>
-
 #include <cmath>
 #include <cstdint>
 
 #include "numattn/dtype.h"
+
+// The processor's own control register: what is in software here rounds by it too.
+#include "vec/float_control.h"
 
 // What is long is compiled once: speed is not wanted here.
 #define NOT_INLINED __attribute__((noinline)) inline
@@ -266,18 +267,6 @@ NOT_INLINED Pairs round_to_pairs(Vec even, Vec odd) {
 }
 
 // As in vec/bfloat16.h: the lanes' arithmetic heeds the same register.
-class UnitRounding {
- public:
-  UnitRounding() : saved_(_mm_getcsr()) { _mm_setcsr(kUnitControl); }
-  ~UnitRounding() { _mm_setcsr(saved_); }
-  UnitRounding(const UnitRounding&) = delete;
-  UnitRounding& operator=(const UnitRounding&) = delete;
-
- private:
-  static constexpr unsigned kUnitControl = 0x1F80u | 0x0040u | 0x8000u;
-  unsigned saved_;
-};
-
 inline Vec as_lanes(Pairs a) {
   Vec lanes;
   __builtin_memcpy(&lanes.lanes, a.elements, sizeof lanes.lanes);
@@ -390,26 +379,6 @@ NOT_INLINED bool any_subnormal(Vec a) {
 NOT_INLINED Vec max_of_each(Vec (&rows)[kLanes]) {
   return each_lane([&](int i) { return reduce_max(rows[i]); });
 }
-
-// The processor's own control register: what is in software above rounds by it too.
-class SubnormalsAsZero {
- public:
-  SubnormalsAsZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushAndZero); }
-  ~SubnormalsAsZero() { _mm_setcsr(before_); }
-  SubnormalsAsZero(const SubnormalsAsZero&) = delete;
-  SubnormalsAsZero& operator=(const SubnormalsAsZero&) = delete;
-
-  template <class Call>
-  void lifted(const Call& call) const {
-    _mm_setcsr(before_);
-    call();
-    _mm_setcsr(before_ | kFlushAndZero);
-  }
-
- private:
-  static constexpr unsigned kFlushAndZero = 0x8040;
-  const unsigned before_;
-};
 
 }  // namespace
 }  // namespace numattn

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "avx512.h"
+#include "float_control.h"
 
 namespace numattn {
 namespace {
@@ -43,21 +44,6 @@ inline Pairs round_to_pairs(Vec even, Vec odd) {
   const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh(odd.lanes, even.lanes);
   return {_mm512_permutexvar_epi16(_mm512_load_si512(kJoin), halves)};
 }
-
-// While one lives, the thread rounds as the units do, whatever was set: to nearest even, subnormal
-// operands and results as zero, no traps. Arithmetic under it belongs into a function of its own
-// that is not inlined, or the compiler may move it out.
-class UnitRounding {
- public:
-  UnitRounding() : saved_(_mm_getcsr()) { _mm_setcsr(kUnitControl); }
-  ~UnitRounding() { _mm_setcsr(saved_); }
-  UnitRounding(const UnitRounding&) = delete;
-  UnitRounding& operator=(const UnitRounding&) = delete;
-
- private:
-  static constexpr unsigned kUnitControl = 0x1F80u | 0x0040u | 0x8000u;
-  unsigned saved_;
-};
 
 // A pair as one 32-bit lane, to be moved about.
 inline Vec as_lanes(Pairs a) { return {_mm512_castsi512_ps(a.lanes)}; }
@@ -207,28 +193,6 @@ inline Vec max_of_each(Vec (&rows)[16]) {
   const __m512i order = _mm512_setr_epi32(0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15);
   return {_mm512_permutexvar_ps(order, all)};
 }
-
-// While one lives, the thread takes subnormal operands for zero and makes no subnormal results. A
-// weight that is subnormal would cost some 150 cycles.
-class SubnormalsAsZero {
- public:
-  SubnormalsAsZero() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushAndZero); }
-  ~SubnormalsAsZero() { _mm_setcsr(before_); }
-  SubnormalsAsZero(const SubnormalsAsZero&) = delete;
-  SubnormalsAsZero& operator=(const SubnormalsAsZero&) = delete;
-
-  // What call() computes with subnormals as they were before.
-  template <class Call>
-  void lifted(const Call& call) const {
-    _mm_setcsr(before_);
-    call();
-    _mm_setcsr(before_ | kFlushAndZero);
-  }
-
- private:
-  static constexpr unsigned kFlushAndZero = 0x8040;
-  const unsigned before_;
-};
 
 }  // namespace
 }  // namespace numattn
