@@ -211,6 +211,17 @@ constexpr int value_vectors() {
   return halves_a_line || kTileRows * kTileVectors >= 5 * kRowsAtOnce ? 4 : 2;
 }
 
+// The last vector of a partial row holds `last_lanes` elements.
+template <int Vectors, bool Partial, class Element>
+__attribute__((always_inline)) inline void load_row(const Element* row, int last_lanes,
+                                                    Vec (&vectors)[Vectors]) {
+#pragma GCC unroll 8
+  for (int v = 0; v < Vectors; ++v) {
+    vectors[v] = Partial && v == Vectors - 1 ? load_partial(row + v * Vec::kWidth, last_lanes)
+                                             : load(row + v * Vec::kWidth);
+  }
+}
+
 // sum[r][d] = Σ_j weights[r][j] · value[j][d] over the tokens of a tile, part by part: one chain in
 // their order, however they are parted. With the last, output[r][d] = alpha[r] · output[r][d] +
 // sum[r][d].

@@ -22,10 +22,7 @@ struct NearLines {
   std::int64_t stride = 0;
 
   void fetch(std::int64_t k) const {
-#pragma GCC unroll 8
-    for (std::int64_t line = 0; line < kPanelColumns * 4; line += kLineBytes) {
-      __builtin_prefetch(data + k * stride + kDistance + line, 0, kIntoFirstLevel);
-    }
+    fetch_lines<kPanelColumns * 4 / kLineBytes, kIntoFirstLevel>(data + k * stride + kDistance);
   }
 };
 
@@ -49,10 +46,10 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
         float* at = to + m * kPanelColumns + v * Vec::kWidth;
         store(at, Add ? load(at) + sum : sum);
       };
-      multiply_rows<kTileVectors>(rows,
-                                  TileOperands<float>{depth, x.data + row * x.stride, x.stride, 1,
-                                                      panel + column, kPanelColumns},
-                                  finish, Vec::kWidth, ahead);
+      multiply_rows<kTileVectors>(
+          rows,
+          TileOperands{depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns},
+          finish, ahead);
       ahead.data += depth * step;
     }
   }
@@ -129,8 +126,8 @@ struct PairPanelOperands {
   std::int64_t a_column;
   const std::uint16_t* b;
 
-  template <int Vectors, bool Partial>
-  void load_b(std::int64_t k, int, Vec (&right)[kSteps][Vectors]) const {
+  template <int Vectors>
+  void load_b(std::int64_t k, Vec (&right)[kSteps][Vectors]) const {
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
       const Halves halves = load_halves(b + k * kPanelColumns + v * 2 * Vec::kWidth);
@@ -153,7 +150,7 @@ inline void multiply_few_rows(FloatRows x, int row_count, std::int64_t depth,
         store(at, Add ? load(at) + sum : sum);
       };
       const int rows = row_count - row < kAtOnce ? row_count - row : kAtOnce;
-      multiply_rows<kTileVectors, false, kAtOnce>(
+      multiply_rows<kTileVectors, kAtOnce>(
           rows, PairPanelOperands{depth, x.data + row * x.stride, x.stride, 1, pairs + 2 * column},
           finish);
     }

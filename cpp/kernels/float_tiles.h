@@ -33,7 +33,7 @@ inline void add_values(FloatRows value, std::int64_t key_count, std::int64_t val
       store(at, fma(load(at), alpha[v], sum));
     };
     multiply_rows<Vectors>(
-        rows, TileOperands<float>{key_count, value.data + d, 1, value.stride, weights, kLaneGroup},
+        rows, TileOperands{key_count, value.data + d, 1, value.stride, weights, kLaneGroup},
         finish);
   }
 }

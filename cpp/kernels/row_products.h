@@ -36,8 +36,8 @@ __attribute__((noinline)) void multiply_each(const RowProducts& in) {
       store(to + m * stride + v * Vec::kWidth, sum);
     };
     multiply_rows<Vectors>(rows,
-                           TileOperands<float>{in.depth, in.row.data + j * in.row.stride,
-                                               in.row.stride, 1, in.column, in.column_stride},
+                           TileOperands{in.depth, in.row.data + j * in.row.stride, in.row.stride, 1,
+                                        in.column, in.column_stride},
                            finish);
   }
 }

@@ -23,49 +23,22 @@ constexpr int kTileRows = Vec::kTileRows;
 constexpr int kTileVectors = Vec::kTileVectors;
 constexpr int kLaneGroup = kTileVectors * Vec::kWidth;
 
-// The last vector of a partial row holds `last_lanes` elements.
-template <int Vectors, bool Partial, class Element>
-__attribute__((always_inline)) inline void load_row(const Element* b, int last_lanes,
-                                                    Vec (&right)[Vectors]) {
-#pragma GCC unroll 8
-  for (int v = 0; v < Vectors; ++v) {
-    right[v] = Partial && v == Vectors - 1 ? load_partial(b + v * Vec::kWidth, last_lanes)
-                                           : load(b + v * Vec::kWidth);
-  }
-}
-
-// Operands of a tile: `depth`, a, and load_b<Vectors, Partial>(k, last_lanes, right), which loads
-// steps k to k + kSteps − 1 of b.
-template <class Element>
+// Operands of a tile: `depth`, a, and load_b<Vectors>(k, right), which loads steps k to k + kSteps
+// − 1 of b.
 struct TileOperands {
   static constexpr int kSteps = 1;
   std::int64_t depth;
   const float* a;
   std::int64_t a_row;
   std::int64_t a_column;
-  const Element* b;  // elements of any type, converted as they are loaded
+  const float* b;
   std::int64_t b_row;
 
-  template <int Vectors, bool Partial>
-  void load_b(std::int64_t k, int last_lanes, Vec (&right)[kSteps][Vectors]) const {
-    load_row<Vectors, Partial>(b + k * b_row, last_lanes, right[0]);
-  }
-};
-
-// The same where row k of b lies at rows_of_b[k] + b_column.
-template <class Element>
-struct ListedOperands {
-  static constexpr int kSteps = 1;
-  std::int64_t depth;
-  const float* a;
-  std::int64_t a_row;
-  std::int64_t a_column;
-  ListedRows<Element> rows_of_b;
-  std::int64_t b_column;
-
-  template <int Vectors, bool Partial>
-  void load_b(std::int64_t k, int last_lanes, Vec (&right)[kSteps][Vectors]) const {
-    load_row<Vectors, Partial>(rows_of_b[k] + b_column, last_lanes, right[0]);
+  template <int Vectors>
+  __attribute__((always_inline)) inline void load_b(std::int64_t k,
+                                                    Vec (&right)[kSteps][Vectors]) const {
+#pragma GCC unroll 8
+    for (int v = 0; v < Vectors; ++v) right[0][v] = load(b + k * b_row + v * Vec::kWidth);
   }
 };
 
@@ -79,11 +52,11 @@ constexpr int kLineBytes = 64;
 constexpr int kIntoSecondLevel = 2;
 constexpr int kIntoFirstLevel = 3;
 
-template <int Lines>
-inline void fetch_lines(const char* from) {
+template <int Lines, int Level = kIntoSecondLevel>
+inline void fetch_lines(const void* from) {
 #pragma GCC unroll 8
   for (int line = 0; line < Lines; ++line)
-    __builtin_prefetch(from + line * kLineBytes, 0, kIntoSecondLevel);
+    __builtin_prefetch(static_cast<const char*>(from) + line * kLineBytes, 0, Level);
 }
 
 // Memory that a later step will read, fetched while this one computes: at step k of the depth
@@ -96,15 +69,6 @@ struct Ahead {
   void fetch(std::int64_t k) const { fetch_lines<Lines>(data + k * stride); }
 };
 
-// The same where step k's lines lie from rows[k] + column.
-template <int Lines>
-struct ListedAhead {
-  const char* const* rows;
-  std::int64_t column;  // bytes
-
-  void fetch(std::int64_t k) const { fetch_lines<Lines>(rows[k] + column); }
-};
-
 using NothingAhead = Ahead<0>;
 
 inline void fetch_bytes(const void* data, std::int64_t bytes) {
@@ -114,9 +78,9 @@ inline void fetch_bytes(const void* data, std::int64_t bytes) {
 }
 
 // finish(m, v, sums) takes the vector v of row m.
-template <int Rows, int Vectors, bool Partial, class Operands, class Fetch, class Finish>
-__attribute__((always_inline)) inline void multiply_tile(const Operands& in, int last_lanes,
-                                                         Fetch ahead, const Finish& finish) {
+template <int Rows, int Vectors, class Operands, class Fetch, class Finish>
+__attribute__((always_inline)) inline void multiply_tile(const Operands& in, Fetch ahead,
+                                                         const Finish& finish) {
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
@@ -127,7 +91,7 @@ __attribute__((always_inline)) inline void multiply_tile(const Operands& in, int
   constexpr int kSteps = Operands::kSteps;
   for (std::int64_t k = 0; k < in.depth; k += kSteps) {
     Vec right[kSteps][Vectors];
-    in.template load_b<Vectors, Partial>(k, last_lanes, right);
+    in.template load_b<Vectors>(k, right);
 #pragma GCC unroll 2
     for (int step = 0; step < kSteps; ++step) {
       if (step > 0 && k + step >= in.depth) break;
@@ -167,12 +131,11 @@ inline void with_count(int count, const Call& call) {
 }
 
 // The tile of `rows` <= Most rows, as one of the compiled heights.
-template <int Vectors, bool Partial = false, int Most = kTileRows, class Operands,
-          class Fetch = NothingAhead, class Finish>
-inline void multiply_rows(int rows, const Operands& in, const Finish& finish,
-                          int last_lanes = Vec::kWidth, Fetch ahead = {}) {
+template <int Vectors, int Most = kTileRows, class Operands, class Fetch = NothingAhead,
+          class Finish>
+inline void multiply_rows(int rows, const Operands& in, const Finish& finish, Fetch ahead = {}) {
   with_count<Most>(rows, [&](auto height) {
-    multiply_tile<decltype(height)::value, Vectors, Partial>(in, last_lanes, ahead, finish);
+    multiply_tile<decltype(height)::value, Vectors>(in, ahead, finish);
   });
 }
 
