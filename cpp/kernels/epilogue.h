@@ -1,9 +1,8 @@
-// What becomes of sums: bias, activation, residual, rounding. For the kernels whose bfloat16
-// results are rounded by the unit (vec/bfloat16.h); gemm.h has its own for the others.
+// What becomes of sums where bfloat16 results are rounded by the unit (vec/bfloat16.h), piece by
+// piece and row by row, as the kernels that finish them among products need.
 #pragma once
 
-#include "activation.h"
-#include "matrix.h"
+#include "gemm.h"
 
 namespace numattn {
 namespace {
@@ -96,25 +95,21 @@ class AnyRows {
   }
 
  private:
-  __attribute__((noinline)) static void finish(const GemmBlock& block, const FinishedSums& finished,
+  __attribute__((noinline)) static void finish(const GemmBlock& block, const FinishedSums& sums,
                                                int row) {
     Vec value[2] = {zero(), zero()};
     for (int v = 0; v < 2; ++v) {
       const int first = v * Vec::kWidth;
-      if (first >= finished.columns) break;
-      const int lanes = lanes_left(first, finished.columns);
-      value[v] = load(finished.sums + row * finished.sum_stride + first) +
-                 (finished.bias != nullptr ? load_lanes(finished.bias + first, lanes) : no_bias());
-      value[v] = activated(value[v], block.activation, block.output_dtype);
-      if (finished.residual != nullptr) {
-        const char* from = finished.residual + row * block.residual_row_stride +
-                           first * block.residual_column_stride;
-        value[v] =
-            value[v] + read_elements(from, block.output_dtype, block.residual_column_stride, lanes);
-      }
+      if (first >= sums.columns) break;
+      const float* bias = sums.bias == nullptr ? nullptr : sums.bias + first;
+      const char* residual = sums.residual == nullptr
+                                 ? nullptr
+                                 : sums.residual + row * block.residual_row_stride +
+                                       first * block.residual_column_stride;
+      value[v] = finished(block, load(sums.sums + row * sums.sum_stride + first), bias, residual,
+                          lanes_left(first, sums.columns));
     }
-    write(block.output_dtype, value, finished.columns,
-          finished.output + row * block.output_row_stride);
+    write(block.output_dtype, value, sums.columns, sums.output + row * block.output_row_stride);
   }
 
   static void write(DType dtype, const Vec (&value)[2], int columns, char* output) {

@@ -23,6 +23,16 @@
 namespace numattn {
 namespace {
 
+// What becomes of up to kWidth sums side by side; bias and residual, of the first one, null
+// without.
+inline Vec finished(const GemmBlock& block, Vec sum, const float* bias, const char* residual,
+                    int lanes) {
+  if (bias != nullptr) sum = sum + load_partial(bias, lanes);
+  const Vec value = activated(sum, block.activation, block.output_dtype);
+  if (residual == nullptr) return value;
+  return value + read_elements(residual, block.output_dtype, block.residual_column_stride, lanes);
+}
+
 // The epilogue of one panel: rows [first, first + row_count), columns [column, column + count).
 // Not inlined: a copy of it for every kind of panel would be a fifth of all their code.
 __attribute__((noinline)) inline void write_panel(const GemmBlock& block, int first, int row_count,
@@ -34,16 +44,14 @@ __attribute__((noinline)) inline void write_panel(const GemmBlock& block, int fi
     char* output = block.output + row * block.output_row_stride + column * item;
     for (std::int64_t n = 0; n < count; n += Vec::kWidth) {
       const int lanes = lanes_left(n, count);
-      Vec value = load(sums + i * kPanelColumns + n);
-      if (block.bias != nullptr) value = value + load_partial(block.bias + column + n, lanes);
-      value = activated(value, block.activation, block.output_dtype);
-      if (block.residual != nullptr) {
-        const char* from = block.residual + row * block.residual_row_stride +
-                           (column + n) * block.residual_column_stride;
-        value =
-            value + read_elements(from, block.output_dtype, block.residual_column_stride, lanes);
-      }
-      write_elements(output + n * item, block.output_dtype, value, lanes);
+      const float* bias = block.bias == nullptr ? nullptr : block.bias + column + n;
+      const char* residual = block.residual == nullptr
+                                 ? nullptr
+                                 : block.residual + row * block.residual_row_stride +
+                                       (column + n) * block.residual_column_stride;
+      const Vec sum = load(sums + i * kPanelColumns + n);
+      write_elements(output + n * item, block.output_dtype,
+                     finished(block, sum, bias, residual, lanes), lanes);
     }
   }
 }
