@@ -38,8 +38,9 @@ char* slot_of(const Append& append, const AppendedArray& array, std::int64_t row
               std::int64_t position) {
   char* data = static_cast<char*>(array.held.data);
   const std::int64_t stride = array.held.strides[2];
-  if (append.pages == nullptr) return data + row * array.held.strides[0] + position * stride;
-  const std::int64_t page = append.pages[row * append.page_columns + position / append.page_rows];
+  if (append.table.pages == nullptr) return data + row * array.held.strides[0] + position * stride;
+  const std::int64_t page =
+      append.table.pages[row * append.table.columns + position / append.page_rows];
   return data + page * array.page_stride + position % append.page_rows * stride;
 }
 

@@ -20,15 +20,15 @@ void check_counts(const IntArray& counts, std::int64_t most) {
 }
 
 View in_order(const View& view, const Append& append) {
-  return append.pages == nullptr ? in_bhsd(view, Layout::kBhsd) : in_bhsd(view, Layout::kBshd);
+  return append.table.pages == nullptr ? in_bhsd(view, Layout::kBhsd)
+                                       : in_bhsd(view, Layout::kBshd);
 }
 
 void take_array(Append& append, const View& held, const View& tokens, Layout layout) {
-  const auto fits = [&](std::size_t axis) { return held.shape[axis] == tokens.shape[axis]; };
   AppendedArray array{in_order(held, append), held.strides[0], in_bhsd(tokens, layout)};
   const bool alike = array.held.shape[1] == array.tokens.shape[1] &&
                      array.held.shape[3] == array.tokens.shape[3] && held.dtype == tokens.dtype;
-  if (!alike || (append.pages == nullptr && !fits(0))) {
+  if (!alike || (append.table.pages == nullptr && held.shape[0] != tokens.shape[0])) {
     refuse("tokens of shape ", shape_text(tokens), " do not fit a cache of ", shape_text(held));
   }
   append.arrays.push_back(array);
@@ -46,15 +46,16 @@ void take_tokens(Append& append, const StoredTokens& held, const StoredTokens& t
 // Every slot that will be written must be there.
 void check_room(const Append& append, std::int64_t pages) {
   const View& held = append.arrays.front().held;
-  const std::int64_t rows = append.pages == nullptr ? held.shape[2] : append.page_rows;
+  const std::int64_t rows = append.table.pages == nullptr ? held.shape[2] : append.page_rows;
   for (std::size_t b = 0; b < append.ends.size(); ++b) {
     const std::int64_t start = append.starts[b];
     const std::int64_t end = append.ends[b];
     if (start == end) continue;
-    bool fits = start >= 0 && (append.pages != nullptr || end <= rows);
-    if (append.pages != nullptr && fits) {
-      const std::int64_t* row = append.pages + static_cast<std::int64_t>(b) * append.page_columns;
-      fits = (end - 1) / rows < append.page_columns;
+    bool fits = start >= 0 && (append.table.pages != nullptr || end <= rows);
+    if (append.table.pages != nullptr && fits) {
+      const std::int64_t* row =
+          append.table.pages + static_cast<std::int64_t>(b) * append.table.columns;
+      fits = (end - 1) / rows < append.table.columns;
       for (std::int64_t i = start / rows; fits && i <= (end - 1) / rows; ++i) {
         fits = 0 <= row[i] && row[i] < pages;
       }
@@ -72,9 +73,8 @@ std::int64_t Append::last_end() const { return *std::max_element(ends.begin(), e
 
 Append check_append(const AppendParams& params) {
   Append append;
-  append.pages = params.table.pages;
-  append.page_columns = params.table.columns;
-  if (append.pages != nullptr) append.page_rows = params.k.data.shape[1];
+  append.table = params.table;
+  if (append.table.pages != nullptr) append.page_rows = params.k.data.shape[1];
   append.arrays.reserve(4);
   take_tokens(append, params.k, params.new_k, params.layout);
   take_tokens(append, params.v, params.new_v, params.layout);
@@ -87,7 +87,8 @@ Append check_append(const AppendParams& params) {
     if (numbers.data != nullptr && numbers.size != batch)
       refuse("rows and tokens differ in number");
   }
-  if (append.pages != nullptr && params.table.rows != batch) refuse("the table has other rows");
+  if (append.table.pages != nullptr && params.table.rows != batch)
+    refuse("the table has other rows");
   append.starts.resize(static_cast<std::size_t>(batch));
   append.ends.resize(static_cast<std::size_t>(batch));
   for (std::size_t b = 0; b < append.starts.size(); ++b) {

@@ -33,7 +33,7 @@ void check_table(const PagedParams& params, const AttentionProblem& whole,
     const std::int64_t length = lengths.data[b];
     const std::int64_t used = length / whole.page_rows + (length % whole.page_rows != 0);
     for (std::int64_t i = 0; i < used; ++i) {
-      const std::int64_t page = params.block_table.data[b * params.table_columns + i];
+      const std::int64_t page = params.table.pages[b * params.table.columns + i];
       const std::int64_t count = params.shared.k.data.shape[0];
       if (page >= 0 && page < count) continue;
       refuse("block_table[", number(b), ", ", number(i), "] = ", number(page),
@@ -49,22 +49,21 @@ AttentionCall check_paged(const PagedParams& params) {
   check_pools(shared);
   AttentionCall call{};
   call.parts = Parts::kPagedEntries;
-  call.block_table = params.block_table.data;
-  call.table_columns = params.table_columns;
+  call.table = params.table;
   call.layout = shared.layout;
   call.num_threads = shared.num_threads;
   AttentionProblem& whole = call.whole;
   whole.precision = shared.precision;
   whole.page_rows = shared.k.data.shape[1];
-  const std::int64_t room = checked_product(params.table_columns, whole.page_rows, "block_table");
+  const std::int64_t room = checked_product(params.table.columns, whole.page_rows, "block_table");
   whole.q = in_bhsd(shared.q, shared.layout);
   whole.k = pages_in_bhsd(shared.k, room);
   whole.v = pages_in_bhsd(shared.v, room);
   take_lengths(call, shared, kNames);
   call.part_count = whole.batch;
-  if (params.table_rows != whole.batch) {
+  if (params.table.rows != whole.batch) {
     refuse("block_table must have one row per batch entry (", number(whole.batch), "), not ",
-           number(params.table_rows));
+           number(params.table.rows));
   }
   if (!shared.score.kv_lens) refuse("kv_lens must say how many tokens each batch entry has");
   ScoreParams score = shared.score;

@@ -66,7 +66,7 @@ AttentionProblem problem_of(const AttentionCall& call, std::int64_t part) {
   narrow_to_part(own.q, call, part);
   own.queries = own.q.shape[kPosition];
   if (call.parts == Parts::kPagedEntries) {
-    own.pages = call.block_table + part * call.table_columns;
+    own.pages = call.table.pages + part * call.table.columns;
   } else {
     narrow_to_part(own.k, call, part);
     narrow_to_part(own.v, call, part);

@@ -26,19 +26,12 @@ class Operands {
     params.v.scale = optional_view(v_scale, "v_scale", v_scale_);
   }
 
-  // `wide` (Hkv, E) of int64, or None.
-  void set_wide(const py::object& wide) {
-    if (wide.is_none()) return;
-    wide_ = as_array(wide);
-    params.k.wide = {*int_array(wide), wide_.shape(0), wide_.shape(1)};
-  }
-
   const py::array& q() const { return q_; }
 
   AttentionParams params;
 
  private:
-  py::array q_, k_, v_, k_scale_, v_scale_, wide_;
+  py::array q_, k_, v_, k_scale_, v_scale_;
 };
 
 }  // namespace
@@ -68,7 +61,7 @@ py::object attention(const py::object& q, const py::object& k, const py::object&
                      bool return_lse) {
   Operands operands(q, k, v, "k", "v");
   operands.set_scales(k_scale, v_scale);
-  operands.set_wide(k_wide);
+  operands.params.k.wide = wide_channels(k_wide);
   const ScoreArguments arguments(score);
   AttentionParams& params = operands.params;
   params.score = arguments.params;
@@ -103,7 +96,7 @@ py::object attention_paged(const py::object& q, const py::object& k, const py::o
                            const py::object& out, bool return_lse) {
   Operands operands(q, k, v, "k_pages", "v_pages");
   operands.set_scales(k_scale, v_scale);
-  operands.set_wide(k_wide);
+  operands.params.k.wide = wide_channels(k_wide);
   const ScoreArguments arguments(score);
   PagedParams params;
   params.shared = operands.params;
@@ -111,9 +104,7 @@ py::object attention_paged(const py::object& q, const py::object& k, const py::o
   params.shared.layout = parse_layout(layout);
   params.shared.precision = parse_precision(precision);
   params.shared.num_threads = num_threads;
-  params.block_table = *int_array(table);
-  params.table_rows = table.shape(0);
-  params.table_columns = table.shape(1);
+  params.table = page_table(table);
   return run_call(check_paged(params), operands.q(), out, return_lse);
 }
 

@@ -71,10 +71,7 @@ class NewTokens {
     params.lengths = *int_array(lengths);
     params.first = int_array(first).value_or(IntArray{});
     params.counts = int_array(counts).value_or(IntArray{});
-    if (!table.is_none()) {
-      const auto pages = py::reinterpret_borrow<py::array>(table);
-      params.table = table_ = {int_array(table)->data, pages.shape(0), pages.shape(1)};
-    }
+    params.table = table_ = page_table(table);
     append = check_append(params);
   }
 
@@ -100,9 +97,7 @@ class NewTokens {
       }
       return check_attention(shared);
     }
-    params.block_table = {table_.pages, table_.rows * table_.columns};
-    params.table_rows = table_.rows;
-    params.table_columns = table_.columns;
+    params.table = table_;
     return check_paged(params);
   }
 
@@ -153,13 +148,8 @@ py::object attend_in_cache(const py::object& q_object, const py::tuple& held,
   const py::array q = as_array(q_object);
   NewTokens added(held, tokens, table, lengths, first, counts, layout);
   const ScoreArguments arguments(score);
-  WideChannels channels;
-  if (!wide.is_none()) {
-    const auto of_heads = py::reinterpret_borrow<py::array>(wide);
-    channels = {*int_array(wide), of_heads.shape(0), of_heads.shape(1)};
-  }
   const AttentionCall call =
-      added.attention_call(view_of(q, "q"), arguments.params, channels, num_threads);
+      added.attention_call(view_of(q, "q"), arguments.params, wide_channels(wide), num_threads);
   py::object output = run_call(call, q, out, false, &added.append);
   added.keep();
   return output;

@@ -141,6 +141,18 @@ std::optional<IntArray> int_array(const py::object& object) {
   return IntArray{array.data(), array.size()};
 }
 
+WideChannels wide_channels(const py::object& object) {
+  if (object.is_none()) return {};
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  return {*int_array(object), array.shape(0), array.shape(1)};
+}
+
+PageTable page_table(const py::object& object) {
+  if (object.is_none()) return {};
+  const auto array = py::reinterpret_borrow<py::array>(object);
+  return {int_array(object)->data, array.shape(0), array.shape(1)};
+}
+
 py::array output_or_new(const py::object& out, const py::array& model,
                         const std::vector<std::int64_t>& shape) {
   if (!out.is_none()) return py::reinterpret_borrow<py::array>(out);

@@ -38,6 +38,9 @@ std::optional<View> known_view(const py::object& object, const char* name);
 // Contiguous float32 without a copy; the Python layer has seen to that.
 std::optional<FloatArray> float_array(const py::object& object);
 std::optional<IntArray> int_array(const py::object& object);
+// Tables of int64 with two axes, likewise; None is none.
+WideChannels wide_channels(const py::object& object);
+PageTable page_table(const py::object& object);
 
 // `out`, or a new array of that shape and the model's dtype where it is None.
 py::array output_or_new(const py::object& out, const py::array& model,

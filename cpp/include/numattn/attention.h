@@ -47,8 +47,7 @@ struct RaggedParams {
 // their scales (pages, page rows, heads); its kv_lens says how many tokens each entry has.
 struct PagedParams {
   AttentionParams shared;
-  IntArray block_table;  // (table_rows, table_columns)
-  std::int64_t table_rows, table_columns;
+  PageTable table;
 };
 
 // One problem in canonical form: views of rank 4, (batch, head, position, element).
@@ -79,8 +78,7 @@ struct AttentionCall {
   std::int64_t part_count = 1;
   std::vector<std::int64_t> query_starts, key_starts;  // kSequences: where each begins in `whole`
   std::vector<std::int64_t> token_counts;              // kEntries, kPagedEntries: keys of each
-  const std::int64_t* block_table = nullptr;           // and table_columns pages for each
-  std::int64_t table_columns = 0;
+  PageTable table;                                     // kPagedEntries: the pages of each
   std::vector<std::int64_t> wide_channels;
   Layout layout = Layout::kBhsd;  // of the caller's arrays, as is their rank
   int rank = 4;

@@ -11,12 +11,6 @@
 
 namespace numattn {
 
-// The pages of a pool that rows have: token j of row b is in page pages[b · columns + j / page].
-struct PageTable {
-  const std::int64_t* pages = nullptr;
-  std::int64_t rows = 0, columns = 0;
-};
-
 // As a cache holds them and a caller gives them; data == nullptr is "not given".
 struct AppendParams {
   // Keys and values (B, Hkv, slots, width), scales without the last axis; with a table, pools of
@@ -42,8 +36,8 @@ struct Append {
   std::vector<AppendedArray> arrays;
   std::vector<std::int64_t> starts;  // (B): the slot of each row's first new token
   std::vector<std::int64_t> ends;    // (B): and of the first one behind its last
-  const std::int64_t* pages = nullptr;
-  std::int64_t page_rows = 0, page_columns = 0;
+  PageTable table;
+  std::int64_t page_rows = 0;
 
   std::int64_t last_end() const;
 };

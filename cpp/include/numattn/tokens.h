@@ -16,6 +16,12 @@ struct WideChannels {
   std::int64_t heads = 0, count = 0;
 };
 
+// The pages of a pool that rows have: token j of row b is in page pages[b · columns + j / page].
+struct PageTable {
+  const std::int64_t* pages = nullptr;
+  std::int64_t rows = 0, columns = 0;
+};
+
 struct StoredTokens {
   View data;
   std::optional<View> scale;  // of integers: one number for each token and head
