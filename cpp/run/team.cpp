@@ -29,6 +29,7 @@ struct OfThread {
   int loops_alone = 0;  // since another call was met
   int ready = 1;        // threads of the last region
   int smaller_regions = 0;
+  int most_of_smaller = 1;  // threads that any of these had work for
 };
 
 thread_local OfThread own;
@@ -75,8 +76,13 @@ int AtWork::share(int threads) const {
 }
 
 int region_threads(int workers) {
-  if (workers < own.ready && ++own.smaller_regions < kLoopsKept) return own.ready;
+  if (workers < own.ready) {
+    own.most_of_smaller = std::max(own.most_of_smaller, workers);
+    if (++own.smaller_regions < kLoopsKept) return own.ready;
+    workers = own.most_of_smaller;
+  }
   own.smaller_regions = 0;
+  own.most_of_smaller = 1;
   if (workers <= own.ready) return workers;
   const int spare = spare_threads(workers - own.ready);
   return spare < 0 ? 1 : std::min(workers, own.ready + spare);
