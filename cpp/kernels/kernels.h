@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "panel_format.h"
+
 #include "numattn/dtype.h"
 
 // Code here is compiled into the files of every instruction set. A copy that the linker could
@@ -195,41 +197,6 @@ struct CombineRow {
 
 enum class Activation : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
 
-// Output features per packed panel: whole lane groups of every instruction set (48, 16, 8 lanes).
-constexpr int kPanelColumns = 48;
-
-// How the elements of a panel are stored; zero beyond the last feature and the depth.
-//   kFloat32    panel[k][column]
-//   kBFloat16   panel[k / 2][column][k % 2], the depth padded to whole steps of kPanelDepthStep
-//   kSplit      two panels like kBFloat16, of the high and the low parts of float32 elements
-//   kInt8       panel[k / 4][column][k % 4], the depth padded to whole steps of kInt8DepthStep;
-//   then
-//               scale[column] and power[column], float32 (integers.h)
-// Pickled layers hold them: a change here makes another kLinearStateVersion.
-enum class PanelFormat : std::uint8_t { kFloat32, kBFloat16, kSplit, kInt8 };
-
-// The longest step in which a unit multiplies bfloat16 (a row of an AMX tile).
-constexpr std::int64_t kPanelDepthStep = 32;
-// And 8-bit integers.
-constexpr std::int64_t kInt8DepthStep = 64;
-
-static inline int panel_parts(PanelFormat format) { return format == PanelFormat::kSplit ? 2 : 1; }
-
-static inline std::int64_t padded_panel_depth(std::int64_t depth) {
-  return (depth + kPanelDepthStep - 1) / kPanelDepthStep * kPanelDepthStep;
-}
-static inline std::int64_t padded_int8_depth(std::int64_t depth) {
-  return (depth + kInt8DepthStep - 1) / kInt8DepthStep * kInt8DepthStep;
-}
-
-static inline std::int64_t panel_bytes(PanelFormat format, std::int64_t depth) {
-  switch (format) {
-    case PanelFormat::kFloat32: return depth * kPanelColumns * 4;
-    case PanelFormat::kInt8: return (padded_int8_depth(depth) + 2 * 4) * kPanelColumns;
-    default: return padded_panel_depth(depth) * kPanelColumns * 2 * panel_parts(format);
-  }
-}
-
 // One panel of a weight (row_count, depth).
 struct PackWeight {
   Matrix weight;
@@ -379,24 +346,6 @@ static inline std::int64_t rope_workspace(const RopeBlock& block) {
 
 // Rows whose sums gemm holds at a time: enough that a slice of a packed panel is used eight times.
 constexpr int kGemmRows = 64;
-
-// Rows of a strip, which stay in the first cache level while panels stream past.
-constexpr int kGemmStripRows = 32;
-
-// Panels of bfloat16 that stay in the second cache level, beside two strips and their results,
-// while strips pass over them: an even number, as equal as may be in every such block of the
-// features.
-//
-// Measured on Granite Rapids by a prototype, 1024 × 768 → 2304 (GFLOP/s): all 3.4 MiB at once 803,
-// 1 MiB 1,544, 512 KiB 1,511.
-static inline std::int64_t strip_panels(std::int64_t depth, std::int64_t features) {
-  constexpr std::int64_t kBytes = 768 * 1024;
-  const std::int64_t pair_bytes = 2 * panel_bytes(PanelFormat::kBFloat16, depth > 0 ? depth : 1);
-  const std::int64_t most = kBytes > pair_bytes ? kBytes / pair_bytes : 1;
-  const std::int64_t pairs = (features + 2 * kPanelColumns - 1) / (2 * kPanelColumns);
-  const std::int64_t blocks = (pairs + most - 1) / most;
-  return blocks == 0 ? 2 : (pairs + blocks - 1) / blocks * 2;
-}
 
 // Lane groups of one query block at most.
 constexpr int kMostLaneGroups = 24;
