@@ -195,7 +195,7 @@ def test_norms(isa: str, rng: np.random.Generator, norm: Callable[..., Any]) -> 
 # slices, an odd one, and of features that do not fill their last panel.
 @pytest.mark.parametrize("depth", [64, 1203])
 @pytest.mark.parametrize("x_dtype", DTYPES)
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "high"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "high"])
 def test_rows_of_projections_are_as_if_alone(
     isa: str, rng: np.random.Generator, storage: str, x_dtype: str, depth: int
 ) -> None:
