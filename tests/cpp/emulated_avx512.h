@@ -4,6 +4,8 @@
 // operations to these where there is.
 #pragma once
 
+#include <immintrin.h>
+
 #include <cmath>
 #include <cstdint>
 
@@ -75,8 +77,16 @@ inline Vec operator+(Vec a, Vec b) { return {a.lanes + b.lanes}; }
 inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }  // contracted
-inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
+inline Vec fma(Vec a, Vec b, Vec c) {
+  __m256 left[2], right[2], sum[2];
+  __builtin_memcpy(left, &a.lanes, sizeof left);
+  __builtin_memcpy(right, &b.lanes, sizeof right);
+  __builtin_memcpy(sum, &c.lanes, sizeof sum);
+  for (int i = 0; i < 2; ++i) sum[i] = _mm256_fmadd_ps(left[i], right[i], sum[i]);
+  __builtin_memcpy(&c.lanes, sum, sizeof sum);
+  return c;
+}
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return fma({-a.lanes}, b, c); }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
