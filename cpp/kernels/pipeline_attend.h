@@ -136,7 +136,8 @@ class Pipeline {
 
   // What scores go through before they are weighed: steps that want them in base 2, and shifts.
   void prepare(const Body& now, const BodyRows& rows) {
-    if (transforms_) transform(now, rows);
+    // A score is subnormal in parts of a huge softcap.
+    if (transforms_) mode_.lifted([&] { transform(now, rows); });
     if (now.state->far != 0) follow_far_rows(now, rows);
     if (now.state->unset != 0) set_first_shifts(*now.state, rows, factor_);
   }
