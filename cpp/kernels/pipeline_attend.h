@@ -9,7 +9,7 @@
 // bodies are skipped as hidden from all rows, and which rows stand beside one changes no bit.
 #pragma once
 
-#include "pipeline_walk.h"
+#include "pipeline_special.h"
 
 namespace numattn {
 namespace {
@@ -90,7 +90,12 @@ class Pipeline {
     now.state->side ^= 1;
     if (waiting_.waits && waiting_.column == columns_) end_values(waiting_);
     if (reached) redo(now, rows);
-    if (walk_.is_special(now)) add_special_values(now, rows);
+    if (walk_.is_special(now)) {
+      mode_.lifted([&] {
+        add_special_values<Parts>(block_, now, rows, walk_.row_count(now.block),
+                                  columns_ * kDepthTile);
+      });
+    }
     ++unit_.end;
     if (closes) close_unit(ahead == nullptr || ahead->block != now.block);
   }
@@ -309,38 +314,6 @@ class Pipeline {
     add_columns(unit_);
     unit_.waits = false;
     unit_.begin = unit_.end;
-  }
-
-  // Weight · value for the values that are not in the tiles, where a row sees them: nothing that a
-  // row does not see changes a bit of its output.
-  __attribute__((noinline)) void add_special_values(const Body& now, const BodyRows& rows) const {
-    RowsState& state = *now.state;
-    const Matrix& matrix = block_.value.matrix;
-    const std::int64_t columns = columns_ * kDepthTile;
-    mode_.lifted([&] {
-      state.begin_apart(columns);
-      for (int j = 0; j < kBodyKeys; ++j) {
-        const std::int64_t token = now.key + j;
-        if (token < block_.keys.begin || token >= block_.keys.end) continue;
-        for (std::int64_t d = 0; d < block_.value_dim; ++d) {
-          const float element =
-              read_element(token_row(block_.value, token) + d * matrix.column_stride, matrix.dtype);
-          if (is_ordinary(element)) continue;
-          for (int r = 0; r < walk_.row_count(now.block); ++r) {
-            if (rows.visible != nullptr && (rows.visible[r] >> j & 1u) == 0) continue;
-            float& sum = state.apart[RowsState::place(columns, r, d)];
-            sum = __builtin_fmaf(element, weight_of(rows, r, j), sum);
-          }
-        }
-      }
-    });
-  }
-  // Pairs (p, 16 + p) of each 32 keys.
-  static float weight_of(const BodyRows& rows, int r, int j) {
-    const int at = r * kWeightsRow + j / kDepthTile * kDepthTile + j % kAmxRows * 2 +
-                   j % kDepthTile / kAmxRows;
-    const float weight = float_from_bfloat16(rows.weights[at]);
-    return Parts == 1 ? weight : weight + float_from_bfloat16(rows.weights[at + kUnitWeights]);
   }
 
   const AttendBlock& block_;

@@ -33,7 +33,7 @@ struct RowsState {
   int side;
   float* output;  // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
   bool started;   // whether there is an output yet
-  // What has been added up apart: values that are infinite, NaN or subnormal, which tiles would
+  // What has been added up apart: values that are infinite, NaN or very small, which tiles would
   // spread to rows that do not see them, or lose; and in two parts the sums of keys before.
   float* apart;
   float* sums_apart;

@@ -289,9 +289,11 @@ inline Pairs as_pairs(Vec a) {
 }
 
 constexpr float kLargestBFloat16 = 0x1.FEp127f;
+constexpr float kSmallestOrdinary = 0x1p-90f;
 
 NOT_INLINED bool is_ordinary(float a) {
-  return a == 0.0f || (__builtin_isnormal(a) && __builtin_fabsf(a) <= kLargestBFloat16);
+  const float size = __builtin_fabsf(a);
+  return size == 0.0f || (kSmallestOrdinary <= size && size <= kLargestBFloat16);
 }
 NOT_INLINED Vec finite_or_zero(Vec a) {
   return each_lane(
@@ -341,9 +343,7 @@ inline Pairs join_first_halves(Pairs a, Pairs b) { return join_halves(a, b, 0); 
 inline Pairs join_last_halves(Pairs a, Pairs b) { return join_halves(a, b, kLanes); }
 NOT_INLINED Pairs ordinary_or_zero(Pairs a, bool& all) {
   for (std::uint16_t& element : a.elements) {
-    const int exponent = element & 0x7F80;
-    const bool subnormal = exponent == 0 && (element & 0x007F) != 0;
-    if (!subnormal && exponent != 0x7F80) continue;
+    if (is_ordinary(float_from_bfloat16(element))) continue;
     all = false;
     element = 0;
   }
