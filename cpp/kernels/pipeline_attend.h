@@ -45,7 +45,7 @@ class Pipeline {
                                  : block.rules.scale * kLog2E),
         raw_factor_(Parts == 1 ? ScoreFactor(block.rules).of_scores : 1.0f),
         factor_(transforms_ ? 1.0f : raw_factor_),
-        precise_(Parts == 2 || block.partial != nullptr || block.rows[0].lse != nullptr),
+        exactness_(exactness<Parts>(block)),
         walk_(block, work_, factor_, mode_) {}
 
   void run() {
@@ -186,18 +186,31 @@ class Pipeline {
   }
   template <bool Masked>
   bool soften_rows(const BodyRows& rows) {
+    return with_exactness([&](auto weights) {
+      return do_stage<SoftRows<Parts, decltype(weights)::value, Masked>>(list_, rows);
+    });
+  }
+  void weigh_row(const BodyRows& body, int r) const {
+    with_exactness([&](auto weights) {
+      SoftRows<Parts, decltype(weights)::value, true> rows(body);
+      rows.skip(r);
+      rows.next();
+      return true;
+    });
+  }
+  // call(a type that knows it).
+  template <class Call>
+  bool with_exactness(const Call& call) const {
     if constexpr (Parts == 1) {
-      if (!precise_) return do_stage<SoftRows<1, 3, Masked>>(list_, rows);
+      if (exactness_ == Exactness::kCoarse) return call(Is<Exactness::kCoarse>());
+      if (exactness_ == Exactness::kCoarseWithFineSums) {
+        return call(Is<Exactness::kCoarseWithFineSums>());
+      }
     }
-    return do_stage<SoftRows<Parts, 5, Masked>>(list_, rows);
+    return call(Is<Exactness::kFine>());
   }
-
-  template <int Degree>
-  static void weigh_row(const BodyRows& body, int r) {
-    SoftRows<Parts, Degree, true> rows(body);
-    rows.skip(r);
-    rows.next();
-  }
+  template <Exactness Value>
+  using Is = std::integral_constant<Exactness, Value>;
 
   // Some weight reached 2: rows with such get a new shift and their weights anew.
   __attribute__((noinline)) void redo(const Body& now, const BodyRows& rows) {
@@ -213,7 +226,7 @@ class Pipeline {
       add_all_before();
       move(state, r, largest, state.sums[state.side ^ 1]);
       if (state.is_far(r)) subtract_base(state, rows, r);
-      precise_ ? weigh_row<5>(again, r) : weigh_row<Parts == 1 ? 3 : 5>(again, r);
+      weigh_row(again, r);
     }
   }
 
@@ -326,7 +339,7 @@ class Pipeline {
   const float query_factor_;
   const float raw_factor_;  // what scores are multiplied by, and
   const float factor_;      // how much of that waits until the exponent
-  const bool precise_;      // the sums of weights are results
+  const Exactness exactness_;
   const PairUnit tiles_;
   const SubnormalsAsZero mode_;
 
