@@ -1,6 +1,6 @@
 // Values that are not in the tiles (pipeline_pack.h): the unit would spread what is infinite or NaN
 // to rows that do not see it, and lose products with what is small. Here they are multiplied as
-// float32 and added up apart, some ten times slower. Nothing that a row does not see changes a bit
+// float32, in vector registers, and added up apart. Nothing that a row does not see changes a bit
 // of its output.
 #pragma once
 
