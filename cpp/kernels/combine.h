@@ -32,11 +32,8 @@ inline void combine(const CombineRow& row) {
     add_term(split_sum * factor, sum, sum_rest);
     const float* from = row.outputs + s * row.output_stride;
     for (std::int64_t d = 0; d < row.value_dim; d += Vec::kWidth) {
-      Vec high = load(output + d);
-      Vec low = load(output_rest + d);
-      add_term(load_lanes(from + d, lanes_left(d, row.value_dim)) * broadcast(factor), high, low);
-      store(output + d, high);
-      store(output_rest + d, low);
+      const Vec values = load_lanes(from + d, lanes_left(d, row.value_dim));
+      add_term_to(values * broadcast(factor), output + d, output_rest + d);
     }
   }
   const RowResult result = finish_row(peak, sum_of(sum, sum_rest), row.sink, row.lse != nullptr);

@@ -24,6 +24,14 @@ constexpr float kFarShift = 0x1p23f;
 // Sums of a row's weights lie in lanes until the end.
 constexpr int kSumFloats = kBodyRows * Vec::kWidth;
 
+// How exact weights are. bfloat16 rounds them anyway: then coarse ones do, unless their sums are
+// results. The lse is one, and has finer sums beside, so that to ask for it changes no bit of o.
+enum class Exactness { kCoarse, kFine, kCoarseWithFineSums };
+
+// From a state's sums of weights to those of finer ones.
+constexpr int kToFineSums = 4 * kSumFloats;
+constexpr int kStateSums = 2 * kToFineSums;  // before a body and behind it, and apart in two floats
+
 // What has been seen of 32 rows.
 struct RowsState {
   float minus_shift[kBodyRows];
@@ -34,7 +42,7 @@ struct RowsState {
   int side;
   float* output;  // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
   bool started;   // whether there is an output yet
-  // What has been added up apart, as two floats each: values that are infinite, NaN or subnormal,
+  // What has been added up apart, as two floats each: values that are infinite, NaN or very small,
   // which tiles would spread to rows that do not see them, or lose; and the sums of chunks before.
   float* apart;
   float* apart_rest;
@@ -53,6 +61,7 @@ struct RowsState {
     sums[1] = sum_area + kSumFloats;
     side = 0;
     clear(kSumFloats, sums[0]);
+    clear(2 * kSumFloats, sums[0] + kToFineSums);
     output = output_area;
     started = false;
     apart = apart_area;
@@ -68,12 +77,15 @@ struct RowsState {
     has_apart = true;
     clear(2 * kBodyRows * columns, apart);
     clear(2 * kSumFloats, sums_apart);
+    clear(2 * kSumFloats, sums_apart + kToFineSums);
   }
   // What has been summed joins what is apart, and begins anew.
   void set_sums_apart(std::int64_t columns) {
     begin_apart(columns);
-    add(kSumFloats, sums[side], sums_apart, sums_rest);
-    clear(kSumFloats, sums[side]);
+    for (int kind = 0; kind <= kToFineSums; kind += kToFineSums) {
+      add(kSumFloats, sums[side] + kind, sums_apart + kind, sums_rest + kind);
+      clear(kSumFloats, sums[side] + kind);
+    }
   }
   void set_output_apart(std::int64_t columns) {
     begin_apart(columns);
@@ -86,19 +98,16 @@ struct RowsState {
     set_output_apart(columns);
     join(kBodyRows * columns, apart, apart_rest, output);
     set_sums_apart(columns);
-    join(kSumFloats, sums_apart, sums_rest, sums[side]);
+    for (int kind = 0; kind <= kToFineSums; kind += kToFineSums) {
+      join(kSumFloats, sums_apart + kind, sums_rest + kind, sums[side] + kind);
+    }
   }
   static void clear(std::int64_t count, float* area) {
     for (std::int64_t i = 0; i < count; i += Vec::kWidth) store(area + i, zero());
   }
   static void add(std::int64_t count, const float* from, float* high, float* low) {
-    for (std::int64_t i = 0; i < count; i += Vec::kWidth) {
-      Vec sum = load(high + i);
-      Vec rest = load(low + i);
-      add_term(load(from + i), sum, rest);
-      store(high + i, sum);
-      store(low + i, rest);
-    }
+    for (std::int64_t i = 0; i < count; i += Vec::kWidth)
+      add_term_to(load(from + i), high + i, low + i);
   }
   static void join(std::int64_t count, const float* high, const float* low, float* to) {
     for (std::int64_t i = 0; i < count; i += Vec::kWidth)
@@ -177,7 +186,7 @@ struct BodyRows {
 };
 
 // Makes the weights of rows, one after the other.
-template <int Parts, int Degree, bool Masked>
+template <int Parts, Exactness Weights, bool Masked>
 class SoftRows {
  public:
   using Operands = BodyRows;
@@ -189,11 +198,14 @@ class SoftRows {
   NUMATTN_INLINE inline void next() {
     const Vec minus_shift = broadcast(*body_.minus_shift);
     Vec sum = load(body_.sums_before);
+    Vec fine_sum = kFineSums ? load(body_.sums_before + kToFineSums) : zero();
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      const Vec even = weigh(2 * half, minus_shift);
-      const Vec odd = weigh(2 * half + 1, minus_shift);
+      Vec fine_even, fine_odd;
+      const Vec even = weigh(2 * half, minus_shift, fine_even);
+      const Vec odd = weigh(2 * half + 1, minus_shift, fine_odd);
       sum = sum + (even + odd);
+      if constexpr (kFineSums) fine_sum = fine_sum + (fine_even + fine_odd);
       const Vec rounded_even = round_.added_to(even);
       const Vec rounded_odd = round_.added_to(odd);
       const Pairs high = round_.join(rounded_even, rounded_odd);
@@ -206,6 +218,7 @@ class SoftRows {
       }
     }
     store(body_.sums_behind, sum);
+    if constexpr (kFineSums) store(body_.sums_behind + kToFineSums, fine_sum);
     skip(1);
   }
 
@@ -222,16 +235,23 @@ class SoftRows {
   bool result() const { return any_from_two(written_); }
 
  private:
-  NUMATTN_INLINE inline Vec weigh(int vector, Vec minus_shift) const {
+  static constexpr bool kFineSums = Weights == Exactness::kCoarseWithFineSums;
+  static constexpr int kDegree = Weights == Exactness::kFine ? 5 : 3;
+
+  NUMATTN_INLINE inline Vec weigh(int vector, Vec minus_shift, Vec& fine) const {
     const Vec exponent = fma(load(body_.scores + Vec::kWidth * vector), factor_, minus_shift);
-    const Vec power = power_(fraction(exponent));
+    const Vec f = fraction(exponent);
+    if constexpr (kFineSums) fine = scale(vector, PowerOfFraction<5>()(f), exponent);
+    return scale(vector, power_(f), exponent);
+  }
+  NUMATTN_INLINE inline Vec scale(int vector, Vec power, Vec exponent) const {
     if constexpr (Masked) return scale_by_floor(body_.sees(0, vector), power, exponent);
     return scale_by_floor(power, exponent);
   }
 
   BodyRows body_;
   const Vec factor_;
-  const PowerOfFraction<Degree> power_{};
+  const PowerOfFraction<kDegree> power_{};
   const HalfUp round_{};
   Pairs written_ = no_pairs();  // all high parts, one over the other
 };
@@ -309,11 +329,14 @@ inline void move_shift(RowsState& state, int r, float largest, float factor, flo
   state.set_shift(r, largest, near_shift(largest, factor));
   const Vec scale = broadcast(std::exp2(static_cast<float>(before - state.shift(r, factor))));
   store(sums, load(sums) * scale);
+  store(sums + kToFineSums, load(sums + kToFineSums) * scale);
   if (state.has_apart) {
-    float* at = state.sums_apart + r * Vec::kWidth;
-    float* rest = state.sums_rest + r * Vec::kWidth;
-    store(at, load(at) * scale);
-    store(rest, load(rest) * scale);
+    for (int kind = 0; kind <= kToFineSums; kind += kToFineSums) {
+      float* at = state.sums_apart + kind + r * Vec::kWidth;
+      float* rest = state.sums_rest + kind + r * Vec::kWidth;
+      store(at, load(at) * scale);
+      store(rest, load(rest) * scale);
+    }
   }
   for (std::int64_t d = 0; d < output_columns; d += kAmxRowFloats) {
     const std::int64_t at = RowsState::place(output_columns, r, d);

@@ -21,6 +21,15 @@ inline void add_term(Number a, Number& high, Number& low) {
   high = sum;
 }
 
+// The same, of sums in memory.
+inline void add_term_to(Vec a, float* high, float* low) {
+  Vec sum = load(high);
+  Vec rest = load(low);
+  add_term(a, sum, rest);
+  store(high, sum);
+  store(low, rest);
+}
+
 // high + low, but high where it is an infinity: low is then a NaN.
 inline Vec sum_of(Vec high, Vec low) { return select(less(zero(), abs(low)), high + low, high); }
 inline float sum_of(float high, float low) { return low < 0.0f || low > 0.0f ? high + low : high; }
