@@ -30,9 +30,14 @@ inline void add_term_to(Vec a, float* high, float* low) {
   store(low, rest);
 }
 
-// high + low, but high where it is an infinity: low is then a NaN.
-inline Vec sum_of(Vec high, Vec low) { return select(less(zero(), abs(low)), high + low, high); }
-inline float sum_of(float high, float low) { return low < 0.0f || low > 0.0f ? high + low : high; }
+// high + low, but high where it is an infinity: low is then a NaN. Never −0: which zero a sum is
+// that came to nothing may depend on how often nothing was added to it.
+inline Vec sum_of(Vec high, Vec low) {
+  return select(less(zero(), abs(low)), high + low, high + zero());
+}
+inline float sum_of(float high, float low) {
+  return high + (low < 0.0f || low > 0.0f ? low : 0.0f);
+}
 
 }  // namespace
 }  // namespace numattn
