@@ -11,8 +11,7 @@
 namespace numattn {
 namespace {
 
-// Right as well where the compiler fuses the product that `a` or `high` may be into a sum: what is
-// taken is found from the sum as it came out.
+// What rounding took is found without knowing which of the two is larger.
 template <class Number>
 inline void add_term(Number a, Number& high, Number& low) {
   const Number sum = high + a;
