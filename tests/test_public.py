@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import numattn as na
+import numattn.approx
 import numattn.cache
 import numattn.compat.onnx
 import numattn.position
@@ -28,6 +29,7 @@ Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES: tuple[ModuleType, ...] = (
     na,
+    numattn.approx,
     numattn.cache,
     numattn.position,
     numattn.spans,

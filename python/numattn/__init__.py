@@ -36,6 +36,7 @@ __all__ = [
     "ProjectedContext",
     "__version__",
     "apply_rope",
+    "approx",
     "attention",
     "attention_paged",
     "attention_varlen",
@@ -60,11 +61,15 @@ threads._use_environment()
 
 
 def __getattr__(name: str) -> Any:
-    """Load the oracle when it is first asked for: most programs never do."""
+    """Load the oracle and the approximations when first asked for: most programs never do."""
     if name == "reference":
         import numattn.reference as reference
 
         return reference
+    if name == "approx":
+        import numattn.approx as approx
+
+        return approx
     raise AttributeError(f"module 'numattn' has no attribute {name!r}")
 
 

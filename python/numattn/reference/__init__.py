@@ -16,6 +16,7 @@ array([1., 0.])
 
 from __future__ import annotations
 
+from . import approx
 from .attention import attention, attention_scores, attention_weights
 from .linear import Linear
 from .merge import merge_states
@@ -39,6 +40,7 @@ __all__ = [
     "Rope",
     "alibi_slopes",
     "apply_rope",
+    "approx",
     "attention",
     "attention_paged",
     "attention_scores",
