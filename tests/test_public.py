@@ -102,6 +102,9 @@ def attention_calls(rng: np.random.Generator) -> Iterator[Call]:
     q, k, v = normal(rng, (3, 1, HEADS, LENGTH, WIDTH))
     operands = {"q": q, "k": k, "v": v, "kv_lens": np.array([5])}
     yield na.attention, operands | dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
+    yield na.attention, operands | dense(rng) | {"scale": abs(normal(rng, (HEADS,)))}
+    several = {"q": q[np.newaxis], "k": k[np.newaxis], "v": v[np.newaxis]}
+    yield na.attention, operands | several | dense(rng) | per_head(rng)
     wide = np.array([[1, 7], [3, -1]])
     (k, k_scale), (v, v_scale) = na.quantize(k, wide=wide[:, None]), na.quantize(v)
     scales = {"k_scale": k_scale, "v_scale": v_scale, "k_wide": wide}

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from numattn import _core, isa, position, spans, threads
 from numattn._attention import attention, attention_weights
@@ -26,6 +27,10 @@ from numattn.paged import attention_paged
 from numattn.ragged import attention_varlen
 from numattn.rope import apply_rope
 from numattn.threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from numattn import approx, reference
+    from numattn._windows import unwindow, window_mask, windows
 
 __all__ = [
     "KVCache",
@@ -53,6 +58,9 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "spans",
+    "unwindow",
+    "window_mask",
+    "windows",
 ]
 
 _core.load_numpy()
@@ -60,17 +68,24 @@ isa._use_environment()
 threads._use_environment()
 
 
+# What waits until it is first asked for, since most programs never do: its module.
+_WAITING = {
+    "approx": "numattn.approx",
+    "reference": "numattn.reference",
+    "unwindow": "numattn._windows",
+    "window_mask": "numattn._windows",
+    "windows": "numattn._windows",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Load the oracle and the approximations when first asked for: most programs never do."""
-    if name == "reference":
-        import numattn.reference as reference
-
-        return reference
-    if name == "approx":
-        import numattn.approx as approx
-
-        return approx
-    raise AttributeError(f"module 'numattn' has no attribute {name!r}")
+    """Load what waits."""
+    if name not in _WAITING:
+        raise AttributeError(f"module 'numattn' has no attribute {name!r}")
+    module = import_module(_WAITING[name])
+    thing = module if module.__name__ == f"numattn.{name}" else getattr(module, name)
+    globals()[name] = thing
+    return thing
 
 
 def __dir__() -> list[str]:
