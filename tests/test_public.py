@@ -166,6 +166,13 @@ def rms_norm_calls(rng: np.random.Generator) -> Iterator[Call]:
     yield na.rms_norm, {"x": normal(rng, (LENGTH, WIDTH)), "weight": normal(rng, (WIDTH,))}
 
 
+def activation_calls(function: Callable[..., Any]) -> Callable[..., Iterator[Call]]:
+    def calls(rng: np.random.Generator) -> Iterator[Call]:
+        yield function, {"x": normal(rng, (LENGTH, WIDTH))}
+
+    return calls
+
+
 def rope_calls(rng: np.random.Generator) -> Iterator[Call]:
     cos, sin = na.position.Rope(WIDTH).tables(np.arange(LENGTH))
     x, rows = normal(rng, (1, HEADS, LENGTH, WIDTH)), np.arange(LENGTH)[::-1].copy()
@@ -186,6 +193,8 @@ CALLS: dict[str, Callable[[np.random.Generator], Iterator[Call]]] = {
     "layer_norm": norm_calls,
     "rms_norm": rms_norm_calls,
     "apply_rope": rope_calls,
+    "gelu": activation_calls(na.gelu),
+    "silu": activation_calls(na.silu),
 }
 
 # Arguments that may be `out` itself, as their function's docstring says.
@@ -194,6 +203,8 @@ MAY_BE_OUT = {
     ("layer_norm", "x"),
     ("rms_norm", "x"),
     ("apply_rope", "x"),
+    ("gelu", "x"),
+    ("silu", "x"),
 }
 
 

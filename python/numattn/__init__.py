@@ -21,7 +21,7 @@ from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
 from numattn.linear import Linear
 from numattn.merge import merge_states
-from numattn.mha import MultiHeadAttention, ProjectedContext
+from numattn.mha import HeadNorm, MultiHeadAttention, ProjectedContext
 from numattn.norm import layer_norm, rms_norm
 from numattn.paged import attention_paged
 from numattn.ragged import attention_varlen
@@ -30,9 +30,12 @@ from numattn.threads import get_num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from numattn import approx, reference
+    from numattn._activations import gelu, silu
+    from numattn._sigmoid import sigmoid_attention
     from numattn._windows import unwindow, window_mask, windows
 
 __all__ = [
+    "HeadNorm",
     "KVCache",
     "Linear",
     "MultiHeadAttention",
@@ -46,6 +49,7 @@ __all__ = [
     "attention_paged",
     "attention_varlen",
     "attention_weights",
+    "gelu",
     "get_num_threads",
     "isa",
     "layer_norm",
@@ -57,6 +61,8 @@ __all__ = [
     "rms_norm",
     "set_num_threads",
     "show_config",
+    "sigmoid_attention",
+    "silu",
     "spans",
     "unwindow",
     "window_mask",
@@ -71,7 +77,10 @@ threads._use_environment()
 # What waits until it is first asked for, since most programs never do: its module.
 _WAITING = {
     "approx": "numattn.approx",
+    "gelu": "numattn._activations",
     "reference": "numattn.reference",
+    "sigmoid_attention": "numattn._sigmoid",
+    "silu": "numattn._activations",
     "unwindow": "numattn._windows",
     "window_mask": "numattn._windows",
     "windows": "numattn._windows",

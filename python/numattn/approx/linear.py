@@ -91,7 +91,8 @@ def linear_attention(
         (..., m). It sees the tokens in blocks, and must map each by itself; its numbers should not
         be negative.
     is_causal : bool
-        Each query sees the keys up to its own; Sq = Sk.
+        Each query sees the keys up to its own; Sq = Sk. A NaN in a later key or value may show in
+        rows less than 128 before it.
     state : LinearState, optional
         What an earlier call returned: its keys come before those of this call, and every query sees
         them.

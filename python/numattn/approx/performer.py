@@ -59,7 +59,8 @@ def performer(
     features : int, optional
         m; ``⌊D·log D⌋`` by default, at least 1.
     is_causal : bool
-        Each query sees the keys up to its own; Sq = Sk.
+        Each query sees the keys up to its own; Sq = Sk. A NaN in a later key or value may show in
+        rows less than 128 before it.
     seed : int
         The same seed gives the same features.
     projection : array of shape (m, D), optional

@@ -33,6 +33,7 @@ from .position import (
 )
 from .ragged import attention_varlen
 from .rope import Rope, apply_rope
+from .sigmoid import gelu, sigmoid_attention, silu
 
 __all__ = [
     "Linear",
@@ -46,10 +47,13 @@ __all__ = [
     "attention_scores",
     "attention_varlen",
     "attention_weights",
+    "gelu",
     "layer_norm",
     "learned",
     "merge_states",
     "rms_norm",
+    "sigmoid_attention",
+    "silu",
     "sinusoidal",
     "sinusoidal_2d",
     "t5_bias",
