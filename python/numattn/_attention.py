@@ -191,7 +191,8 @@ def _prepared(
         from numattn._head_scale import with_head_scale
 
         q, score = with_head_scale(q, scale, score, layout)
-    if q.ndim < 4 or q.ndim == 4 and q.shape[0] == k.shape[0] == v.shape[0]:
+    axes = q.ndim
+    if axes < 4 or not axes == k.ndim == v.ndim or axes == 4 and len(q) == len(k) == len(v):
         return q, score, None
     from numattn._batches import Batches
 

@@ -24,15 +24,13 @@ class Batches:
 
     @classmethod
     def of(cls, q: Array, k: Array, v: Array) -> Batches | None:
-        """None where the core takes the arrays as they are, or is to say what is wrong with them.
+        """Those of arrays of as many axes, four or more; None where the core is to refuse them.
 
         Raises
         ------
         ValueError
             If an axis is neither alike in q, k and v nor 1.
         """
-        if q.ndim < 4 or not q.ndim == k.ndim == v.ndim:
-            return None
         try:
             axes = np.broadcast_shapes(q.shape[:-3], k.shape[:-3], v.shape[:-3])
         except ValueError:
