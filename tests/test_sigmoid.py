@@ -47,7 +47,7 @@ def test_dtype_and_layout(rng: np.random.Generator, dtype: str, layout: Any) -> 
     q, k, v = (x.astype(DTYPES[dtype]) for x in normal(rng, (3, 2, 5, 5, 16)))
     got = na.sigmoid_attention(q, k, v, layout=layout)
     expected = reference.sigmoid_attention(q, k, v, layout=layout)
-    assert got.dtype == q.dtype
+    assert got.dtype == q.dtype and got.ctypes.data % 64 == 0
     bound = rounding_error(expected, q.dtype) + 16 * UNIT_ROUNDOFF["float32"] * size_of(expected)
     assert distance(got, expected) <= bound
     one = na.sigmoid_attention(q[0], k[0], v[0], layout=layout)

@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from numattn._aligned import empty
 from numattn._arguments import as_array, flag, real
 from numattn._names import Array, Float32Array, Layout
 from numattn.approx.operands import Operands
@@ -82,7 +83,8 @@ def sigmoid_attention(
     causal = flag("is_causal", is_causal)
     grouped = operands.grouped_queries()
     shape = (batch, operands.k.shape[1], operands.group, queries)
-    o = np.zeros((*shape, operands.v.shape[3]), np.float32)
+    o = empty((*shape, operands.v.shape[3]), np.float32)
+    o[...] = 0
     added = added.reshape(*shape, keys) if added.ndim else added
     with np.errstate(all="ignore"):
         for begin in range(0, queries, TILE_QUERIES):

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
+from numattn._aligned import empty
 from numattn._arguments import as_array, flag
 from numattn._names import Array, Float32Array, Layout
 from numattn._pickled import reduced
@@ -196,7 +197,7 @@ def _whole(
         block = slice(begin, begin + LONG_BLOCK)
         _add(sums, _features(phi, operands.k[:, :, block]), operands.v[:, :, block])
     q = operands.grouped_queries()
-    o = np.empty((*q.shape[:4], operands.v.shape[3]), np.float32)
+    o = empty((*q.shape[:4], operands.v.shape[3]), np.float32)
     for begin in range(0, q.shape[3], LONG_BLOCK):
         block = slice(begin, begin + LONG_BLOCK)
         o[..., block, :] = _quotient(*_read(sums, _features(phi, q[..., block, :])))
@@ -208,7 +209,7 @@ def _causal(
 ) -> tuple[Float32Array, LinearState]:
     """Each query sees the state, and of its block the keys up to its own."""
     q = operands.grouped_queries()
-    o = np.empty((*q.shape[:4], operands.v.shape[3]), np.float32)
+    o = empty((*q.shape[:4], operands.v.shape[3]), np.float32)
     for begin in range(0, q.shape[3], BLOCK):
         block = slice(begin, begin + BLOCK)
         keys, values = _features(phi, operands.k[:, :, block]), operands.v[:, :, block]

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from numattn._aligned import empty
 from numattn._arguments import as_array, flag, size
 from numattn._attention import attention
 from numattn._dtypes import check_floating
@@ -215,7 +216,7 @@ def _causal(operands: Operands, vectors: Float32Array, scale: float) -> Float32A
         np.zeros((*shape, width), np.float32),
     )
     q = operands.grouped_queries()
-    o = np.empty((*q.shape[:4], width), np.float32)
+    o = empty((*q.shape[:4], width), np.float32)
     projection = vectors.T * np.float32(math.sqrt(scale))
     with np.errstate(all="ignore"):
         for begin in range(0, length, BLOCK):
