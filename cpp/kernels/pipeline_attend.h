@@ -5,8 +5,9 @@
 // A visit is so many keys that what is packed of them stays in the second-level cache; between two
 // visits each block of 32 rows keeps its state. The pipeline is empty at the end of a visit.
 //
-// Every sum of the output is a chain over steps of 32 keys from key 0 on: where units end, which
-// bodies are skipped as hidden from all rows, and which rows stand beside one changes no bit.
+// Every sum of the output is a chain over steps of 32 keys from the first of a chunk on, and chunks
+// are added up in two floats: where units end, which bodies are skipped as hidden from all rows,
+// and which rows stand beside one changes no bit.
 #pragma once
 
 #include "pipeline_special.h"
@@ -25,7 +26,8 @@ struct Unit {
   SumsBegin sums = SumsBegin::kStored;
   std::int64_t column = 0;  // the next 32 columns to be added
   bool waits = false;
-  bool last = false;  // of its rows in this visit
+  bool enters = false;  // a chunk, the one before it being in the output still
+  bool last = false;    // of its rows in this visit
 
   std::int64_t key_of(int body) const { return key + body * kBodyKeys; }
 };
@@ -82,7 +84,7 @@ class Pipeline {
     prepare(now, rows);
     const bool closes = ahead == nullptr || ahead->block != now.block ||
                         ahead->key != now.key + kBodyKeys ||
-                        ahead->key / kBodyKeys % unit_bodies_ == 0 || ahead->key % kApartKeys == 0;
+                        ahead->key / kBodyKeys % unit_bodies_ == 0 || ahead->key % kChunkKeys == 0;
     side_ ^= 1;
     if (ahead != nullptr) list_scores(*ahead);
     list_values(closes);
@@ -91,6 +93,9 @@ class Pipeline {
     if (waiting_.waits && waiting_.column == columns_) end_values(waiting_);
     if (reached) redo(now, rows);
     if (walk_.is_special(now)) {
+      // What is added up apart has one order, whether rows were redone or not.
+      if (unit_.enters) finish_values();
+      enter_chunk(unit_);
       mode_.lifted([&] {
         add_special_values<Parts>(block_, now, rows, walk_.row_count(now.block),
                                   columns_ * kDepthTile);
@@ -230,12 +235,10 @@ class Pipeline {
     }
   }
 
-  // In two parts the sums of these keys are added up apart, at the same keys whatever their number,
-  // so that no chain of roundings grows with it.
-  static constexpr std::int64_t kApartKeys = 1024;
-  static bool ends_apart(const Unit& unit) {
-    return Parts == 2 && unit.key_of(unit.end) % kApartKeys == 0;
-  }
+  // The sums of a chunk of keys join what is apart before a key of the next is summed, so that no
+  // chain of roundings grows with their number. Chunks begin at multiples, and a row that sees
+  // nothing of one does not notice it. In one part, weights are rounded to 8 bits of 24.
+  static constexpr std::int64_t kChunkKeys = Parts == 1 ? 8192 : 1024;
 
   // --- Units and their values -----------------------------------------------------------------
 
@@ -246,17 +249,26 @@ class Pipeline {
     unit_.key = now.key;
     unit_.weights = work_.weights[weights_turn_];
     weights_turn_ ^= 1;
+    const std::int64_t chunk = now.key / kChunkKeys;
+    unit_.enters = now.state->chunk >= 0 && now.state->chunk != chunk;
+    now.state->chunk = chunk;
+    if (unit_.enters) now.state->set_sums_apart(columns_ * kDepthTile);
   }
 
   void close_unit(bool last) {
     unit_.last = last;
     begin_values(unit_);
-    if (ends_apart(unit_)) unit_.state->set_sums_apart(columns_ * kDepthTile);
     waiting_ = unit_;
     unit_ = {};
   }
 
+  // All values before the unit's have been added.
+  void enter_chunk(Unit& unit) {
+    if (unit.enters) walk_.set_output_apart(*unit.state);
+    unit.enters = false;
+  }
   void begin_values(Unit& unit) {
+    enter_chunk(unit);
     unit.waits = true;
     unit.column = 0;
     unit.sums = unit.state->started ? SumsBegin::kStored : SumsBegin::kZero;
@@ -264,7 +276,6 @@ class Pipeline {
   }
   void end_values(Unit& unit) {
     unit.waits = false;
-    if (ends_apart(unit)) walk_.set_output_apart(*unit.state);
     if (unit.last && block_.end) walk_.finish(unit.block, *unit.state);
   }
 
