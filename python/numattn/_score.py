@@ -38,6 +38,7 @@ from numattn._names import Array, Float32Array, Int64Array
 from numattn.position.relative import Relative
 
 Window: TypeAlias = Sequence[int | None] | None
+Scale: TypeAlias = float | ArrayLike | None
 KeySpans: TypeAlias = tuple[ArrayLike, ArrayLike] | Array | None
 
 
@@ -48,7 +49,9 @@ class HeadScore(TypedDict, total=False):
         leaves a side unbounded.
     scale : float, optional
         Default ``1 / sqrt(D)``, or that of ``relative`` if it has one. 0, or of a magnitude from
-        1.2e-38 to 2.3e38.
+        1.2e-38 to 2.3e38. In :func:`numattn.attention` and ``attention_weights`` also an array of
+        shape (Hq,) or (B, Hq), by which a copy of q is multiplied: 16-bit queries are rounded once
+        more by that (2^-9 of each element of bfloat16, 2^-12 of float16).
     softcap : float, optional
         Scores become ``softcap · tanh(s / softcap)``; one beyond 2.3e38 counts as 2.3e38.
     alibi_slopes : array of shape (Hq,) or (B, Hq), optional
@@ -59,7 +62,7 @@ class HeadScore(TypedDict, total=False):
     """
 
     window: Window
-    scale: float | None
+    scale: Scale
     softcap: float | None
     alibi_slopes: ArrayLike | None
     sinks: ArrayLike | None
@@ -144,7 +147,7 @@ class Score(NamedTuple):
         q_offset: ArrayLike = 0,
         window: Window = None,
         key_spans: KeySpans = None,
-        scale: float | None = None,
+        scale: Scale = None,
         softcap: float | None = None,
         kv_lens: ArrayLike | None = None,
         alibi_slopes: ArrayLike | None = None,
@@ -166,7 +169,7 @@ class Score(NamedTuple):
             _offsets(q_offset),
             (-1, -1) if window is None else window_sides(window),
             None if key_spans is None else _row_spans(key_spans),
-            optional_real("scale", scale),
+            optional_real("scale", scale),  # type: ignore[arg-type]  # of an array, it says so
             optional_real("softcap", softcap),
             None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
             None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),

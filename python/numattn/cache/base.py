@@ -280,7 +280,7 @@ class Cache(ABC):
         sides = self._window(layer, score.get("window"))
         scale, softcap = score.get("scale"), score.get("softcap")
         if PLAIN.issuperset(score) and type(scale) in HASHED and type(softcap) in HASHED:
-            return plain_rules(sides, scale, softcap)
+            return plain_rules(sides, scale, softcap)  # type: ignore[arg-type]
         options: dict[str, Any] = {**score, "window": sides}
         return Score.of(is_causal=True, **options)
 

@@ -46,7 +46,7 @@ def final_scores(
     q_offset: ArrayLike = 0,
     window: tuple[int | None, int | None] | None = None,
     key_spans: tuple[ArrayLike, ArrayLike] | None = None,
-    scale: float | None = None,
+    scale: ArrayLike | None = None,
     softcap: float | None = None,
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
@@ -72,7 +72,7 @@ def final_scores(
         unbounded.
     key_spans : (begin, end) of int arrays broadcastable to (B, Hq, Sq), optional
         Key j is visible to a row iff begin ≤ j < end.
-    scale : float, optional
+    scale : float, or float array (Hq,) or (B, Hq), optional
         Factor of q·kᵀ; 1/sqrt(D) by default, or that of `relative` if it has one.
     softcap : float, optional
         c: scores become c·tanh(s/c) before bias and mask.
@@ -94,7 +94,8 @@ def final_scores(
     q, k = q[:, :, rows], share_heads(k, num_heads)
     if scale is None and relative is not None:
         scale = relative.scale
-    scale = 1 / math.sqrt(width) if scale is None else scale
+    factor = np.asarray(1 / math.sqrt(width) if scale is None else scale).astype(np.float64)
+    scale = np.broadcast_to(factor, (batch, num_heads))[:, :, np.newaxis, np.newaxis]
     if relative is None:
         score = scale * (q @ k.swapaxes(2, 3))
     else:
