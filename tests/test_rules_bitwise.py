@@ -243,3 +243,21 @@ def test_rows_of_norms_are_as_if_alone(
     for start, count in enumerate(ROW_COUNTS):
         rows = slice(37 * start % 401, 37 * start % 401 + count)
         assert_same_bits(norm(x[rows], weight), together[rows], f"{count} rows of 700")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("rows", [4, 64])
+def test_a_sum_of_nothing_is_one_zero(
+    isa: str, rng: np.random.Generator, rows: int, dtype: str
+) -> None:
+    """Weights that keys of more weight make vanish leave −0, to which others' keys may add +0."""
+    q, k, v = unit_inputs(rng, (1, 1, 1), (rows, 700), (16, 8), dtype)
+    v[...] = 0
+    v[:, :, :90] = -(2.0**-149) if dtype == "float32" else -(2.0**-133)
+    bias = np.where(np.arange(700) < 384, 0, 60).astype(np.float32)
+    ends = np.where(np.arange(rows) % 2 == 0, 450, 700)[None, None]
+    spans = (np.zeros_like(ends), ends)
+    o = na.attention(q, k, v, bias=bias[None, None, None], key_spans=spans)
+    alone = [x[:, :, ::2] for x in (q, *spans)]
+    expected = na.attention(alone[0], k, v, bias=bias[None, None, None], key_spans=alone[1:])
+    assert_same_bits(o[:, :, ::2], expected)

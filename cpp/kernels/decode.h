@@ -53,7 +53,7 @@ inline void end_decode(const AttendBlock& block, const Workspace& work) {
     const bool seen = work.sum[r] != 0.0f;
     for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {
       const int count = lanes_left(d, block.value_dim);
-      const Vec values = seen ? load(output + d) * broadcast(factor) : zero();
+      const Vec values = seen ? scaled(load(output + d), broadcast(factor)) : zero();
       if (partial) {
         store_partial(block.partial->output + r * block.value_dim + d, values, count);
       } else {

@@ -12,8 +12,8 @@ inline bool write_rounded(const float* output, std::int64_t columns, int r, std:
                           Vec factor, char* to) {
   bool subnormal = false;
   for (std::int64_t d = 0; d < value_dim; d += 2 * Vec::kWidth) {
-    const Vec first = load(output + RowsState::place(columns, r, d)) * factor;
-    const Vec last = load(output + RowsState::place(columns, r, d + Vec::kWidth)) * factor;
+    const Vec first = scaled(load(output + RowsState::place(columns, r, d)), factor);
+    const Vec last = scaled(load(output + RowsState::place(columns, r, d + Vec::kWidth)), factor);
     subnormal |= any_subnormal(first) | any_subnormal(last);
     const std::int64_t left = value_dim - d;
     auto* at = reinterpret_cast<std::uint16_t*>(to) + d;
@@ -36,7 +36,8 @@ inline void write_row(const AttendBlock& block, const RowsState& state, std::int
     return;
   }
   for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {
-    const Vec values = seen ? load(state.output + RowsState::place(columns, r, d)) * scale : zero();
+    const Vec values =
+        seen ? scaled(load(state.output + RowsState::place(columns, r, d)), scale) : zero();
     write_elements(to + d * item, block.output_dtype, values, lanes_left(d, block.value_dim));
   }
 }

@@ -32,7 +32,7 @@ inline void write_rows(const float* output, std::int64_t value_dim, int lane, in
     const int count = lanes_left(d, value_dim);
     Vec square[Vec::kWidth];
     for (int i = 0; i < Vec::kWidth; ++i) {
-      square[i] = i < count ? load(output + (d + i) * kLaneGroup + lane) * factor : zero();
+      square[i] = i < count ? scaled(load(output + (d + i) * kLaneGroup + lane), factor) : zero();
     }
     transpose(square);
     for (int i = 0; i < Vec::kWidth && lane + i < row_count; ++i) write(i, d, square[i], count);

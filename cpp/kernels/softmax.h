@@ -54,6 +54,10 @@ inline Rescaling<Vectors> update_softmax(Tiles& tiles, std::int64_t key_count,
   return old;
 }
 
+// An output times the factor of its row. A zero comes out as +0: which one a sum is that came to
+// nothing may depend on how often nothing was added to it for the rows beside it.
+inline Vec scaled(Vec output, Vec factor) { return fma(output, factor, zero()); }
+
 // What a row's state becomes: o = O · factor and the natural lse. A sink is one more logit.
 struct RowResult {
   float factor;
