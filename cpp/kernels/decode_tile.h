@@ -167,7 +167,11 @@ inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyRange
   const KeyLanes lanes(row, rules, keys);
   Transforms::apply(rules, lanes, scores);
   const Vec excluded = broadcast(-kInfinity);
-  const KeyRange seen = row.span.both(keys).from(keys.begin);
+  const bool by_bits = row.blocks != nullptr;
+  const ListedBlock* block = by_bits ? row.block_at(keys.begin) : nullptr;
+  const std::uint64_t bits =
+      by_bits ? row.seen_bits(keys.begin, block) & keys.bits_from(keys.begin) : 0;
+  const KeyRange seen = row.seen(keys, block).from(keys.begin);
   const Vec begin = broadcast(static_cast<float>(seen.begin));
   const Vec end = broadcast(static_cast<float>(seen.end));
   lanes.change(scores, [&](const KeyLanes::Place& at, Vec score) {
@@ -176,6 +180,9 @@ inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyRange
       const Vec allowed =
           read_elements(from, DType::kBool, rules.mask_key_stride, lanes_left(at.j, keys.count()));
       score = select(equal(allowed, zero()), excluded, score);
+    }
+    if (by_bits) {
+      return select(mask_from_bits(static_cast<std::uint16_t>(bits >> at.j)), score, excluded);
     }
     const Vec key = at.key();
     return select(less_equal(begin, key) & less(key, end), score, excluded);
@@ -292,11 +299,12 @@ inline void add_visible_value_rows(const AttendBlock& block, const DecodeTile<El
                                    const float* alpha, float* output, std::int64_t output_stride) {
   for (int r = 0; r < block.row_count; ++r) {
     const QueryRow& row = block.rows[r];
+    const ListedBlock* listed = row.blocks == nullptr ? nullptr : row.block_at(in.keys.begin);
     for (std::int64_t d = 0; d < block.value_dim; ++d) {
       float sum = 0.0f;
       for (std::int64_t j = 0; j < in.keys.count(); ++j) {
         const std::int64_t key = in.keys.begin + j;
-        if (key < row.span.begin || key >= row.span.end) continue;
+        if ((row.seen_bits(key, listed) & 1u) == 0) continue;
         sum += weights[r * weight_stride + j] * to_float(in.value[j][d]);
       }
       float* at = output + r * output_stride + d;

@@ -25,7 +25,8 @@ struct Unit {
   SumsBegin sums = SumsBegin::kStored;
   std::int64_t column = 0;  // the next 32 columns to be added
   bool waits = false;
-  bool last = false;  // of its rows in this visit
+  bool last = false;       // of its rows in this visit
+  bool ends_part = false;  // the sums so far are to be added up apart
 
   std::int64_t key_of(int body) const { return key + body * kBodyKeys; }
 };
@@ -80,9 +81,11 @@ class Pipeline {
     if (unit_.begin == unit_.end) open_unit(now);
     BodyRows rows = rows_of_body(now);
     prepare(now, rows);
-    const bool closes = ahead == nullptr || ahead->block != now.block ||
-                        ahead->key != now.key + kBodyKeys ||
-                        ahead->key / kBodyKeys % unit_bodies_ == 0 || ahead->key % kApartKeys == 0;
+    const bool goes_on = ahead != nullptr && ahead->block == now.block;
+    unit_.ends_part = goes_on && part_of(ahead->key) != part_of(now.key);
+    if (unit_.ends_part) now.state->part = part_of(ahead->key);
+    const bool closes = !goes_on || ahead->key != now.key + kBodyKeys || unit_.ends_part ||
+                        ahead->key / kBodyKeys % unit_bodies_ == 0;
     side_ ^= 1;
     if (ahead != nullptr) list_scores(*ahead);
     list_values(closes);
@@ -92,7 +95,7 @@ class Pipeline {
     if (reached) redo(now, rows);
     if (walk_.is_special(now)) add_special_values(now, rows);
     ++unit_.end;
-    if (closes) close_unit(ahead == nullptr || ahead->block != now.block);
+    if (closes) close_unit(!goes_on);
   }
 
   // All scores of a body.
@@ -214,13 +217,20 @@ class Pipeline {
   // In two parts the sums of these keys are added up apart, at the same keys whatever their number,
   // so that no chain of roundings grows with it.
   static constexpr std::int64_t kApartKeys = 1024;
-  static bool ends_apart(const Unit& unit) {
-    return Parts == 2 && unit.key_of(unit.end) % kApartKeys == 0;
-  }
+  static std::int64_t part_of(std::int64_t key) { return Parts == 2 ? key / kApartKeys : 0; }
 
   // --- Units and their values -----------------------------------------------------------------
 
   void open_unit(const Body& now) {
+    RowsState& state = *now.state;
+    if (part_of(now.key) != state.part) {
+      // It was summed in a visit before, and no values wait.
+      if (state.started) {
+        state.set_sums_apart(columns_ * kDepthTile);
+        walk_.set_output_apart(state);
+      }
+      state.part = part_of(now.key);
+    }
     unit_ = {};
     unit_.block = now.block;
     unit_.state = now.state;
@@ -232,7 +242,7 @@ class Pipeline {
   void close_unit(bool last) {
     unit_.last = last;
     begin_values(unit_);
-    if (ends_apart(unit_)) unit_.state->set_sums_apart(columns_ * kDepthTile);
+    if (unit_.ends_part) unit_.state->set_sums_apart(columns_ * kDepthTile);
     waiting_ = unit_;
     unit_ = {};
   }
@@ -245,7 +255,7 @@ class Pipeline {
   }
   void end_values(Unit& unit) {
     unit.waits = false;
-    if (ends_apart(unit)) walk_.set_output_apart(*unit.state);
+    if (unit.ends_part) walk_.set_output_apart(*unit.state);
     if (unit.last && block_.end) walk_.finish(unit.block, *unit.state);
   }
 
@@ -320,7 +330,7 @@ class Pipeline {
       state.begin_apart(columns);
       for (int j = 0; j < kBodyKeys; ++j) {
         const std::int64_t token = now.key + j;
-        if (token < block_.keys.begin || token >= block_.keys.end) continue;
+        if ((walk_.present(now.key) >> j & 1u) == 0) continue;
         for (std::int64_t d = 0; d < block_.value_dim; ++d) {
           const float element =
               read_element(token_row(block_.value, token) + d * matrix.column_stride, matrix.dtype);

@@ -31,8 +31,9 @@ struct RowsState {
   std::uint32_t far;
   float* sums[2];  // weights before a body and behind it take turns
   int side;
-  float* output;  // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
-  bool started;   // whether there is an output yet
+  float* output;      // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
+  bool started;       // whether there is an output yet
+  std::int64_t part;  // of the keys (kApartKeys) that has been summed last
   // What has been added up apart: values that are infinite, NaN or subnormal, which tiles would
   // spread to rows that do not see them, or lose; and in two parts the sums of keys before.
   float* apart;
@@ -49,6 +50,7 @@ struct RowsState {
     for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums[0] + i, zero());
     output = output_area;
     started = false;
+    part = 0;
     apart = apart_area;
     sums_apart = sum_area + 2 * kSumFloats;
     has_apart = false;

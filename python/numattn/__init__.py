@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numattn import _core, isa, position, spans, threads
+from numattn import _core, isa, patterns, position, spans, threads
 from numattn._attention import attention, attention_weights
 from numattn._core import __version__
 from numattn._plan import Plan, plan
 from numattn._quantize import quantize
+from numattn.block_mask import BlockMask
 from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
 from numattn.linear import Linear
@@ -28,6 +29,7 @@ from numattn.rope import apply_rope
 from numattn.threads import get_num_threads, set_num_threads
 
 __all__ = [
+    "BlockMask",
     "KVCache",
     "Linear",
     "MultiHeadAttention",
@@ -44,6 +46,7 @@ __all__ = [
     "isa",
     "layer_norm",
     "merge_states",
+    "patterns",
     "plan",
     "position",
     "quantize",
