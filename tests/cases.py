@@ -218,7 +218,7 @@ def score_feature(name: str, rng: np.random.Generator, full: tuple[int, int, int
         "is_causal": {"is_causal": True, "q_offset": offset},
         "window": {"window": (key_len // 3, 5), "q_offset": offset},
         "sink_tokens": {"window": (key_len // 3, 5), "q_offset": offset, "sink_tokens": 3},
-        "block_mask": {"block_mask": block_mask(rng, (batch, num_heads, query_len, key_len))},
+        "block_mask": {"block_mask": block_mask(rng, (1, num_heads, query_len, key_len))},
         "kv_lens": {"kv_lens": rng.integers(key_len // 2, key_len + 1, batch)},
         "softcap": {"softcap": 3.0},
         "bias": {"bias": normal(rng, (batch, 1, query_len, key_len))},

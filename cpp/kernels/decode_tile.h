@@ -168,10 +168,10 @@ inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyRange
   Transforms::apply(rules, lanes, scores);
   const Vec excluded = broadcast(-kInfinity);
   const bool by_bits = row.blocks != nullptr;
-  const ListedBlock* block = by_bits ? row.block_at(keys.begin) : nullptr;
-  const std::uint64_t bits =
-      by_bits ? row.seen_bits(keys.begin, block) & keys.bits_from(keys.begin) : 0;
-  const KeyRange seen = row.seen(keys, block).from(keys.begin);
+  std::uint64_t bits = 0;
+  if (by_bits)
+    bits = row.seen_bits(keys.begin, row.block_at(keys.begin)) & keys.bits_from(keys.begin);
+  const KeyRange seen = row.seen(keys, nullptr).from(keys.begin);
   const Vec begin = broadcast(static_cast<float>(seen.begin));
   const Vec end = broadcast(static_cast<float>(seen.end));
   lanes.change(scores, [&](const KeyLanes::Place& at, Vec score) {
@@ -299,12 +299,10 @@ inline void add_visible_value_rows(const AttendBlock& block, const DecodeTile<El
                                    const float* alpha, float* output, std::int64_t output_stride) {
   for (int r = 0; r < block.row_count; ++r) {
     const QueryRow& row = block.rows[r];
-    const ListedBlock* listed = row.blocks == nullptr ? nullptr : row.block_at(in.keys.begin);
     for (std::int64_t d = 0; d < block.value_dim; ++d) {
       float sum = 0.0f;
       for (std::int64_t j = 0; j < in.keys.count(); ++j) {
-        const std::int64_t key = in.keys.begin + j;
-        if ((row.seen_bits(key, listed) & 1u) == 0) continue;
+        if (!is_seen_by(row, in.keys.begin + j)) continue;
         sum += weights[r * weight_stride + j] * to_float(in.value[j][d]);
       }
       float* at = output + r * output_stride + d;

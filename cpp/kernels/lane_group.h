@@ -7,6 +7,15 @@
 namespace numattn {
 namespace {
 
+// What one row sees of a tile, and whether of a key. Not inlined: they are for what is seldom.
+__attribute__((noinline)) KeyRange seen_by(const QueryRow& row, KeyRange tile) {
+  return row.seen(tile);
+}
+__attribute__((noinline)) bool is_seen_by(const QueryRow& row, std::int64_t key) {
+  const ListedBlock* block = row.blocks == nullptr ? nullptr : row.block_at(key);
+  return (row.seen_bits(key, block) & 1u) != 0;
+}
+
 // What rows see of a tile of keys: from the first to the last, and whether each row sees them all.
 struct SeenKeys {
   KeyRange keys;

@@ -77,7 +77,7 @@ inline KeyRange first_run(const LaneGroup& group, KeyRange tile) {
   for (bool grown = true; grown;) {
     grown = false;
     for (int i = 0; i < group.row_count; ++i) {
-      const KeyRange seen = group.rows[i].seen(tile);
+      const KeyRange seen = seen_by(group.rows[i], tile);
       if (seen.empty() || seen.begin > run.end || seen.end <= run.end) continue;
       run.end = seen.end;
       grown = true;
