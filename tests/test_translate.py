@@ -161,7 +161,7 @@ def test_translate_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (["a", "--model", tmp_path], "no *.intgemm.alphas.bin in "),
         (["a", "--from", "de"], "invalid choice: 'de'"),
         (["a", "--threads", "0"], "must be a whole number from 1 on, not '0'"),
-        (["a", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["a", "--dtype", "int4"], "invalid choice: 'int4'"),
     ]:
         assert message in refused(capsys, "translate", *arguments)
 

@@ -57,8 +57,10 @@ inline void write_partial(const AttendBlock& block, const Workspace& work, int f
 inline void write_results(const AttendBlock& block, const Workspace& work, int first, int rows) {
   const std::int64_t item = dtype_size(block.output_dtype);
   for (int lane = 0; lane < rows; lane += Vec::kWidth) {
-    for (int i = lane + Vec::kWidth; i < lane + 2 * Vec::kWidth && i < rows; ++i) {
-      fetch_bytes(block.rows[first + i].output, block.value_dim * item);
+    // Of the square after the next, as for queries (score.h).
+    for (int i = first + lane + 2 * Vec::kWidth;
+         i < first + lane + 3 * Vec::kWidth && i < block.row_count; ++i) {
+      fetch_bytes(block.rows[i].output, block.value_dim * item);
     }
     float factor[Vec::kWidth] = {};
     bool seen[Vec::kWidth] = {};

@@ -16,7 +16,8 @@ namespace {
 // AVX-512, 192 keys: 36 KiB of scores leave the first-level cache, but each tile's values are added
 // to the output once per 192 keys, not once per 64, and its three streams need a load in eight
 // cycles. Measured on Zen 4, f32, S2048: 64 keys 95, 96 keys 98, 192 keys 101, 256 keys 102
-// GFLOP/s.
+// GFLOP/s. With AVX2 on Zen 3, 96, 144, 192 and 240 keys take the same time at S64, S128, S197 and
+// S2048.
 constexpr int kKeyBlock = Vec::kKeyBlock;
 
 // Query rows of a block: two lane groups of AVX-512, so that a fetched tile of keys is used twice

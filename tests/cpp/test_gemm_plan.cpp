@@ -50,10 +50,22 @@ void strips() {
   }
 }
 
+// Several threads read a weight from memory faster than one.
+void few_rows() {
+  for (const std::int64_t rows : {1, 4}) {
+    const numattn::GemmPlan plan = numattn::plan_gemm(rows, 2048, 2048, true);
+    covers(plan, rows, 2048);
+    expect(plan.items >= 4, "%d items of a weight of 16 MiB", static_cast<int>(plan.items));
+    const numattn::GemmPlan small = numattn::plan_gemm(rows, 384, 384, true);
+    expect(small.items == 1, "%d items of a weight in the cache", static_cast<int>(small.items));
+  }
+}
+
 }  // namespace
 
 int main() {
   strips();
+  few_rows();
   for (const std::int64_t rows : {1, 7, 63, 64, 65, 2048}) {
     for (const std::int64_t features : {1, 47, 48, 49, 384, 1536}) {
       for (const std::int64_t depth : {1, 64, 4096}) {

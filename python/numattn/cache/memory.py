@@ -20,9 +20,7 @@ from numattn._names import Array
 from .storage import Tokens
 
 LINE = 64  # bytes: where each array begins
-SHARED = (
-    8 << 20
-)  # bytes: layers of up to so many share a block; larger ones fill pages of their own
+SHARED = 8 << 20  # bytes: layers of up to so many share a block; larger ones have their own
 
 Shape = tuple[int, ...]
 

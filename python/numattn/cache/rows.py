@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from numattn._aligned import empty
 from numattn._arguments import as_array
 from numattn._names import Array, Int64Array, Layout
 
@@ -54,7 +55,7 @@ def attend_by_rows(
         Further arguments.
     """
     width = cached[1].shape[-1]
-    o = np.empty((*q.shape[:3], width), q.dtype) if out is None else out
+    o = empty((*q.shape[:3], width), q.dtype) if out is None else out
     slopes = options.pop("alibi_slopes", None)
     if slopes is not None:
         slopes = as_array("alibi_slopes", slopes)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from numattn._dtypes import STORED
+
 from .whole_file import check_writable
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "int8"),
+        choices=STORED,
         default="float32",
         help="how the model's weights are stored (default: %(default)s)",
     )

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from numattn._dtypes import STORED
+
 from .arguments import positive
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=("float32", "bfloat16", "int8"),
+        choices=STORED,
         default="float32",
         help="how the model's weights are stored (default: %(default)s)",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,14 @@ class DecoderConfig(Protocol):
         """How many positions there are, if these are learned."""
 
 
+class DecoderLayer(Protocol):
+    """What of a layer every decoder reads."""
+
+    @property
+    def wide_keys(self) -> NDArray[np.bool_] | None:
+        """Which channels of its keys (Hkv, D) integers need 16 bits for, if any do."""
+
+
 class Decoder(ABC):
     """A decoder-only language model on numattn's public API.
 
@@ -54,6 +63,7 @@ class Decoder(ABC):
     """
 
     _embedding: NDArray[Any]
+    _layers: Sequence[DecoderLayer]
 
     def __init__(self, config: DecoderConfig, dtype: DTypeLike | None) -> None:
         self._sizes = config
@@ -80,10 +90,6 @@ class Decoder(ABC):
         All tokens of a longer one are turned by the second, and read anew where it grows to that.
         """
         return None
-
-    @abstractmethod
-    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
-        """Return for each layer which channels of keys (Hkv, D) integers need 16 bits for."""
 
     @abstractmethod
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
@@ -117,7 +123,7 @@ class Decoder(ABC):
 
     def _wide_keys_for(self, storage: Storage) -> NDArray[np.bool_] | None:
         """Return the `wide_keys` of a cache of that storage, or None where it needs none."""
-        layers = self._wide_keys()
+        layers = [layer.wide_keys for layer in self._layers]
         if storage is None or not any(layer is not None and layer.any() for layer in layers):
             return None
         none = np.zeros((self._sizes.num_kv_heads, self._sizes.head_size), dtype=np.bool_)

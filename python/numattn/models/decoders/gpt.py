@@ -179,7 +179,7 @@ class Gpt(Decoder):
             checkpoint, "wte.weight", shape, config.tied, self.dtype
         )
         self._position = checkpoint.take("wpe.weight", (config.max_positions, config.hidden_size))
-        self._layers = [
+        self._layers: list[GptLayer] = [
             GptLayer(checkpoint, number, config, self.dtype) for number in range(config.num_layers)
         ]
         self._norm = read_norm(checkpoint, "ln_f", config)
@@ -193,9 +193,6 @@ class Gpt(Decoder):
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
         return model
-
-    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
-        return [layer.wide_keys for layer in self._layers]
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

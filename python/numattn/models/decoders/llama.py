@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
@@ -63,7 +63,7 @@ class Llama(Decoder):
         self._embedding, self._head = read_embedding(
             checkpoint, "embed_tokens.weight", shape, config.tied, self.dtype
         )
-        self._layers = [
+        self._layers: list[LlamaLayer] = [
             LlamaLayer(checkpoint, number, config, self.dtype)
             for number in range(config.num_layers)
         ]
@@ -107,9 +107,6 @@ class Llama(Decoder):
     @property
     def switch_length(self) -> int | None:
         return self.config.rope.switch_length
-
-    def _wide_keys(self) -> list[NDArray[np.bool_] | None]:
-        return [layer.wide_keys for layer in self._layers]
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)

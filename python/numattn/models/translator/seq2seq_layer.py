@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from numattn import Linear, MultiHeadAttention, ProjectedContext, attention_varlen
+from numattn._aligned import empty
 
 from ..arrays import Float32Array, Int64Array
 from ..files.storage import number_dtype
@@ -90,7 +91,7 @@ class EncoderLayer:
 
     def __call__(self, x: Float32Array, sentences: Ragged, num_threads: int | None) -> Float32Array:
         """Return the layer's result for the words x (T, E) of some sentences, in its memory."""
-        qkv = np.empty((len(x), self.qkv.out_features), dtype=self.dtype)
+        qkv = empty((len(x), self.qkv.out_features), self.dtype)
         self.qkv(x, out=qkv, num_threads=num_threads)
         heads = qkv.reshape(len(x), 3, self.heads, -1)
         q, k, v = heads[:, 0], heads[:, 1], heads[:, 2]
