@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import numattn.cli.embed as embed
 from command_line import refused
 from numattn.cli import main
+from numattn.cli.cuts import Cuts
 from numattn.cli.lines import Lines
 from numattn.cli.table import columns, fit, similarity_table
 from numattn.models import Bert
@@ -118,6 +120,36 @@ def test_embed_pieces_are_bounded_in_characters_too(
         main(["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]) == 0
     )
     assert sizes == [1, 3, 1]
+
+
+def test_embed_tokenises_beside_the_computation(
+    tmp_path: Path, bert_folder: Path, bert: Bert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next lines, and none after those, while a piece is computed; rows keep their order."""
+    begun = [threading.Event() for _ in LINES]
+    tokenize, compute = Cuts.tokenize, embed.embed_piece
+    pieces, computed = iter(begun), iter(range(len(LINES)))
+
+    def noted(cuts, lines):  # type: ignore[no-untyped-def]
+        next(pieces).set()
+        return tokenize(cuts, lines)
+
+    def waiting(model, lines, *rest):  # type: ignore[no-untyped-def]
+        number = next(computed)
+        assert all(event.wait(30) for event in begun[number + 1 : number + 2])
+        assert not any(event.is_set() for event in begun[number + 2 :])
+        return compute(model, lines, *rest)
+
+    monkeypatch.setattr(Cuts, "tokenize", noted)
+    monkeypatch.setattr(embed, "embed_piece", waiting)
+    monkeypatch.setattr(embed, "PIECE_LINES", 1)
+    source, out = tmp_path / "lines.txt", tmp_path / "vectors.npy"
+    source.write_text("\n".join(LINES), encoding="utf-8")
+    arguments = ["embed", "--file", str(source), "--out", str(out), "--model", str(bert_folder)]
+    assert main(arguments) == 0
+    assert next(computed, None) is None
+    np.testing.assert_array_equal(np.load(out), bert.encode(LINES))
+    assert not [each for each in threading.enumerate() if each.name == "numattn ahead"]
 
 
 def test_embed_an_empty_file(tmp_path: Path, bert_folder: Path) -> None:

@@ -22,7 +22,7 @@ from tiny_marian import write_folder as write_translator
 from tolerance import assert_same_bits
 
 Ids = NDArray[np.int64]
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "int8")
 
 # Two panels of each projection, a head that fills no vector, and room for several blocks of rows.
 WIDER = {

@@ -86,7 +86,7 @@ def test_every_folder_has_sources(folder: str) -> None:
         # The public header whose functions run/threads.cpp defines.
         ("run", {"run"}, r'<(omp|pthread|sched|unistd|sys/\w+)\.h>|"numattn/threads\.h"'),
         ("isa", {"include", "isa"}, KERNELS_H + r"|<(cpuid|immintrin|unistd|sys/\w+)\.h>"),
-        ("kernels", {"include", "kernels"}, r"<(immintrin|arm_neon)\.h>"),
+        ("kernels", {"include", "kernels"}, r"<([ix]mmintrin|arm_neon)\.h>"),
         ("api", {"include", "api", "plan", "run", "isa"}, KERNELS_H),
         ("bind", {"include", "bind"}, r"<(pybind11/\w+|Python)\.h>"),
     ],

@@ -99,6 +99,41 @@ def test_nan_reaches_exactly_the_rows_that_attend_it(isa: str, rng: np.random.Ge
     assert_same_bits(got[~touched], before[~touched])
 
 
+@pytest.mark.parametrize("computed", ["float32", "bfloat16", "high"])
+@pytest.mark.parametrize("queries", [1, 40, 200])
+@pytest.mark.parametrize("power", [-80, -89, -95, -110, -120])
+def test_values_of_any_size(
+    isa: str, rng: np.random.Generator, power: int, queries: int, computed: str
+) -> None:
+    """Small ones, whose products with weights are subnormal, alone and beside others."""
+    dtype = "float32" if computed == "high" else computed
+    q, k, v = unit_inputs(rng, (1, 2, 2), (queries, 300), (64, 64), dtype)
+    ends = np.where(np.arange(queries) % 3 == 0, 100, 300)
+
+    def attend(values: Any) -> Any:
+        precision = "high" if computed == "high" else "highest"
+        return na.attention(q, k, values, precision=precision, key_spans=(0, ends))
+
+    size = np.float32(2.0**power).astype(v.dtype)
+    small = v * size
+    alone = attend(small)
+    expected = expect(q, k, v, key_spans=(0, ends))
+    factor = HIGH / float32_epsilon(300) if computed == "high" else 1.0
+    # Sums of subnormals round at every step by half of the smallest, a result once.
+    smallest = 2.0**-134 if computed == "bfloat16" else 300 * 2.0**-150
+    bound = factor * expected.o_bound + smallest / 2.0**power * np.sqrt(alone.size)
+    assert distance(alone.astype(np.float64) / 2.0**power, expected.o) <= bound
+
+    columns = v.copy()
+    columns[..., ::2] = small[..., ::2]
+    among = attend(columns)
+    assert_same_bits(among[..., ::2], alone[..., ::2])
+    assert_same_bits(among[..., 1::2], attend(v)[..., 1::2])
+    keys = v.copy()
+    keys[:, :, :100] = small[:, :, :100]
+    assert_same_bits(attend(keys)[:, :, ends == 100], alone[:, :, ends == 100])
+
+
 @pytest.mark.parametrize("rows", [1, 2, 5, 8, 17, 64, 65, 200])
 @pytest.mark.parametrize("depth", [1, 3, 31, 384, 513])
 def test_linear(isa: str, rng: np.random.Generator, rows: int, depth: int) -> None:

@@ -89,6 +89,23 @@ def of_entry(name: str, x: Any, entry: int, keys: int) -> Any:
     return x[entry : entry + 1] if isinstance(x, np.ndarray) else x
 
 
+@pytest.mark.parametrize("computed", [*DTYPES, "high"])
+@pytest.mark.parametrize("feature", ["plain", "all", "large"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_lse_changes_no_bit_of_the_output(
+    isa: str, rng: np.random.Generator, name: str, feature: str, computed: str
+) -> None:
+    """Whatever is summed for it; "large" scores move shifts as keys go by."""
+    dtype = "float32" if computed == "high" else computed
+    inputs, options = problem(rng, name, "plain" if feature == "large" else feature, dtype)
+    if feature == "large":
+        options = {"scale": 8.0}
+    precision = "high" if computed == "high" else "highest"
+    o = na.attention(*inputs, precision=precision, **options)
+    beside = na.attention(*inputs, precision=precision, return_lse=True, **options)
+    assert_same_bits(o, beside[0], "with and without an lse")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("feature", ["plain", "spans", "dense"])
 @pytest.mark.parametrize("queries", [1, 3, 40])
@@ -195,7 +212,7 @@ def test_norms(isa: str, rng: np.random.Generator, norm: Callable[..., Any]) -> 
 # slices, an odd one, and of features that do not fill their last panel.
 @pytest.mark.parametrize("depth", [64, 1203])
 @pytest.mark.parametrize("x_dtype", DTYPES)
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "high"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "high"])
 def test_rows_of_projections_are_as_if_alone(
     isa: str, rng: np.random.Generator, storage: str, x_dtype: str, depth: int
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 import numattn as na
 from cases import DTYPES, normal, unit_inputs
 from numattn import reference
-from tolerance import expect
+from tolerance import HIGH, assert_same_bits, distance, expect, float32_epsilon
 
 SMALLEST, LARGEST = 2.0**-126, 2.3e38
 HUGE = np.finfo(np.float64).max
@@ -38,6 +38,70 @@ def test_a_softcap_of_any_size(
     bias = normal(rng, (33,))
     expected = expect(q, k, v, softcap=softcap, bias=bias)
     expected.check(*na.attention(q, k, v, softcap=softcap, bias=bias, return_lse=True))
+
+
+# What scores are computed in: a dtype, or float32 in bfloat16 parts.
+PRECISIONS = {**{dtype: (dtype, "highest") for dtype in DTYPES}, "high": ("float32", "high")}
+
+
+def check_in(computed: str, inputs: tuple[Any, Any, Any], **options: Any) -> None:
+    """Check a call's outputs and lse."""
+    dtype, precision = PRECISIONS[computed]
+    q, k, v = (x.astype(DTYPES[dtype]) for x in inputs)
+    expected = expect(q, k, v, **options)
+    o, lse = na.attention(q, k, v, return_lse=True, precision=precision, **options)
+    if computed != "high":
+        expected.check(o, lse)
+    factor = HIGH / float32_epsilon(k.shape[2]) if computed == "high" else 1.0
+    assert distance(o, expected.o) <= factor * expected.o_bound
+    assert distance(lse, expected.lse) <= factor * expected.lse_bound
+
+
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("computed", PRECISIONS)
+@pytest.mark.parametrize("size", [1e20, 1e36, LARGEST])
+def test_steps_of_a_score_of_any_size(
+    isa: str, size: float, computed: str, queries: int, rng: np.random.Generator
+) -> None:
+    """Alone and one behind the other: a softcap, biases of both signs, slopes."""
+    inputs = unit_inputs(rng, (1, 2, 2), (queries, 70), (16, 16))
+    bias = np.where(rng.random((queries, 70)) < 0.5, -size, normal(rng, (queries, 70)))
+    larger = bias.astype(np.float32)
+    larger[:, rng.integers(70)] = size
+    for options in (
+        {"softcap": size},
+        {"softcap": size, "bias": bias.astype(np.float32)},
+        {"bias": larger},
+        {"alibi_slopes": np.array([size, size])},
+        {"softcap": size, "alibi_slopes": np.array([1.0, 1e-30]), "bias": normal(rng, (70,))},
+        {"softcap": size, "mask": bias != -size, "is_causal": True, "q_offset": 69},
+    ):
+        check_in(computed, inputs, **options)
+
+
+@pytest.mark.parametrize("queries", [1, 40])
+@pytest.mark.parametrize("computed", PRECISIONS)
+@pytest.mark.parametrize("power", [-60, -10, 10, 60])
+def test_a_scale_makes_up_for_the_size_of_keys(
+    isa: str, power: int, computed: str, queries: int, rng: np.random.Generator
+) -> None:
+    """Bit by bit: powers of two round nothing."""
+    dtype, precision = PRECISIONS[computed]
+    if dtype == "float16" and abs(power) > 10:
+        return  # not numbers of it
+    q, k, v = unit_inputs(rng, (1, 2, 2), (queries, 70), (16, 16))
+    k = np.round(k * 64) / 64
+    for options in ({}, {"softcap": 3.0}, {"bias": normal(rng, (70,))}):
+        results = [
+            na.attention(
+                *(x.astype(DTYPES[dtype]) for x in (q, k * size, v)),
+                scale=0.25 / size,
+                precision=precision,
+                **options,
+            )
+            for size in (1.0, 2.0**-power)
+        ]
+        assert_same_bits(results[1], results[0], str(options))
 
 
 @pytest.mark.parametrize("name", ["scale", "softcap"])

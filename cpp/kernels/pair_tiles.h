@@ -86,8 +86,8 @@ inline PairRows key_rows(const AttendBlock& block, KeyRange keys, std::uint16_t*
 }
 
 // transposed[d][j] = value[tile.begin + j][d]; rows beyond the value dimension and keys that are
-// not read are 0. So are values that are infinite, NaN or subnormal, which the unit would spread to
-// rows that do not see them, or lose. Returns whether there are any: add_special_values() is for
+// not read are 0. So are values that are infinite, NaN or very small, which the unit would spread
+// to rows that do not see them, or lose. Returns whether there are any: add_special_values() is for
 // those.
 template <class Read>
 inline bool transpose_values(const AttendBlock& block, KeyRange keys, std::int64_t key_block,

@@ -17,9 +17,6 @@ inline int unit_bodies(std::int64_t value_dim) {
 // one whose values wait, and the one that begins.
 constexpr std::int64_t kStatesInTurn = 3;
 
-// Of weights, before a body and behind it, and apart.
-constexpr int kStateSums = 3 * kSumFloats;
-
 template <int Parts>
 struct PipelineWorkspace {
   std::int64_t state_count;

@@ -9,7 +9,7 @@
 // bodies are skipped as hidden from all rows, and which rows stand beside one changes no bit.
 #pragma once
 
-#include "pipeline_walk.h"
+#include "pipeline_special.h"
 
 namespace numattn {
 namespace {
@@ -46,7 +46,7 @@ class Pipeline {
                                  : block.rules.scale * kLog2E),
         raw_factor_(Parts == 1 ? ScoreFactor(block.rules).of_scores : 1.0f),
         factor_(transforms_ ? 1.0f : raw_factor_),
-        precise_(Parts == 2 || block.partial != nullptr || block.rows[0].lse != nullptr),
+        exactness_(exactness<Parts>(block)),
         walk_(block, work_, factor_, mode_) {}
 
   void run() {
@@ -93,7 +93,12 @@ class Pipeline {
     now.state->side ^= 1;
     if (waiting_.waits && waiting_.column == columns_) end_values(waiting_);
     if (reached) redo(now, rows);
-    if (walk_.is_special(now)) add_special_values(now, rows);
+    if (walk_.is_special(now)) {
+      mode_.lifted([&] {
+        add_special_values<Parts>(block_, now, rows, walk_.row_count(now.block),
+                                  walk_.present(now.key), columns_ * kDepthTile);
+      });
+    }
     ++unit_.end;
     if (closes) close_unit(!goes_on);
   }
@@ -139,7 +144,8 @@ class Pipeline {
 
   // What scores go through before they are weighed: steps that want them in base 2, and shifts.
   void prepare(const Body& now, const BodyRows& rows) {
-    if (transforms_) transform(now, rows);
+    // A score is subnormal in parts of a huge softcap.
+    if (transforms_) mode_.lifted([&] { transform(now, rows); });
     if (now.state->far != 0) follow_far_rows(now, rows);
     if (now.state->unset != 0) set_first_shifts(*now.state, rows, factor_);
   }
@@ -183,18 +189,31 @@ class Pipeline {
   }
   template <bool Masked>
   bool soften_rows(const BodyRows& rows) {
+    return with_exactness([&](auto weights) {
+      return do_stage<SoftRows<Parts, decltype(weights)::value, Masked>>(list_, rows);
+    });
+  }
+  void weigh_row(const BodyRows& body, int r) const {
+    with_exactness([&](auto weights) {
+      SoftRows<Parts, decltype(weights)::value, true> rows(body);
+      rows.skip(r);
+      rows.next();
+      return true;
+    });
+  }
+  // call(a type that knows it).
+  template <class Call>
+  bool with_exactness(const Call& call) const {
     if constexpr (Parts == 1) {
-      if (!precise_) return do_stage<SoftRows<1, 3, Masked>>(list_, rows);
+      if (exactness_ == Exactness::kCoarse) return call(Is<Exactness::kCoarse>());
+      if (exactness_ == Exactness::kCoarseWithFineSums) {
+        return call(Is<Exactness::kCoarseWithFineSums>());
+      }
     }
-    return do_stage<SoftRows<Parts, 5, Masked>>(list_, rows);
+    return call(Is<Exactness::kFine>());
   }
-
-  template <int Degree>
-  static void weigh_row(const BodyRows& body, int r) {
-    SoftRows<Parts, Degree, true> rows(body);
-    rows.skip(r);
-    rows.next();
-  }
+  template <Exactness Value>
+  using Is = std::integral_constant<Exactness, Value>;
 
   // Some weight reached 2: rows with such get a new shift and their weights anew.
   __attribute__((noinline)) void redo(const Body& now, const BodyRows& rows) {
@@ -210,7 +229,7 @@ class Pipeline {
       add_all_before();
       move(state, r, largest, state.sums[state.side ^ 1]);
       if (state.is_far(r)) subtract_base(state, rows, r);
-      precise_ ? weigh_row<5>(again, r) : weigh_row<Parts == 1 ? 3 : 5>(again, r);
+      weigh_row(again, r);
     }
   }
 
@@ -320,38 +339,6 @@ class Pipeline {
     unit_.begin = unit_.end;
   }
 
-  // Weight · value for the values that are not in the tiles, where a row sees them: nothing that a
-  // row does not see changes a bit of its output.
-  __attribute__((noinline)) void add_special_values(const Body& now, const BodyRows& rows) const {
-    RowsState& state = *now.state;
-    const Matrix& matrix = block_.value.matrix;
-    const std::int64_t columns = columns_ * kDepthTile;
-    mode_.lifted([&] {
-      state.begin_apart(columns);
-      for (int j = 0; j < kBodyKeys; ++j) {
-        const std::int64_t token = now.key + j;
-        if ((walk_.present(now.key) >> j & 1u) == 0) continue;
-        for (std::int64_t d = 0; d < block_.value_dim; ++d) {
-          const float element =
-              read_element(token_row(block_.value, token) + d * matrix.column_stride, matrix.dtype);
-          if (is_ordinary(element)) continue;
-          for (int r = 0; r < walk_.row_count(now.block); ++r) {
-            if (rows.visible != nullptr && (rows.visible[r] >> j & 1u) == 0) continue;
-            float& sum = state.apart[RowsState::place(columns, r, d)];
-            sum = __builtin_fmaf(element, weight_of(rows, r, j), sum);
-          }
-        }
-      }
-    });
-  }
-  // Pairs (p, 16 + p) of each 32 keys.
-  static float weight_of(const BodyRows& rows, int r, int j) {
-    const int at = r * kWeightsRow + j / kDepthTile * kDepthTile + j % kAmxRows * 2 +
-                   j % kDepthTile / kAmxRows;
-    const float weight = float_from_bfloat16(rows.weights[at]);
-    return Parts == 1 ? weight : weight + float_from_bfloat16(rows.weights[at + kUnitWeights]);
-  }
-
   const AttendBlock& block_;
   Areas areas_;
   PipelineWorkspace<Parts> work_;
@@ -362,7 +349,7 @@ class Pipeline {
   const float query_factor_;
   const float raw_factor_;  // what scores are multiplied by, and
   const float factor_;      // how much of that waits until the exponent
-  const bool precise_;      // the sums of weights are results
+  const Exactness exactness_;
   const PairUnit tiles_;
   const SubnormalsAsZero mode_;
 

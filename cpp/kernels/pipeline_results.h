@@ -41,9 +41,16 @@ inline void write_row(const AttendBlock& block, const RowsState& state, std::int
   }
 }
 
-// Row r of the block, of which `sum` is that of all weights.
+template <int Parts>
+inline Exactness exactness(const AttendBlock& block) {
+  if (Parts == 2 || block.partial != nullptr) return Exactness::kFine;
+  return block.rows[0].lse == nullptr ? Exactness::kCoarse : Exactness::kCoarseWithFineSums;
+}
+
+// Row r of the block, of which `sum` is that of all weights, and `lse_sum` the one that the lse is
+// made of.
 inline void finish_row(const AttendBlock& block, const RowsState& state, std::int64_t columns,
-                       float score_factor, int r, float sum, std::int64_t row) {
+                       float score_factor, int r, float sum, float lse_sum, std::int64_t row) {
   const float peak =
       state.is_unset(r) ? -kInfinity : static_cast<float>(state.shift(r, score_factor));
   const bool seen = sum != 0.0f;
@@ -59,25 +66,31 @@ inline void finish_row(const AttendBlock& block, const RowsState& state, std::in
     return;
   }
   const QueryRow& of = block.rows[row];
-  const RowResult result = finish_row(peak, sum, of.sink, of.lse != nullptr);
-  write_row(block, state, columns, r, result.factor, seen, of.output);
-  if (of.lse != nullptr) *of.lse = result.lse;
+  write_row(block, state, columns, r, finish_row(peak, sum, of.sink, false).factor, seen,
+            of.output);
+  if (of.lse != nullptr) *of.lse = finish_row(peak, lse_sum, of.sink, true).lse;
 }
 
 // The rows from `first` on. `columns` are those of the output's tiles.
 __attribute__((noinline)) void finish_rows(const AttendBlock& block, RowsState& state,
                                            std::int64_t columns, float score_factor,
-                                           std::int64_t first, int row_count) {
+                                           Exactness weights, std::int64_t first, int row_count) {
   constexpr int kAtOnce = 8;
   state.join_apart(columns);
-  for (int r = 0; r < row_count; r += kAtOnce) {
+  const float* from = state.sums[state.side];
+  const auto sums_of_lanes = [](const float* rows, float* sums) {
     Vec lanes[kAtOnce];
-    float sums[kAtOnce];
-    for (int i = 0; i < kAtOnce; ++i)
-      lanes[i] = load(state.sums[state.side] + (r + i) * Vec::kWidth);
+    for (int i = 0; i < kAtOnce; ++i) lanes[i] = load(rows + i * Vec::kWidth);
     reduce_add(lanes, sums);
+  };
+  const int to_lse_sums = weights == Exactness::kCoarseWithFineSums ? kToFineSums : 0;
+  for (int r = 0; r < row_count; r += kAtOnce) {
+    float sums[kAtOnce];
+    float lse_sums[kAtOnce];
+    sums_of_lanes(from + r * Vec::kWidth, sums);
+    sums_of_lanes(from + to_lse_sums + r * Vec::kWidth, lse_sums);
     for (int i = 0; i < kAtOnce && r + i < row_count; ++i) {
-      finish_row(block, state, columns, score_factor, r + i, sums[i], first + r + i);
+      finish_row(block, state, columns, score_factor, r + i, sums[i], lse_sums[i], first + r + i);
     }
   }
 }

@@ -23,6 +23,14 @@ constexpr float kFarShift = 0x1p23f;
 // Sums of a row's weights lie in lanes until the end.
 constexpr int kSumFloats = kBodyRows * Vec::kWidth;
 
+// How exact weights are. bfloat16 rounds them anyway: then coarse ones do, unless their sums are
+// results. The lse is one, and has finer sums beside, so that to ask for it changes no bit of o.
+enum class Exactness { kCoarse, kFine, kCoarseWithFineSums };
+
+// From a state's sums of weights to those of finer ones.
+constexpr int kToFineSums = 3 * kSumFloats;
+constexpr int kStateSums = 5 * kSumFloats;  // before a body and behind it, and apart; finer ones
+
 // What has been seen of 32 rows.
 struct RowsState {
   float minus_shift[kBodyRows];
@@ -34,7 +42,7 @@ struct RowsState {
   float* output;      // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
   bool started;       // whether there is an output yet
   std::int64_t part;  // of the keys (kApartKeys) that has been summed last
-  // What has been added up apart: values that are infinite, NaN or subnormal, which tiles would
+  // What has been added up apart: values that are infinite, NaN or very small, which tiles would
   // spread to rows that do not see them, or lose; and in two parts the sums of keys before.
   float* apart;
   float* sums_apart;
@@ -47,7 +55,10 @@ struct RowsState {
     sums[0] = sum_area;
     sums[1] = sum_area + kSumFloats;
     side = 0;
-    for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums[0] + i, zero());
+    for (int i = 0; i < kSumFloats; i += Vec::kWidth) {
+      store(sums[0] + i, zero());
+      store(sums[0] + kToFineSums + i, zero());
+    }
     output = output_area;
     started = false;
     part = 0;
@@ -157,7 +168,7 @@ struct BodyRows {
 };
 
 // Makes the weights of rows, one after the other.
-template <int Parts, int Degree, bool Masked>
+template <int Parts, Exactness Weights, bool Masked>
 class SoftRows {
  public:
   using Operands = BodyRows;
@@ -169,11 +180,14 @@ class SoftRows {
   NUMATTN_INLINE inline void next() {
     const Vec minus_shift = broadcast(*body_.minus_shift);
     Vec sum = load(body_.sums_before);
+    Vec fine_sum = kFineSums ? load(body_.sums_before + kToFineSums) : zero();
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
-      const Vec even = weigh(2 * half, minus_shift);
-      const Vec odd = weigh(2 * half + 1, minus_shift);
+      Vec fine_even, fine_odd;
+      const Vec even = weigh(2 * half, minus_shift, fine_even);
+      const Vec odd = weigh(2 * half + 1, minus_shift, fine_odd);
       sum = sum + (even + odd);
+      if constexpr (kFineSums) fine_sum = fine_sum + (fine_even + fine_odd);
       const Vec rounded_even = round_.added_to(even);
       const Vec rounded_odd = round_.added_to(odd);
       const Pairs high = round_.join(rounded_even, rounded_odd);
@@ -186,6 +200,7 @@ class SoftRows {
       }
     }
     store(body_.sums_behind, sum);
+    if constexpr (kFineSums) store(body_.sums_behind + kToFineSums, fine_sum);
     skip(1);
   }
 
@@ -202,16 +217,23 @@ class SoftRows {
   bool result() const { return any_from_two(written_); }
 
  private:
-  NUMATTN_INLINE inline Vec weigh(int vector, Vec minus_shift) const {
+  static constexpr bool kFineSums = Weights == Exactness::kCoarseWithFineSums;
+  static constexpr int kDegree = Weights == Exactness::kFine ? 5 : 3;
+
+  NUMATTN_INLINE inline Vec weigh(int vector, Vec minus_shift, Vec& fine) const {
     const Vec exponent = fma(load(body_.scores + Vec::kWidth * vector), factor_, minus_shift);
-    const Vec power = power_(fraction(exponent));
+    const Vec f = fraction(exponent);
+    if constexpr (kFineSums) fine = scale(vector, PowerOfFraction<5>()(f), exponent);
+    return scale(vector, power_(f), exponent);
+  }
+  NUMATTN_INLINE inline Vec scale(int vector, Vec power, Vec exponent) const {
     if constexpr (Masked) return scale_by_floor(body_.sees(0, vector), power, exponent);
     return scale_by_floor(power, exponent);
   }
 
   BodyRows body_;
   const Vec factor_;
-  const PowerOfFraction<Degree> power_{};
+  const PowerOfFraction<kDegree> power_{};
   const HalfUp round_{};
   Pairs written_ = no_pairs();  // all high parts, one over the other
 };
@@ -289,6 +311,7 @@ inline void move_shift(RowsState& state, int r, float largest, float factor, flo
   state.set_shift(r, largest, near_shift(largest, factor));
   const Vec scale = broadcast(std::exp2(static_cast<float>(before - state.shift(r, factor))));
   store(sums, load(sums) * scale);
+  store(sums + kToFineSums, load(sums + kToFineSums) * scale);
   if (state.has_apart) {
     float* at = state.sums_apart + r * Vec::kWidth;
     store(at, load(at) * scale);

@@ -94,7 +94,8 @@ class BodyWalk {
   // All rows of the block have seen what they see; `state` holds it.
   void finish(std::int64_t block, RowsState& state) const {
     mode_.lifted([&] {
-      finish_rows(block_, state, value_width_, factor_, block * kBodyRows, row_count(block));
+      finish_rows(block_, state, value_width_, factor_, exactness<Parts>(block_), block * kBodyRows,
+                  row_count(block));
     });
   }
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from numattn._names import Array
 
+# What arguments are that hold no array, told quickly.
+PLAIN = frozenset((type(None), bool, int, float, tuple, str))
+
 
 def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[str] = ()) -> None:
     """Refuse an ``out`` that shares memory with an input, or that is no array.
@@ -21,10 +24,12 @@ def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     for name, value in inputs.items():
+        if value is None or (value is out and name in may_be):
+            continue
         if isinstance(value, np.ndarray):
             if np.may_share_memory(out, value):  # seldom: the ends of their memory tell
                 _require_apart(out, name, value, may_be)
-        elif value is not None:
+        elif type(value) not in PLAIN:
             fields = _named_fields(value)
             if fields:
                 require_apart(out, fields, may_be)
@@ -33,7 +38,7 @@ def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[
 def _named_fields(value: object) -> Mapping[str, object]:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         pairs = zip(value._fields, value, strict=True)
-        return {name: part for name, part in pairs if part is not None}  # few are given
+        return {name: part for name, part in pairs if type(part) not in PLAIN}  # few are given
     return vars(value) if is_dataclass(value) else {}
 
 

@@ -197,6 +197,8 @@ def as_matrix(array: Array) -> Array:
 
 def as_output_matrix(out: Array) -> Array:
     """(..., n) → (rows, n) without a copy, since the result must arrive in ``out``."""
+    if out.ndim == 2:
+        return out
     matrix = as_matrix(out)
     if not np.may_share_memory(matrix, out) and out.size:
         raise ValueError(

@@ -4,6 +4,8 @@
 // operations to these where there is.
 #pragma once
 
+#include <immintrin.h>
+
 #include <cmath>
 #include <cstdint>
 
@@ -75,8 +77,16 @@ inline Vec operator+(Vec a, Vec b) { return {a.lanes + b.lanes}; }
 inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }  // contracted
-inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
+inline Vec fma(Vec a, Vec b, Vec c) {
+  __m256 left[2], right[2], sum[2];
+  __builtin_memcpy(left, &a.lanes, sizeof left);
+  __builtin_memcpy(right, &b.lanes, sizeof right);
+  __builtin_memcpy(sum, &c.lanes, sizeof sum);
+  for (int i = 0; i < 2; ++i) sum[i] = _mm256_fmadd_ps(left[i], right[i], sum[i]);
+  __builtin_memcpy(&c.lanes, sum, sizeof sum);
+  return c;
+}
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return fma({-a.lanes}, b, c); }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }
@@ -279,9 +289,11 @@ inline Pairs as_pairs(Vec a) {
 }
 
 constexpr float kLargestBFloat16 = 0x1.FEp127f;
+constexpr float kSmallestOrdinary = 0x1p-90f;
 
 NOT_INLINED bool is_ordinary(float a) {
-  return a == 0.0f || (__builtin_isnormal(a) && __builtin_fabsf(a) <= kLargestBFloat16);
+  const float size = __builtin_fabsf(a);
+  return size == 0.0f || (kSmallestOrdinary <= size && size <= kLargestBFloat16);
 }
 NOT_INLINED Vec finite_or_zero(Vec a) {
   return each_lane(
@@ -331,9 +343,7 @@ inline Pairs join_first_halves(Pairs a, Pairs b) { return join_halves(a, b, 0); 
 inline Pairs join_last_halves(Pairs a, Pairs b) { return join_halves(a, b, kLanes); }
 NOT_INLINED Pairs ordinary_or_zero(Pairs a, bool& all) {
   for (std::uint16_t& element : a.elements) {
-    const int exponent = element & 0x7F80;
-    const bool subnormal = exponent == 0 && (element & 0x007F) != 0;
-    if (!subnormal && exponent != 0x7F80) continue;
+    if (is_ordinary(float_from_bfloat16(element))) continue;
     all = false;
     element = 0;
   }

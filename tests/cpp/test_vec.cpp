@@ -111,6 +111,18 @@ void fused_products() {
   }
 }
 
+// A product and a sum that are written apart round apart, whatever the compiler could make of them.
+void products_and_sums_apart() {
+  volatile float source = 1.0f + 0x1p-12f;  // its square needs 24 bits behind the point
+  const auto number = [&] { return broadcast(source); };
+  const Lanes square = lanes_of(number() * number());
+  const Lanes sum = lanes_of(number() * number() + broadcast(-1.0f));
+  const Lanes difference = lanes_of(broadcast(1.0f) - number() * number());
+  expect(same(square.at[0], 1.0f + 0x1p-11f), "a product");
+  expect(same(sum.at[0], 0x1p-11f), "a product and a sum are fused");
+  expect(same(difference.at[0], -0x1p-11f), "a product and a difference are fused");
+}
+
 void comparisons() {
   const auto flag = [](bool holds) { return holds ? 1.0f : 0.0f; };
   const auto compare = [&](const char* name, const auto& operation, const auto& meaning) {
@@ -357,6 +369,7 @@ void integers() {
 int compare_vec() {
   arithmetic();
   fused_products();
+  products_and_sums_apart();
   comparisons();
   rounding();
   powers();

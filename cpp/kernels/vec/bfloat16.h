@@ -55,10 +55,16 @@ constexpr float kLargestBFloat16 = 0x1.FEp127f;
 inline __mmask16 finite_lanes(Vec a) {
   return _mm512_cmp_ps_mask(abs(a).lanes, _mm512_set1_ps(kLargestBFloat16), _CMP_LE_OQ);
 }
-// Of these, the ones that are not subnormal.
+// Of these, the ones that are 0 or large enough: of smaller values the unit would lose products
+// with weights, or a low part's, as subnormal. A value that is just large enough has all its 24
+// bits in products with weights from 2^-13 on, 2^-6 of a row's largest, and a share of 2^-17 in any
+// above 2^-36.
+constexpr float kSmallestOrdinary = 0x1p-90f;
 inline __mmask16 ordinary_lanes(Vec a) {
-  constexpr int kSubnormal = 0x20;
-  return static_cast<__mmask16>(finite_lanes(a) & ~_mm512_fpclass_ps_mask(a.lanes, kSubnormal));
+  constexpr int kZero = 0x06;  // of either sign
+  const __mmask16 large =
+      _mm512_cmp_ps_mask(abs(a).lanes, _mm512_set1_ps(kSmallestOrdinary), _CMP_GE_OQ);
+  return static_cast<__mmask16>(finite_lanes(a) & (large | _mm512_fpclass_ps_mask(a.lanes, kZero)));
 }
 
 // The other lanes become 0.
@@ -67,7 +73,8 @@ inline Vec ordinary_or_zero(Vec a) { return {_mm512_maskz_mov_ps(ordinary_lanes(
 
 inline bool all_ordinary(Vec a) { return ordinary_lanes(a) == 0xFFFF; }
 inline bool is_ordinary(float a) {
-  return a == 0.0f || (__builtin_isnormal(a) && __builtin_fabsf(a) <= kLargestBFloat16);
+  const float size = __builtin_fabsf(a);
+  return size == 0.0f || (kSmallestOrdinary <= size && size <= kLargestBFloat16);
 }
 
 // --- For the pipeline of the tile unit --------------------------------------------------------
@@ -111,13 +118,16 @@ inline Pairs join_last_halves(Pairs a, Pairs b) {
 }
 
 // Elements that are infinite, NaN or subnormal become 0; `all` becomes false if there are any.
-// Twice an element has no sign: 0 for zero, up to 0xFF for a subnormal, from 0xFF00 on for the
-// rest; what is subtracted brings both ends of that together.
+// Twice an element has no sign: 0 for zero, below kSmallest for a small one, from kNoNumber on for
+// infinities and NaN; what is subtracted brings both ends of that together.
 inline Pairs ordinary_or_zero(Pairs a, bool& all) {
+  constexpr int kSmallest = (127 - 90) << 8;
+  constexpr int kNoNumber = 0xFF00;
   const __m512i twice = _mm512_add_epi16(a.lanes, a.lanes);
-  const __m512i moved = _mm512_sub_epi16(twice, _mm512_set1_epi16(0x0100));
-  const __mmask32 special = _mm512_mask_cmpge_epu16_mask(
-      _mm512_test_epi16_mask(twice, twice), moved, _mm512_set1_epi16(static_cast<short>(0xFE00)));
+  const __m512i moved = _mm512_sub_epi16(twice, _mm512_set1_epi16(kSmallest));
+  const __mmask32 special =
+      _mm512_mask_cmpge_epu16_mask(_mm512_test_epi16_mask(twice, twice), moved,
+                                   _mm512_set1_epi16(static_cast<short>(kNoNumber - kSmallest)));
   all &= special == 0;
   return {_mm512_maskz_mov_epi16(~special, a.lanes)};
 }

@@ -2,7 +2,8 @@
 // to whatever the baseline has. This file defines what each operation means; the others equal it.
 //
 //   max(a, b), min(a, b)   b where a lane is NaN in either: write max(bound, x) to keep x's NaN
-//   negated_fma(a, b, c)   c − a · b, rounded once where the processor can
+//   fma(a, b, c)           a · b + c, rounded once where the processor can
+//   negated_fma(a, b, c)   c − a · b, likewise
 //   fraction(x)            x − floor(x); 0 for −inf, NaN for NaN
 //   scale_by_floor(a, x)   a · 2^floor(x) for x < 127, rounded once, subnormals kept, 0 far below
 //   load_partial(p, n)     the first n < kWidth lanes, the others 0; never touches p[n] and beyond
@@ -68,8 +69,15 @@ inline Vec operator+(Vec a, Vec b) { return {a.lanes + b.lanes}; }
 inline Vec operator-(Vec a, Vec b) { return {a.lanes - b.lanes}; }
 inline Vec operator*(Vec a, Vec b) { return {a.lanes * b.lanes}; }
 inline Vec operator/(Vec a, Vec b) { return {a.lanes / b.lanes}; }
-inline Vec fma(Vec a, Vec b, Vec c) { return {a.lanes * b.lanes + c.lanes}; }
-inline Vec negated_fma(Vec a, Vec b, Vec c) { return {c.lanes - a.lanes * b.lanes}; }
+inline Vec fma(Vec a, Vec b, Vec c) {
+#ifdef __FP_FAST_FMAF  // else it would be a call
+  for (int i = 0; i < 4; ++i) c.lanes[i] = __builtin_fmaf(a.lanes[i], b.lanes[i], c.lanes[i]);
+  return c;
+#else
+  return {a.lanes * b.lanes + c.lanes};
+#endif
+}
+inline Vec negated_fma(Vec a, Vec b, Vec c) { return fma({-a.lanes}, b, c); }
 
 inline Mask less(Vec a, Vec b) { return {a.lanes < b.lanes}; }
 inline Mask less_equal(Vec a, Vec b) { return {a.lanes <= b.lanes}; }

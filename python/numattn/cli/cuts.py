@@ -32,7 +32,8 @@ class Cuts:
         tokens = self._model.tokenize(texts)
         for number, (text, cut) in enumerate(zip(texts, tokens.truncated, strict=True), start=1):
             if cut:
-                encoding = self._model.tokenizer.encode(self._model.prompt + text)
+                # A batch of one: the function for a single text would keep other threads waiting.
+                (encoding,) = self._model.tokenizer.encode_batch([self._model.prompt + text])
                 self._add(self._seen + number, tokens_left_out(encoding))
         self._seen += len(texts)
         return tokens.ids

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # More similarities than these fit no screen.
 TABLE_TEXTS = 12
-# Lines embedded together: enough that lines of like length are found, and still little memory.
-PIECE_LINES, PIECE_CHARACTERS = 4096, 1 << 22
+# Lines tokenised together while those before are computed: some batches, and little memory.
+PIECE_LINES, PIECE_CHARACTERS = 1024, 1 << 20
 
 
 def add_parser(commands: Commands) -> None:
@@ -123,14 +123,21 @@ def embed_texts(arguments: argparse.Namespace, texts: Sequence[str], noun: str) 
 
 
 def embed_lines(arguments: argparse.Namespace, lines: Lines) -> None:
-    """Embed each line into a row of a .npy file, a piece of the lines at a time."""
+    """Embed each line into a row of a .npy file, a piece of the lines at a time.
+
+    The next piece is tokenised, in a thread, while one is computed.
+    """
+    from numattn.models.encoder.ahead import one_ahead
+
     model = load_model(arguments)
     start, cuts = time.perf_counter(), Cuts(model, "line")
     shape = (lines.count, model.config.hidden_size)
     with whole_file(arguments.out) as file, progress_bar(lines.count) as advance:
         write_header(file, shape)
-        for piece in lines.pieces(PIECE_LINES, PIECE_CHARACTERS):
-            write_rows(file, embed_piece(model, piece, cuts, arguments.batch_tokens, advance))
+        pieces = one_ahead(cuts.tokenize, lines.pieces(PIECE_LINES, PIECE_CHARACTERS))
+        with closing(pieces):  # with its thread, whatever happens
+            for piece in pieces:
+                write_rows(file, embed_piece(model, piece, arguments.batch_tokens, advance))
     cuts.report()
     seconds = time.perf_counter() - start
     say(arguments.out, f"{arguments.out}: {shape[0]} × {shape[1]} float32, in {seconds:.1f} s")
@@ -138,13 +145,12 @@ def embed_lines(arguments: argparse.Namespace, lines: Lines) -> None:
 
 def embed_piece(
     model: Bert,
-    lines: list[str],
-    cuts: Cuts,
+    lines: list[NDArray[np.int32]],
     batch_tokens: int,
     advance: Callable[[int], object],
 ) -> NDArray[np.float32]:
-    """Return the vectors of some lines."""
-    return model.encode_tokens(cuts.tokenize(lines), batch_tokens=batch_tokens, progress=advance)
+    """Return the vectors of some lines, given their token ids."""
+    return model.encode_tokens(lines, batch_tokens=batch_tokens, progress=advance)
 
 
 def write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
