@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import integers, size
 from numattn._names import Int64Array
-from numattn.block_mask import BLOCK, BlockMask, _listed
+from numattn.block_mask import BlockMask
+from numattn.block_mask.lists import BLOCK, Blocks, Rule, lists_of
 
 __all__ = ["bigbird", "dilated", "longformer", "strided", "tree"]
 
@@ -60,8 +61,8 @@ def longformer(length: int, window: int, global_tokens: ArrayLike = 0) -> BlockM
             return np.arange(last + 1)
         return np.union1d(_near(block, reach, last), global_blocks)
 
-    return _listed(
-        (1, 1, length, length),
+    return _shared(
+        length,
         lambda b, h, i, j: (abs(i - j) <= reach) | is_global[j] | is_global[i],
         candidates,
     )
@@ -141,9 +142,7 @@ def _from_blocks(sees: NDArray[np.bool_], block: int, length: int) -> BlockMask:
         every = np.unique(np.concatenate(parts)) if parts else seen
         return every[every <= (length - 1) // BLOCK]
 
-    return _listed(
-        (1, 1, length, length), lambda b, h, i, j: sees[i // block, j // block], candidates
-    )
+    return _shared(length, lambda b, h, i, j: sees[i // block, j // block], candidates)
 
 
 def strided(length: int, stride: int) -> BlockMask:
@@ -229,8 +228,8 @@ def dilated(length: int, window: int, dilation: int) -> BlockMask:
     reach = size("window", window, least=0) // 2 * dilation
     last = (length - 1) // BLOCK
 
-    return _listed(
-        (1, 1, length, length),
+    return _shared(
+        length,
         lambda b, h, i, j: (abs(i - j) <= reach) & ((i - j) % dilation == 0),
         lambda b, h, block: _near(block, reach, last),
     )
@@ -297,6 +296,12 @@ def tree(parents: ArrayLike, prefix: int = 0) -> BlockMask:
         prefix + count,
         batch=len(rows),
     )
+
+
+def _shared(length: int, rule: Rule, candidates: Blocks) -> BlockMask:
+    """Return the mask of a rule for all batch entries and heads, asked about the candidates."""
+    shape = (1, 1, length, length)
+    return BlockMask(shape, *lists_of(shape, rule, candidates))
 
 
 def _near(block: int, reach: int, last: int) -> Int64Array:

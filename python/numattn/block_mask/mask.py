@@ -6,7 +6,7 @@ own: 64 words of 64, the bit j of word i for query i and key j of the block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from numattn._arguments import as_array, integer_array, size
 from numattn._names import Array, Int64Array
 
+from .lists import BLOCK, Bools, Rule, Shape, Words, block_counts, lists_of, unpacked
+
 __all__ = ["BlockMask"]
-
-BLOCK = 64
-_CHUNK = 512  # key blocks whose bits a rule is asked for at a time: 2 MiB of them
-
-Words = NDArray[np.uint64]
-Bools = NDArray[np.bool_]
-Rule = Callable[[int, int, Int64Array, Int64Array], ArrayLike]
-Blocks = Callable[[int, int, int], Int64Array]
 
 
 class BlockMask:
@@ -80,7 +74,7 @@ class BlockMask:
            [ True, False,  True]])
     """
 
-    shape: tuple[int, int, int, int]
+    shape: Shape
     starts: Int64Array
     entries: NDArray[np.int32]
     words: Words
@@ -157,7 +151,7 @@ class BlockMask:
             raise TypeError(f"mask must be bool (True = may attend), not {dense.dtype}")
         shape = _full_shape(dense.shape)
         full = dense.reshape(shape)
-        return _listed(shape, lambda b, h, i, j: full[b, h, i, j], None)
+        return cls(shape, *lists_of(shape, lambda b, h, i, j: full[b, h, i, j]))
 
     @classmethod
     def from_rule(
@@ -190,7 +184,8 @@ class BlockMask:
         """
         shape = (size("batch", batch), size("heads", heads))
         lengths = (size("queries", queries, least=0), size("keys", keys, least=0))
-        return _listed((*shape, *lengths), rule, None)
+        whole = (*shape, *lengths)
+        return cls(whole, *lists_of(whole, rule))
 
     # --- What it is -------------------------------------------------------------------------------
 
@@ -214,7 +209,7 @@ class BlockMask:
     def to_dense(self) -> Bools:
         """Return the mask as a bool array (B, H, Sq, Sk), True where a key is seen."""
         batch, heads, queries, keys = self.shape
-        query_blocks, key_blocks = _block_counts(self.shape)
+        query_blocks, key_blocks = block_counts(self.shape)
         dense = np.zeros((self.starts.size - 1, BLOCK, key_blocks, BLOCK), np.bool_)
         for number, (_, blocks, bits) in enumerate(self._lists()):
             dense[number][:, blocks[bits < 0]] = True
@@ -245,7 +240,7 @@ class BlockMask:
         return BlockMask, (self.shape, self.starts, self.blocks, self.bits, self.words)
 
     def __repr__(self) -> str:
-        total = (self.starts.size - 1) * _block_counts(self.shape)[1]
+        total = (self.starts.size - 1) * block_counts(self.shape)[1]
         return (
             f"BlockMask(shape={self.shape}, {len(self.entries)} of {total} blocks, "
             f"sparsity {self.sparsity:.3g})"
@@ -258,7 +253,7 @@ class BlockMask:
 
     def _lists(self) -> Iterator[tuple[tuple[int, int, int], Int64Array, Int64Array]]:
         """Yield each list's batch entry, head and query block, its key blocks and their bits."""
-        axes = (*self.shape[:2], _block_counts(self.shape)[0])
+        axes = (*self.shape[:2], block_counts(self.shape)[0])
         for number, place in enumerate(np.ndindex(axes)):
             own = self.entries[self.starts[number] : self.starts[number + 1]].astype(np.int64)
             yield place, own[:, 0], own[:, 1]
@@ -278,7 +273,7 @@ class BlockMask:
     def _check(
         self, starts: Int64Array, blocks: Int64Array, bits: Int64Array, words: Array
     ) -> None:
-        query_blocks, key_blocks = _block_counts(self.shape)
+        query_blocks, key_blocks = block_counts(self.shape)
         lists = self.shape[0] * self.shape[1] * query_blocks
         if starts.size != lists + 1 or starts[0] != 0 or np.any(np.diff(starts) < 0):
             raise ValueError(
@@ -321,24 +316,11 @@ class BlockMask:
     def _place(self, starts: Int64Array, entry: int) -> tuple[int, ...]:
         """Return batch entry, head and query block of the list that has an entry."""
         number = int(np.searchsorted(starts, entry, side="right")) - 1
-        axes = (*self.shape[:2], _block_counts(self.shape)[0])
+        axes = (*self.shape[:2], block_counts(self.shape)[0])
         return tuple(int(index) for index in np.unravel_index(number, axes))
 
 
-def unpacked(words: Words) -> Bools:
-    """Return bits of words (..., 64) as bools (..., 64, 64)."""
-    octets = np.ascontiguousarray(words).astype("<u8").view(np.uint8)
-    bits = np.unpackbits(octets, bitorder="little").view(np.bool_)
-    return bits.reshape(*words.shape, BLOCK)
-
-
-def packed(bits: Bools) -> Words:
-    """Return bools (..., 64, 64) as words (..., 64)."""
-    octets = np.packbits(bits.reshape(-1), bitorder="little")
-    return octets.view("<u8").astype(np.uint64).reshape(bits.shape[:-1])
-
-
-def _full_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
+def _full_shape(shape: Sequence[int]) -> Shape:
     lengths = tuple(size("shape", length, least=0) for length in shape)
     if not 2 <= len(lengths) <= 4:
         raise ValueError(
@@ -350,60 +332,9 @@ def _full_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return batch, heads, queries, keys
 
 
-def _block_counts(shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    return -(-shape[2] // BLOCK), -(-shape[3] // BLOCK)
-
-
 def _fixed(array: Any) -> Any:
     array.flags.writeable = False
     return array
-
-
-def _listed(shape: tuple[int, int, int, int], rule: Rule, candidates: Blocks | None) -> BlockMask:
-    """Return the mask of a rule, asked only about candidates(b, h, query block), in order."""
-    batch, heads, queries, keys = shape
-    query_blocks, key_blocks = _block_counts(shape)
-    every = np.arange(key_blocks)
-    counts: list[int] = [0]
-    blocks: list[Int64Array] = [every[:0]]
-    bits: list[Int64Array] = [every[:0]]
-    words: list[Words] = [np.zeros((0, BLOCK), np.uint64)]
-    kept = 0
-    for b, h, query_block in np.ndindex(batch, heads, query_blocks):
-        own = every if candidates is None else candidates(b, h, query_block)
-        count = 0
-        for first in range(0, own.size, _CHUNK):
-            part = own[first : first + _CHUNK]
-            seen, valid = _seen(rule, (b, h, query_block), part, (queries, keys))
-            some = seen.any(axis=(1, 2))
-            whole = (seen == valid).all(axis=(1, 2))[some]
-            own_words = packed(seen[some][~whole])
-            which = np.full(whole.size, -1, np.int64)
-            which[~whole] = np.arange(kept, kept + len(own_words))
-            kept += len(own_words)
-            count += which.size
-            blocks.append(part[some])
-            bits.append(which)
-            words.append(own_words)
-        counts.append(count)
-    starts = np.cumsum(counts, dtype=np.int64)
-    parts = (np.concatenate(each) for each in (blocks, bits, words))
-    return BlockMask(shape, starts, *parts)
-
-
-def _seen(
-    rule: Rule, place: tuple[int, int, int], blocks: Int64Array, lengths: tuple[int, int]
-) -> tuple[Bools, Bools]:
-    """Return what is seen of key blocks, and which of their pairs exist, both (n, 64, 64)."""
-    within = np.arange(BLOCK)
-    i = (place[2] * BLOCK + within)[:, np.newaxis]
-    j = (blocks[:, np.newaxis] * BLOCK + within)[:, np.newaxis, :]
-    valid = (i < lengths[0]) & (j < lengths[1])
-    given = rule(place[0], place[1], np.minimum(i, lengths[0] - 1), np.minimum(j, lengths[1] - 1))
-    shown = as_array("what the rule returns", given)
-    if shown.dtype != np.bool_:
-        raise TypeError(f"a rule must return bools, not {shown.dtype}")
-    return valid & shown, valid
 
 
 def _combined(a: BlockMask, b: BlockMask, both: bool) -> BlockMask:
@@ -427,7 +358,7 @@ def _combined(a: BlockMask, b: BlockMask, both: bool) -> BlockMask:
         first, second = (each.blocks(entry, head, query_block) for each in (own, other))
         return (np.intersect1d if both else np.union1d)(first, second)
 
-    return _listed(shape, rule, candidates)
+    return BlockMask(shape, *lists_of(shape, rule, candidates))
 
 
 class _BlocksByList:
