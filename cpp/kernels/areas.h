@@ -42,6 +42,28 @@ constexpr int kMaskKeys = 64;  // keys whose bits are gathered at a time: a cach
 // Rows of a lane group's output: whole tiles of every kernel.
 inline std::int64_t output_rows(std::int64_t value_dim) { return padded_floats(value_dim); }
 
+// Sums over the keys of chunks before (fold.h), each of them `x` + `x_rest`; laid out as the
+// state's.
+struct Total {
+  float* output = nullptr;
+  float* output_rest = nullptr;
+  float* peak = nullptr;
+  float* sum = nullptr;
+  float* sum_rest = nullptr;
+  std::int64_t* chunk = nullptr;  // of the keys in the state; negative: none yet
+
+  Total() = default;
+  Total(Areas& areas, const WorkspaceNeeds& needs) {
+    if (!needs.folds) return;
+    output = areas.take(needs.row_capacity * output_rows(needs.value_dim));
+    output_rest = areas.take(needs.row_capacity * output_rows(needs.value_dim));
+    peak = areas.take(needs.row_capacity);
+    sum = areas.take(needs.row_capacity);
+    sum_rest = areas.take(needs.row_capacity);
+    chunk = areas.take<std::int64_t>(1);
+  }
+};
+
 // What every kernel keeps of a block.
 struct Workspace {
   float* query;   // as the kernel multiplies it
@@ -52,6 +74,7 @@ struct Workspace {
   MaskBits* mask;
   std::int64_t mask_stride;  // keys from the bits of one vector to those of the next
   float* bias;
+  Total total;
 
   Workspace() = default;
   Workspace(Areas& areas, const TileFacts& facts, const WorkspaceNeeds& needs,
@@ -63,7 +86,8 @@ struct Workspace {
         score(areas.take(tile_scores(facts))),
         mask(nullptr),
         mask_stride((facts.key_block + kMaskKeys - 1) / kMaskKeys * kMaskKeys),
-        bias(nullptr) {
+        bias(nullptr),
+        total(areas, needs) {
     if (needs.tile.mask) {
       mask = areas.take<MaskBits>(facts.lane_group / facts.vector_width * mask_stride);
     }

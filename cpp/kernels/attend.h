@@ -9,6 +9,8 @@
 //
 //   α = exp(m − m'),   l' = α·l + Σ p,   O' = α·O + Σ p·v,   p = exp(s − m')
 //
+// Of many keys, the state is folded into a total, chunk by chunk (fold.h).
+//
 // What multiplies is a class of this form (float_tiles.h, pair_tiles.h):
 //
 //   struct Tiles {
@@ -26,7 +28,7 @@
 //   };
 #pragma once
 
-#include "results.h"
+#include "fold.h"
 
 namespace numattn {
 namespace {
@@ -61,6 +63,7 @@ inline void attend(const AttendBlock& block, const TileFacts& facts) {
   Tiles tiles(block, facts);
   if (block.begin) {
     begin_state(block, tiles.work());
+    if (block.needs.folds) begin_total(block, tiles.work());
     for (int first = 0; first < block.row_count; first += kLaneGroup) {
       tiles.pack(first, LaneGroups::rows_of_group(block, first));
     }
@@ -70,6 +73,7 @@ inline void attend(const AttendBlock& block, const TileFacts& facts) {
   for (;;) {
     const KeyRange here = next_tile(in, block.grid, left);
     if (here.empty()) break;
+    if (block.needs.folds) enter_chunk(block, tiles.work(), here.begin / facts.fold_keys);
     const auto tile = tiles.prepare(here, in.span.end);
     in.each_that_sees([&](const LaneGroup& group, KeyRange keys, std::int64_t first) {
       with_count<kTileVectors>(group.vectors, [&](auto vectors) {
@@ -77,7 +81,9 @@ inline void attend(const AttendBlock& block, const TileFacts& facts) {
       });
     });
   }
-  if (block.end) write_block(block, tiles.work());
+  if (!block.end) return;
+  if (block.needs.folds) end_total(block, tiles.work());
+  write_block(block, tiles.work());
 }
 
 }  // namespace

@@ -115,6 +115,7 @@ struct WorkspaceNeeds {
   TileNeeds tile;
   std::int64_t visit_keys = 0;  // keys of a visit at most
   bool one_visit = false;       // which sees all of them
+  bool folds = false;  // more keys may be visited than a state takes (TileFacts::fold_keys)
 };
 
 // One query block of one key head. A block may be visited in several calls over successive key
@@ -161,7 +162,7 @@ struct CombineRow {
   char* output;
   float* lse;
   float sink;
-  float* workspace;  // value_dim floats
+  float* workspace;  // combine_workspace() floats
 };
 
 enum class Activation : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
@@ -243,6 +244,9 @@ struct TileFacts {
   // Bytes of an element of keys and values where these are packed for a visit as a whole, and used
   // by all of a block's rows; 0 where they are visited tile by tile.
   int packed_bytes = 0;
+  // Keys, whole tiles, after which a block's state is folded into its total (fold.h); they shape
+  // the result's rounding as well. By default there are never so many.
+  std::int64_t fold_keys = INT64_MAX;
 };
 
 // One way to compute attention, and what it takes.
@@ -291,6 +295,11 @@ struct Kernels {
 
 // Floats from one area of a workspace to the next: whole cache lines.
 static inline std::int64_t padded_floats(std::int64_t count) { return (count + 15) / 16 * 16; }
+
+// Two floats for each sum of a row that is combined.
+static inline std::int64_t combine_workspace(std::int64_t value_dim) {
+  return 2 * padded_floats(value_dim);
+}
 
 // True where the kernel may read the matrix as float32 rows where it lies.
 static inline bool reads_in_place(const Matrix& matrix) {

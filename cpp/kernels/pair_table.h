@@ -8,8 +8,9 @@
 namespace numattn {
 namespace {
 
-constexpr TileFacts kPairFacts{kLaneGroup, kPairKeyBlock, kPairBlockRows, kPairBlockRows,
-                               Vec::kWidth};
+constexpr TileFacts kPairFacts{
+    kLaneGroup, kPairKeyBlock, kPairBlockRows, kPairBlockRows, Vec::kWidth, 0, kFoldKeys};
+static_assert(kFoldKeys % kPairKeyBlock == 0, "a fold inside a tile");
 static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than listed");
 
 constexpr Kernels with_pairs(Kernels kernels) {

@@ -23,7 +23,7 @@ struct PipelineWorkspace {
   RowsState* states;
   float* sums;
   float* output;
-  float* apart;  // of outputs
+  float* apart;  // of outputs, in two floats
   float* scores[2];
   std::uint16_t* weights[2];
   std::uint16_t* query;
@@ -44,7 +44,7 @@ struct PipelineWorkspace {
     states = areas.take<RowsState>(state_count);
     sums = areas.take(state_count * kStateSums);
     output = areas.take(state_count * kBodyRows * value_width);
-    apart = areas.take(state_count * kBodyRows * value_width);
+    apart = areas.take(state_count * 2 * kBodyRows * value_width);
     for (float*& area : scores) area = areas.take(kBodyRows * kBodyKeys);
     for (std::uint16_t*& area : weights) area = areas.take<std::uint16_t>(Parts * kUnitWeights);
     query = areas.take<std::uint16_t>(Parts * kBodyRows * key_width);

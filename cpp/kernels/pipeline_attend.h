@@ -5,8 +5,9 @@
 // A visit is so many keys that what is packed of them stays in the second-level cache; between two
 // visits each block of 32 rows keeps its state. The pipeline is empty at the end of a visit.
 //
-// Every sum of the output is a chain over steps of 32 keys from key 0 on: where units end, which
-// bodies are skipped as hidden from all rows, and which rows stand beside one changes no bit.
+// Every sum of the output is a chain over steps of 32 keys from the first of a chunk on, and chunks
+// are added up in two floats: where units end, which bodies are skipped as hidden from all rows,
+// and which rows stand beside one changes no bit.
 #pragma once
 
 #include "pipeline_special.h"
@@ -25,8 +26,8 @@ struct Unit {
   SumsBegin sums = SumsBegin::kStored;
   std::int64_t column = 0;  // the next 32 columns to be added
   bool waits = false;
-  bool last = false;       // of its rows in this visit
-  bool ends_part = false;  // the sums so far are to be added up apart
+  bool enters = false;  // a chunk, the one before it being in the output still
+  bool last = false;    // of its rows in this visit
 
   std::int64_t key_of(int body) const { return key + body * kBodyKeys; }
 };
@@ -81,11 +82,9 @@ class Pipeline {
     if (unit_.begin == unit_.end) open_unit(now);
     BodyRows rows = rows_of_body(now);
     prepare(now, rows);
-    const bool goes_on = ahead != nullptr && ahead->block == now.block;
-    unit_.ends_part = goes_on && part_of(ahead->key) != part_of(now.key);
-    if (unit_.ends_part) now.state->part = part_of(ahead->key);
-    const bool closes = !goes_on || ahead->key != now.key + kBodyKeys || unit_.ends_part ||
-                        ahead->key / kBodyKeys % unit_bodies_ == 0;
+    const bool closes = ahead == nullptr || ahead->block != now.block ||
+                        ahead->key != now.key + kBodyKeys ||
+                        ahead->key / kBodyKeys % unit_bodies_ == 0 || ahead->key % kChunkKeys == 0;
     side_ ^= 1;
     if (ahead != nullptr) list_scores(*ahead);
     list_values(closes);
@@ -94,13 +93,16 @@ class Pipeline {
     if (waiting_.waits && waiting_.column == columns_) end_values(waiting_);
     if (reached) redo(now, rows);
     if (walk_.is_special(now)) {
+      // What is added up apart has one order, whether rows were redone or not.
+      if (unit_.enters) finish_values();
+      enter_chunk(unit_);
       mode_.lifted([&] {
         add_special_values<Parts>(block_, now, rows, walk_.row_count(now.block),
                                   walk_.present(now.key), columns_ * kDepthTile);
       });
     }
     ++unit_.end;
-    if (closes) close_unit(!goes_on);
+    if (closes) close_unit(ahead == nullptr || ahead->block != now.block);
   }
 
   // All scores of a body.
@@ -233,40 +235,40 @@ class Pipeline {
     }
   }
 
-  // In two parts the sums of these keys are added up apart, at the same keys whatever their number,
-  // so that no chain of roundings grows with it.
-  static constexpr std::int64_t kApartKeys = 1024;
-  static std::int64_t part_of(std::int64_t key) { return Parts == 2 ? key / kApartKeys : 0; }
+  // The sums of a chunk of keys join what is apart before a key of the next is summed, so that no
+  // chain of roundings grows with their number. Chunks begin at multiples, and a row that sees
+  // nothing of one does not notice it. In one part, weights are rounded to 8 bits of 24.
+  static constexpr std::int64_t kChunkKeys = Parts == 1 ? 8192 : 1024;
 
   // --- Units and their values -----------------------------------------------------------------
 
   void open_unit(const Body& now) {
-    RowsState& state = *now.state;
-    if (part_of(now.key) != state.part) {
-      // It was summed in a visit before, and no values wait.
-      if (state.started) {
-        state.set_sums_apart(columns_ * kDepthTile);
-        walk_.set_output_apart(state);
-      }
-      state.part = part_of(now.key);
-    }
     unit_ = {};
     unit_.block = now.block;
     unit_.state = now.state;
     unit_.key = now.key;
     unit_.weights = work_.weights[weights_turn_];
     weights_turn_ ^= 1;
+    const std::int64_t chunk = now.key / kChunkKeys;
+    unit_.enters = now.state->chunk >= 0 && now.state->chunk != chunk;
+    now.state->chunk = chunk;
+    if (unit_.enters) now.state->set_sums_apart(columns_ * kDepthTile);
   }
 
   void close_unit(bool last) {
     unit_.last = last;
     begin_values(unit_);
-    if (unit_.ends_part) unit_.state->set_sums_apart(columns_ * kDepthTile);
     waiting_ = unit_;
     unit_ = {};
   }
 
+  // All values before the unit's have been added.
+  void enter_chunk(Unit& unit) {
+    if (unit.enters) walk_.set_output_apart(*unit.state);
+    unit.enters = false;
+  }
   void begin_values(Unit& unit) {
+    enter_chunk(unit);
     unit.waits = true;
     unit.column = 0;
     unit.sums = unit.state->started ? SumsBegin::kStored : SumsBegin::kZero;
@@ -274,7 +276,6 @@ class Pipeline {
   }
   void end_values(Unit& unit) {
     unit.waits = false;
-    if (unit.ends_part) walk_.set_output_apart(*unit.state);
     if (unit.last && block_.end) walk_.finish(unit.block, *unit.state);
   }
 

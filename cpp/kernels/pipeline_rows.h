@@ -13,6 +13,7 @@
 
 #include "pipeline.h"
 #include "softmax.h"
+#include "two_sum.h"
 
 namespace numattn {
 namespace {
@@ -28,8 +29,8 @@ constexpr int kSumFloats = kBodyRows * Vec::kWidth;
 enum class Exactness { kCoarse, kFine, kCoarseWithFineSums };
 
 // From a state's sums of weights to those of finer ones.
-constexpr int kToFineSums = 3 * kSumFloats;
-constexpr int kStateSums = 5 * kSumFloats;  // before a body and behind it, and apart; finer ones
+constexpr int kToFineSums = 4 * kSumFloats;
+constexpr int kStateSums = 2 * kToFineSums;  // before a body and behind it, and apart in two floats
 
 // What has been seen of 32 rows.
 struct RowsState {
@@ -39,61 +40,78 @@ struct RowsState {
   std::uint32_t far;
   float* sums[2];  // weights before a body and behind it take turns
   int side;
-  float* output;      // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
-  bool started;       // whether there is an output yet
-  std::int64_t part;  // of the keys (kApartKeys) that has been summed last
-  // What has been added up apart: values that are infinite, NaN or very small, which tiles would
-  // spread to rows that do not see them, or lose; and in two parts the sums of keys before.
+  float* output;  // tiles of 16 rows × 16 columns, the upper 16 rows' before the lower ones'
+  bool started;   // whether there is an output yet
+  // What has been added up apart, as two floats each: values that are infinite, NaN or very small,
+  // which tiles would spread to rows that do not see them, or lose; and the sums of chunks before.
   float* apart;
+  float* apart_rest;
   float* sums_apart;
+  float* sums_rest;
   bool has_apart;
+  std::int64_t chunk;  // of the keys that are being summed; negative: none yet
 
-  void begin(int row_count, float* sum_area, float* output_area, float* apart_area) {
+  // The area of what is apart holds two outputs.
+  void begin(int row_count, std::int64_t columns, float* sum_area, float* output_area,
+             float* apart_area) {
     for (int r = 0; r < kBodyRows; ++r) minus_shift[r] = base[r] = 0.0f;
     unset = row_count == kBodyRows ? ~0u : (1u << row_count) - 1u;
     far = 0;
     sums[0] = sum_area;
     sums[1] = sum_area + kSumFloats;
     side = 0;
-    for (int i = 0; i < kSumFloats; i += Vec::kWidth) {
-      store(sums[0] + i, zero());
-      store(sums[0] + kToFineSums + i, zero());
-    }
+    clear(kSumFloats, sums[0]);
+    clear(2 * kSumFloats, sums[0] + kToFineSums);
     output = output_area;
     started = false;
-    part = 0;
     apart = apart_area;
+    apart_rest = apart_area + kBodyRows * columns;
     sums_apart = sum_area + 2 * kSumFloats;
+    sums_rest = sum_area + 3 * kSumFloats;
     has_apart = false;
+    chunk = -1;
   }
 
   void begin_apart(std::int64_t columns) {
     if (has_apart) return;
     has_apart = true;
-    for (std::int64_t i = 0; i < kBodyRows * columns; i += Vec::kWidth) store(apart + i, zero());
-    for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums_apart + i, zero());
+    clear(2 * kBodyRows * columns, apart);
+    clear(2 * kSumFloats, sums_apart);
+    clear(2 * kSumFloats, sums_apart + kToFineSums);
   }
   // What has been summed joins what is apart, and begins anew.
   void set_sums_apart(std::int64_t columns) {
     begin_apart(columns);
-    add(kSumFloats, sums[side], sums_apart);
-    for (int i = 0; i < kSumFloats; i += Vec::kWidth) store(sums[side] + i, zero());
+    for (int kind = 0; kind <= kToFineSums; kind += kToFineSums) {
+      add(kSumFloats, sums[side] + kind, sums_apart + kind, sums_rest + kind);
+      clear(kSumFloats, sums[side] + kind);
+    }
   }
   void set_output_apart(std::int64_t columns) {
     begin_apart(columns);
-    add(kBodyRows * columns, output, apart);
+    if (started) add(kBodyRows * columns, output, apart, apart_rest);
     started = false;
   }
   // Both together, in the end.
   void join_apart(std::int64_t columns) {
     if (!has_apart) return;
-    if (started) add(kBodyRows * columns, output, apart);
-    output = apart;
-    add(kSumFloats, sums_apart, sums[side]);
+    set_output_apart(columns);
+    join(kBodyRows * columns, apart, apart_rest, output);
+    set_sums_apart(columns);
+    for (int kind = 0; kind <= kToFineSums; kind += kToFineSums) {
+      join(kSumFloats, sums_apart + kind, sums_rest + kind, sums[side] + kind);
+    }
   }
-  static void add(std::int64_t count, const float* from, float* to) {
+  static void clear(std::int64_t count, float* area) {
+    for (std::int64_t i = 0; i < count; i += Vec::kWidth) store(area + i, zero());
+  }
+  static void add(std::int64_t count, const float* from, float* high, float* low) {
     for (std::int64_t i = 0; i < count; i += Vec::kWidth)
-      store(to + i, load(to + i) + load(from + i));
+      add_term_to(load(from + i), high + i, low + i);
+  }
+  static void join(std::int64_t count, const float* high, const float* low, float* to) {
+    for (std::int64_t i = 0; i < count; i += Vec::kWidth)
+      store(to + i, sum_of(load(high + i), load(low + i)));
   }
   // Where element d of row r stands in an output of so many columns.
   static std::int64_t place(std::int64_t columns, int r, std::int64_t d) {
@@ -313,13 +331,19 @@ inline void move_shift(RowsState& state, int r, float largest, float factor, flo
   store(sums, load(sums) * scale);
   store(sums + kToFineSums, load(sums + kToFineSums) * scale);
   if (state.has_apart) {
-    float* at = state.sums_apart + r * Vec::kWidth;
-    store(at, load(at) * scale);
+    for (int kind = 0; kind <= kToFineSums; kind += kToFineSums) {
+      float* at = state.sums_apart + kind + r * Vec::kWidth;
+      float* rest = state.sums_rest + kind + r * Vec::kWidth;
+      store(at, load(at) * scale);
+      store(rest, load(rest) * scale);
+    }
   }
   for (std::int64_t d = 0; d < output_columns; d += kAmxRowFloats) {
     const std::int64_t at = RowsState::place(output_columns, r, d);
     if (state.started) store(state.output + at, load(state.output + at) * scale);
-    if (state.has_apart) store(state.apart + at, load(state.apart + at) * scale);
+    if (!state.has_apart) continue;
+    store(state.apart + at, load(state.apart + at) * scale);
+    store(state.apart_rest + at, load(state.apart_rest + at) * scale);
   }
 }
 

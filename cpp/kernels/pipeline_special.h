@@ -49,7 +49,7 @@ struct SpecialColumns {
   }
 };
 
-// A body's sums are added to the state's as one, so that roundings grow with bodies.
+// A body's sums are added to the state's as one.
 template <int Parts>
 __attribute__((noinline)) void add_special_values(const AttendBlock& block, const Body& body,
                                                   const BodyRows& rows, int row_count,
@@ -69,8 +69,8 @@ __attribute__((noinline)) void add_special_values(const AttendBlock& block, cons
         const int j = __builtin_ctzll(keys);
         sum = fma(special.values[j], broadcast(weights[r][j]), sum);
       }
-      float* at = state.apart + RowsState::place(output_columns, r, d);
-      store(at, load(at) + sum);
+      const std::int64_t at = RowsState::place(output_columns, r, d);
+      add_term_to(sum, state.apart + at, state.apart_rest + at);
     }
   }
 }

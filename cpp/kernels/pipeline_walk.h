@@ -108,8 +108,8 @@ class BodyWalk {
   RowsState* begin_state(std::int64_t block, std::int64_t at) const {
     RowsState* state = work_.states + at;
     const std::int64_t output = at * kBodyRows * value_width_;
-    state->begin(row_count(block), work_.sums + at * kStateSums, work_.output + output,
-                 work_.apart + output);
+    state->begin(row_count(block), value_width_, work_.sums + at * kStateSums,
+                 work_.output + output, work_.apart + 2 * output);
     return state;
   }
 

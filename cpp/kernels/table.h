@@ -26,7 +26,14 @@ constexpr int kBlockRows = 96;
 constexpr int kCopiedRows = 192;
 static_assert(kCopiedRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than it lists");
 
-constexpr TileFacts kAttendFacts{kLaneGroup, kKeyBlock, kBlockRows, kCopiedRows, Vec::kWidth};
+// Keys after which a block's state is folded into its total: so few that the state's additions err
+// less than those within a tile, and so many that most calls have no more, and that a fold, three
+// passes over the output, is nothing beside their products. Few rows are split long before.
+constexpr std::int64_t kFoldKeys = 4608;
+static_assert(kFoldKeys % kKeyBlock == 0 && kFoldKeys % kMaskBlock == 0, "a fold inside a tile");
+
+constexpr TileFacts kAttendFacts{kLaneGroup,  kKeyBlock, kBlockRows, kCopiedRows,
+                                 Vec::kWidth, 0,         kFoldKeys};
 // Decoding takes fewer keys at a time, whose values are fetched while they are multiplied. Zen 3,
 // AVX2, float32, 8 heads of 128 apart, from memory: 96 keys 10.4, 32 keys 9.5 GB/s;
 // bfloat16 9.2, 9.1.

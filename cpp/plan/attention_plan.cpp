@@ -98,7 +98,7 @@ void AttentionPlan::size_workspace() {
   needs.row_capacity =
       static_cast<int>(divide_up(std::min(block_rows, rows_per_head), lane_group) * lane_group);
   workspace_floats =
-      std::max(kernel->workspace(kernel->facts, needs), padded_floats(needs.value_dim));
+      std::max(kernel->workspace(kernel->facts, needs), combine_workspace(needs.value_dim));
 }
 
 std::int64_t AttentionPlan::head_bytes() const {
@@ -126,7 +126,8 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
                 shape.value_dim,
                 needs.tile,
                 std::min(plan.visit_keys, shape.keys),
-                plan.visit_keys >= shape.keys};
+                plan.visit_keys >= shape.keys,
+                plan.split_keys > facts.fold_keys};
   plan.size_workspace();
   if (plan.splits > 1) {
     plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);

@@ -18,10 +18,12 @@ struct Kernel {
   numattn::AttendKernel attend, decode;
 };
 
+constexpr std::int64_t kFoldKeys = 4608;
+
 constexpr Kernel kernel_of(int lane_group, int key_block, int vector_width) {
   return {
       {"attend",
-       {lane_group, key_block, 96, 192, vector_width},
+       {lane_group, key_block, 96, 192, vector_width, 0, kFoldKeys},
        numattn::floats_of<FloatWorkspace>,
        nullptr},
       {"decode", {8, key_block, 8, 8, vector_width}, numattn::floats_of<FloatWorkspace>, nullptr}};
@@ -106,13 +108,29 @@ void packs_what_the_cache_takes() {
 }
 
 void memory_grows_with_threads_not_with_length() {
-  const AttentionShape shortish{1, 8, 8, 1024, 1024, 64, 64};
+  const AttentionShape shortish{1, 8, 8, 8192, 8192, 64, 64};
   const AttentionShape longer{1, 8, 8, 1 << 20, 1 << 20, 64, 64};
   const AttentionPlan small = plan_of(kWide, shortish);
   const AttentionPlan large = plan_of(kWide, longer);
   expect(small.scratch_bytes(4) == large.scratch_bytes(4), "scratch grows with the length");
   expect(small.scratch_bytes(4) == 4 * small.thread_bytes(), "threads share scratch");
   expect(small.thread_bytes() < 256 * 1024, "%ld bytes a thread", as_long(small.thread_bytes()));
+}
+
+// A block of more keys than a state takes has a total beside it; one of fewer has not, nor has one
+// whose keys are split.
+void long_blocks_have_a_total() {
+  const auto needs = [](std::int64_t queries, std::int64_t keys) {
+    return plan_of(kWide, {1, 8, 8, queries, keys, 64, 64}).needs;
+  };
+  expect(!needs(1000, kFoldKeys).folds, "a total of as many keys as a state takes");
+  expect(needs(1000, kFoldKeys + 1).folds, "no total of more keys than a state takes");
+  expect(!needs(8, 1 << 20).folds && !needs(96, 1 << 20).folds, "a total of split keys");
+  const auto floats = [](std::int64_t keys) {
+    return plan_of(kWide, {1, 8, 8, 1000, keys, 64, 64}).workspace_floats;
+  };
+  expect(floats(kFoldKeys + 1) - floats(kFoldKeys) == 2 * 96 * 64 + 3 * 96 + 16,
+         "%ld floats of a total", as_long(floats(kFoldKeys + 1) - floats(kFoldKeys)));
 }
 
 void needs_take_memory() {
@@ -164,6 +182,7 @@ int main() {
   }
   packs_what_the_cache_takes();
   memory_grows_with_threads_not_with_length();
+  long_blocks_have_a_total();
   needs_take_memory();
   relative_terms_choose_kernel_and_rows();
   return report();
