@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import numattn as na
+import numattn.approx
 import numattn.cache
 import numattn.compat.onnx
 import numattn.position
@@ -28,6 +29,7 @@ Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES: tuple[ModuleType, ...] = (
     na,
+    numattn.approx,
     numattn.cache,
     numattn.position,
     numattn.spans,
@@ -100,6 +102,9 @@ def attention_calls(rng: np.random.Generator) -> Iterator[Call]:
     q, k, v = normal(rng, (3, 1, HEADS, LENGTH, WIDTH))
     operands = {"q": q, "k": k, "v": v, "kv_lens": np.array([5])}
     yield na.attention, operands | dense(rng) | per_head(rng) | {"relative": relative_terms(rng)}
+    yield na.attention, operands | dense(rng) | {"scale": abs(normal(rng, (HEADS,)))}
+    several = {"q": q[np.newaxis], "k": k[np.newaxis], "v": v[np.newaxis]}
+    yield na.attention, operands | several | dense(rng) | per_head(rng)
     wide = np.array([[1, 7], [3, -1]])
     (k, k_scale), (v, v_scale) = na.quantize(k, wide=wide[:, None]), na.quantize(v)
     scales = {"k_scale": k_scale, "v_scale": v_scale, "k_wide": wide}
@@ -161,6 +166,13 @@ def rms_norm_calls(rng: np.random.Generator) -> Iterator[Call]:
     yield na.rms_norm, {"x": normal(rng, (LENGTH, WIDTH)), "weight": normal(rng, (WIDTH,))}
 
 
+def activation_calls(function: Callable[..., Any]) -> Callable[..., Iterator[Call]]:
+    def calls(rng: np.random.Generator) -> Iterator[Call]:
+        yield function, {"x": normal(rng, (LENGTH, WIDTH))}
+
+    return calls
+
+
 def rope_calls(rng: np.random.Generator) -> Iterator[Call]:
     cos, sin = na.position.Rope(WIDTH).tables(np.arange(LENGTH))
     x, rows = normal(rng, (1, HEADS, LENGTH, WIDTH)), np.arange(LENGTH)[::-1].copy()
@@ -181,6 +193,8 @@ CALLS: dict[str, Callable[[np.random.Generator], Iterator[Call]]] = {
     "layer_norm": norm_calls,
     "rms_norm": rms_norm_calls,
     "apply_rope": rope_calls,
+    "gelu": activation_calls(na.gelu),
+    "silu": activation_calls(na.silu),
 }
 
 # Arguments that may be `out` itself, as their function's docstring says.
@@ -189,6 +203,8 @@ MAY_BE_OUT = {
     ("layer_norm", "x"),
     ("rms_norm", "x"),
     ("apply_rope", "x"),
+    ("gelu", "x"),
+    ("silu", "x"),
 }
 
 

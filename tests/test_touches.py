@@ -87,7 +87,7 @@ def touched(word: str) -> list[str]:
     ("word", "most", "some"),
     [
         # A span: what leaves each query an interval of keys.
-        (r"\bwindow", 7, "python/numattn/_score.py"),
+        (r"\bwindow(?!s\b|_mask\b)", 7, "python/numattn/_score.py"),  # not those of images
         # A step that changes a score.
         ("softcap", 9, "cpp/kernels/score_steps.h"),
         # An element type of stored keys and values.

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from numattn import _core, isa, patterns, position, spans, threads
 from numattn._attention import attention, attention_weights
@@ -21,15 +22,22 @@ from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
 from numattn.linear import Linear
 from numattn.merge import merge_states
-from numattn.mha import MultiHeadAttention, ProjectedContext
+from numattn.mha import HeadNorm, MultiHeadAttention, ProjectedContext
 from numattn.norm import layer_norm, rms_norm
 from numattn.paged import attention_paged
 from numattn.ragged import attention_varlen
 from numattn.rope import apply_rope
 from numattn.threads import get_num_threads, set_num_threads
 
+if TYPE_CHECKING:
+    from numattn import approx, reference
+    from numattn._activations import gelu, silu
+    from numattn._sigmoid import sigmoid_attention
+    from numattn._windows import unwindow, window_mask, windows
+
 __all__ = [
     "BlockMask",
+    "HeadNorm",
     "KVCache",
     "Linear",
     "MultiHeadAttention",
@@ -38,10 +46,12 @@ __all__ = [
     "ProjectedContext",
     "__version__",
     "apply_rope",
+    "approx",
     "attention",
     "attention_paged",
     "attention_varlen",
     "attention_weights",
+    "gelu",
     "get_num_threads",
     "isa",
     "layer_norm",
@@ -54,7 +64,12 @@ __all__ = [
     "rms_norm",
     "set_num_threads",
     "show_config",
+    "sigmoid_attention",
+    "silu",
     "spans",
+    "unwindow",
+    "window_mask",
+    "windows",
 ]
 
 _core.load_numpy()
@@ -62,13 +77,27 @@ isa._use_environment()
 threads._use_environment()
 
 
-def __getattr__(name: str) -> Any:
-    """Load the oracle when it is first asked for: most programs never do."""
-    if name == "reference":
-        import numattn.reference as reference
+# What waits until it is first asked for, since most programs never do: its module.
+_WAITING = {
+    "approx": "numattn.approx",
+    "gelu": "numattn._activations",
+    "reference": "numattn.reference",
+    "sigmoid_attention": "numattn._sigmoid",
+    "silu": "numattn._activations",
+    "unwindow": "numattn._windows",
+    "window_mask": "numattn._windows",
+    "windows": "numattn._windows",
+}
 
-        return reference
-    raise AttributeError(f"module 'numattn' has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Load what waits."""
+    if name not in _WAITING:
+        raise AttributeError(f"module 'numattn' has no attribute {name!r}")
+    module = import_module(_WAITING[name])
+    thing = module if module.__name__ == f"numattn.{name}" else getattr(module, name)
+    globals()[name] = thing
+    return thing
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, overload
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -24,6 +25,8 @@ from numattn._score import Score, ScoreOptions, require_known, spelled_out
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from numattn._batches import Batches
 
 
 @overload
@@ -88,7 +91,9 @@ def attention(
         Keys, q's dtype. Query head h reads key head ``h // (Hq // Hkv)``.
     v : array of shape (B, Hkv, Sk, Dv)
         Values, q's dtype. Three-dimensional q, k, v are one batch entry and give a
-        three-dimensional result.
+        three-dimensional result. There may be several batch axes, (..., H, S, D); in each of them
+        q, k and v are alike or 1, and what is 1 serves all, without a copy where there is but one
+        axis. B is then all of these axes, in whatever else has B.
     {score}
     k_scale, v_scale : float32 arrays of shape (B, Hkv, Sk), optional
         For k and v of dtype int8, whose numbers are those integers times the scale of their token
@@ -153,18 +158,76 @@ def attention(
             [0.212, 0.212, 0.576]]], dtype=float32)
     """
     require_known("attention", score, ScoreOptions)
-    rules = Score.of(**score)
     q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
     k_factor, v_factor = optional_array("k_scale", k_scale), optional_array("v_scale", v_scale)
     wide = channel_table("k_wide", k_wide)
+    queries, rules_given, batches = _prepared(q, k, v, score, layout)
+    if batches is not None:
+        several: Array | tuple[Array, Float32Array] = _over_batches(
+            batches, (queries, k, v), (k_factor, v_factor), rules_given, out,
+            {"q": q, "k_wide": wide} | score, k_wide=wide, layout=layout, precision=precision,
+            return_lse=return_lse, num_threads=num_threads,
+        )  # fmt: skip
+        return several
+    rules = Score.of(**rules_given)
     if out is not None:
         scales = {"k_scale": k_factor, "v_scale": v_factor, "k_wide": wide}
-        require_apart(out, {"q": q, "k": k, "v": v, **scales, "score": rules})
+        read = {"q": q, "k": k, "v": v, **scales, "score": rules, "scale": score.get("scale")}
+        require_apart(out, read)
     result: Array | tuple[Array, Float32Array] = _core.attention(
-        q, k, v, k_factor, v_factor, wide, rules, layout_name(layout), precision_name(precision),
-        thread_count(num_threads), out, flag("return_lse", return_lse),
+        queries, k, v, k_factor, v_factor, wide, rules, layout_name(layout),
+        precision_name(precision), thread_count(num_threads), out, flag("return_lse", return_lse),
     )  # fmt: skip
     return result
+
+
+def _prepared(
+    q: Array, k: Array, v: Array, score: Mapping[str, Any], layout: object
+) -> tuple[Array, Mapping[str, Any], Batches | None]:
+    """Queries and the score's arguments as the core takes them, and the batch axes if there are
+    several or some that broadcast. What seldom calls need is imported for them."""
+    scale = score.get("scale")
+    if scale is not None and type(scale) is not float and np.ndim(scale) > 0:
+        from numattn._head_scale import with_head_scale
+
+        q, score = with_head_scale(q, scale, score, layout)
+    axes = q.ndim
+    if axes < 4 or not axes == k.ndim == v.ndim or axes == 4 and len(q) == len(k) == len(v):
+        return q, score, None
+    from numattn._batches import Batches
+
+    return q, score, Batches.of(q, k, v)
+
+
+def _over_batches(
+    batches: Batches,
+    heads: tuple[Array, Array, Array],
+    factors: tuple[Array | None, Array | None],
+    score: Mapping[str, Any],
+    out: Array | None,
+    read: Mapping[str, Any],
+    **options: Any,
+) -> Any:
+    """Attention whose batch axes are several, or broadcast, by one call with one of them.
+
+    ``read`` is what the caller gave beside keys, values and their scales, from which ``out`` must
+    be apart; what is handed on may be copies.
+    """
+    q, k, v = heads
+    written = None
+    if out is not None:
+        require_apart(out, {**read, "k": k, "v": v, "k_scale": factors[0], "v_scale": factors[1]})
+        written = batches.output(out, q, v, options["layout"])
+    flat = [None if factor is None else batches.flat(factor, 2) for factor in factors]
+    attend: Any = attention
+    result = attend(
+        *(batches.heads(x) for x in heads), k_scale=flat[0], v_scale=flat[1], out=written,
+        **options, **batches.score(score),
+    )  # fmt: skip
+    if not isinstance(result, tuple):
+        return batches.restored(result) if out is None else out
+    o, lse = result
+    return batches.restored(o) if out is None else out, batches.restored(lse)
 
 
 @spelled_out(ScoreOptions)
@@ -182,7 +245,7 @@ def attention_weights(
     Parameters
     ----------
     q, k : arrays of shape (B, Hq, Sq, D) and (B, Hkv, Sk, D)
-        As for :func:`attention`.
+        As for :func:`attention`, with as many batch axes.
     rows : int or int array of shape (R,), optional
         The query rows wanted, negative ones counted from the end; all by default. Positions,
         masks and biases are those of the rows named.
@@ -211,16 +274,20 @@ def attention_weights(
     array([[[0.212, 0.212, 0.576]]], dtype=float32)
     """
     require_known("attention_weights", score, ScoreOptions)
-    rules = Score.of(**score)
     queries, keys = as_array("q", q), as_array("k", k)
-    if queries.ndim not in (3, 4):
-        raise ValueError(f"q must have 3 or 4 dimensions, not shape {queries.shape}")
+    if queries.ndim < 3:
+        raise ValueError(f"q must have 3 dimensions or more, not shape {queries.shape}")
+    queries, given, batches = _prepared(queries, keys, keys, score, layout)
+    if batches is not None:
+        queries, keys = batches.heads(queries), batches.heads(keys)
+        given = batches.score(given)
+    rules = Score.of(**given)
     count = queries.shape[-2] if layout == "bhsd" else queries.shape[-3]
     weights: Float32Array = _core.attention_weights(
         queries, keys, _row_indices(rows, count), rules, layout_name(layout),
         thread_count(num_threads),
     )  # fmt: skip
-    return weights
+    return weights if batches is None else batches.restored(weights)
 
 
 def _row_indices(rows: ArrayLike | None, count: int) -> Int64Array | None:

@@ -40,6 +40,7 @@ from numattn.block_mask import BlockMask
 from numattn.position.relative import Relative
 
 Window: TypeAlias = Sequence[int | None] | None
+Scale: TypeAlias = float | ArrayLike | None
 KeySpans: TypeAlias = tuple[ArrayLike, ArrayLike] | Array | None
 
 
@@ -52,7 +53,9 @@ class HeadScore(TypedDict, total=False):
         The first keys, so many of them, stay visible whatever the window (attention sinks).
     scale : float, optional
         Default ``1 / sqrt(D)``, or that of ``relative`` if it has one. 0, or of a magnitude from
-        1.2e-38 to 2.3e38.
+        1.2e-38 to 2.3e38. In :func:`numattn.attention` and ``attention_weights`` also an array of
+        shape (Hq,) or (B, Hq), by which a copy of q is multiplied: 16-bit queries are rounded once
+        more by that (2^-9 of each element of bfloat16, 2^-12 of float16).
     softcap : float, optional
         Scores become ``softcap · tanh(s / softcap)``; one beyond 2.3e38 counts as 2.3e38.
     alibi_slopes : array of shape (Hq,) or (B, Hq), optional
@@ -64,7 +67,7 @@ class HeadScore(TypedDict, total=False):
 
     window: Window
     sink_tokens: int
-    scale: float | None
+    scale: Scale
     softcap: float | None
     alibi_slopes: ArrayLike | None
     sinks: ArrayLike | None
@@ -158,7 +161,7 @@ class Score(NamedTuple):
         key_spans: KeySpans = None,
         sink_tokens: int = 0,
         block_mask: BlockMask | None = None,
-        scale: float | None = None,
+        scale: Scale = None,
         softcap: float | None = None,
         kv_lens: ArrayLike | None = None,
         alibi_slopes: ArrayLike | None = None,
@@ -187,7 +190,7 @@ class Score(NamedTuple):
             None if key_spans is None else _row_spans(key_spans),
             size("sink_tokens", sink_tokens, least=0),
             block_mask,
-            optional_real("scale", scale),
+            optional_real("scale", scale),  # type: ignore[arg-type]  # of an array, it says so
             optional_real("softcap", softcap),
             None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),
             None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),

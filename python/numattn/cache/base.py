@@ -282,7 +282,7 @@ class Cache(ABC):
         sides, sinks = self._window(layer, score.get("window")), self._sinks(layer, score)
         scale, softcap = score.get("scale"), score.get("softcap")
         if PLAIN.issuperset(score) and type(scale) in HASHED and type(softcap) in HASHED:
-            return plain_rules(sides, sinks, scale, softcap)
+            return plain_rules(sides, sinks, scale, softcap)  # type: ignore[arg-type]
         options: dict[str, Any] = {**score, "window": sides, "sink_tokens": sinks}
         return Score.of(is_causal=True, **options)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .head_norm import HeadNorm
 from .heads import ProjectedContext
 from .layer import MultiHeadAttention
 
-__all__ = ["MultiHeadAttention", "ProjectedContext"]
+__all__ = ["HeadNorm", "MultiHeadAttention", "ProjectedContext"]

@@ -14,6 +14,8 @@ from numattn._names import Array, Precision
 from numattn._pickled import reduced
 from numattn.linear import Linear, as_float_vector, part_of
 
+from .head_norm import HeadNormLike, as_head_norm, normalised
+
 
 class ProjectedContext(NamedTuple):
     """Keys and values of a context: what cross-attention reads of it, whatever asks.
@@ -52,6 +54,8 @@ class Heads:
         wq, wk, wv and bq, bk, bv as for :class:`numattn.MultiHeadAttention`, under "q", "k", "v".
     dtype, precision
         As for :class:`numattn.MultiHeadAttention`.
+    norms : tuple
+        Its q_norm and k_norm.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Heads:
         biases: dict[str, ArrayLike | None],
         dtype: DTypeLike | None,
         precision: Precision,
+        norms: tuple[HeadNormLike, HeadNormLike] = (None, None),
     ) -> None:
         self.num_heads = bounded_integer("num_heads", num_heads)
         self.num_kv_heads = bounded_integer(
@@ -76,6 +81,8 @@ class Heads:
         self._shapes = {name: matrix.shape for name, matrix in matrices.items()}
         self.head_dim = self._shapes["q"][0] // self.num_heads
         self.value_dim = self._shapes["v"][0] // self.num_kv_heads
+        self.q_norm = as_head_norm("q_norm", norms[0], self.head_dim)
+        self.k_norm = as_head_norm("k_norm", norms[1], self.head_dim)
         self._packed = [
             Packed(names, side_by_side(names, matrices, vectors, self.storage, precision))
             for names in self._runs_of_one_width()
@@ -120,11 +127,15 @@ class Heads:
         else:
             both = self._pass("qk", x, num_threads)
             v = self._pass("v", values_from, num_threads)
-        return in_heads(both, self.num_heads + self.num_kv_heads), in_heads(v, self.num_kv_heads)
+        heads = in_heads(both, self.num_heads + self.num_kv_heads)
+        if self.q_norm is not None or self.k_norm is not None:
+            heads = normalised(heads, self.num_heads, self.q_norm, self.k_norm, num_threads)
+        return heads, in_heads(v, self.num_kv_heads)
 
     def queries(self, x: Array, num_threads: int | None) -> Array:
         """q of shape (..., Sq, Hq, D) for cross-attention."""
-        return in_heads(self._pass("q", x, num_threads), self.num_heads)
+        q = in_heads(self._pass("q", x, num_threads), self.num_heads)
+        return q if self.q_norm is None else self.q_norm(q, num_threads=num_threads)
 
     def context(
         self, context: Array, values_from: Array | None, num_threads: int | None
@@ -137,7 +148,10 @@ class Heads:
         else:
             k = self._pass("k", context, num_threads)
             v = self._pass("v", values_from, num_threads)
-        return ProjectedContext(in_heads(k, self.num_kv_heads), in_heads(v, self.num_kv_heads))
+        keys = in_heads(k, self.num_kv_heads)
+        if self.k_norm is not None:
+            keys = self.k_norm(keys, num_threads=num_threads)
+        return ProjectedContext(keys, in_heads(v, self.num_kv_heads))
 
     def _pass(self, names: str, x: Array, num_threads: int | None) -> Array:
         """Project x by some of the weights at once: their results side by side."""

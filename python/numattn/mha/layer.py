@@ -15,6 +15,7 @@ from numattn.linear import Linear, as_float_vector
 from numattn.position import Rope
 
 from .cache import continued, score_with_cache
+from .head_norm import HeadNormLike
 from .heads import Heads, ProjectedContext, applied, as_bias, as_weight
 from .rope import checked_rope, turn_from
 from .torch_state import arguments_of_torch
@@ -43,6 +44,9 @@ class MultiHeadAttention:
     rope : numattn.position.Rope, optional
         Turns queries and keys of self-attention in place, by their positions: key j by j, query i
         by ``q_offset + i``, with a cache by how many tokens their row had before.
+    q_norm, k_norm : HeadNorm, "rms", "l2", or array of shape (D,), optional
+        Normalise each head of queries, or of keys, before positions turn it; an array is the weight
+        of "rms" (:class:`numattn.HeadNorm`).
     sinks : array of shape (Hq,), optional
         The sinks of calls that give none: for each head a further logit that gives no value.
     batch_first : bool
@@ -62,7 +66,8 @@ class MultiHeadAttention:
         ``dtype`` is bfloat16 by name, and the package ml_dtypes is not installed.
     ValueError
         The weights do not fit one another or the heads, ``rope`` turns more elements than a head
-        has, ``dtype`` is no storage type or ``precision`` is unknown.
+        has, a norm is none or its weight does not fit a head, ``dtype`` is no storage type or
+        ``precision`` is unknown.
 
     Notes
     -----
@@ -108,6 +113,8 @@ class MultiHeadAttention:
         bo: ArrayLike | None = None,
         num_kv_heads: int | None = None,
         rope: Rope | None = None,
+        q_norm: HeadNormLike = None,
+        k_norm: HeadNormLike = None,
         sinks: ArrayLike | None = None,
         batch_first: bool = True,
         dtype: DTypeLike | None = None,
@@ -115,7 +122,7 @@ class MultiHeadAttention:
     ) -> None:
         self._heads = Heads(
             num_heads, num_kv_heads, {"q": wq, "k": wk, "v": wv},
-            {"q": bq, "k": bk, "v": bv}, dtype, precision,
+            {"q": bq, "k": bk, "v": bv}, dtype, precision, (q_norm, k_norm),
         )  # fmt: skip
         self.num_heads: int = self._heads.num_heads
         self.num_kv_heads: int = self._heads.num_kv_heads

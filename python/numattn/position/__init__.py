@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numattn.position.alibi import alibi_slopes
+from numattn.position.axes import axial_tables, grid_positions, section_tables
 from numattn.position.disentangled import disentangled
 from numattn.position.learned import learned
 from numattn.position.relative import Relative
@@ -16,8 +17,11 @@ __all__ = [
     "Relative",
     "Rope",
     "alibi_slopes",
+    "axial_tables",
     "disentangled",
+    "grid_positions",
     "learned",
+    "section_tables",
     "shaw",
     "sinusoidal",
     "sinusoidal_2d",

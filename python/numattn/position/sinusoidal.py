@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn._arguments import size
+from numattn._arguments import flag, size
 
 
-def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> NDArray[np.float32]:
+def sinusoidal(
+    n: int, d: int, *, base: float = 10000.0, halves: bool = False
+) -> NDArray[np.float32]:
     """Sinusoidal positions: sine in even columns, cosine in odd ones.
 
-    ``p[t, 2i] = sin(t / base^(2i/d))`` and ``p[t, 2i+1] = cos(t / base^(2i/d))``.
+    ``p[t, 2i] = sin(t / base^(2i/d))`` and ``p[t, 2i+1] = cos(t / base^(2i/d))``; with ``halves``
+    all the sines and then all the cosines, ``p[t, i]`` and ``p[t, ⌈d/2⌉ + i]``.
 
     Parameters
     ----------
@@ -21,6 +24,9 @@ def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> NDArray[np.float32]:
         Width; may be odd.
     base : float
         Ratio of the longest to the shortest wavelength.
+    halves : bool
+        Whether sines and cosines stand in halves of their own, as in tensor2tensor, Marian and
+        Fairseq, or side by side.
 
     Returns
     -------
@@ -29,12 +35,14 @@ def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> NDArray[np.float32]:
 
     Raises
     ------
-    ValueError
-        A size is negative or zero, or the base is not positive.
+    TypeError, ValueError
+        A size is no integer, negative or zero, or the base is not positive.
 
     Notes
     -----
-    Vaswani et al., "Attention Is All You Need" (2017), section 3.5.
+    Vaswani et al., "Attention Is All You Need" (2017), section 3.5. Fairseq and Whisper divide by
+    d/2 − 1 where the paper and this have d/2: their wavelengths reach the base itself, which is
+    that of ``base ** (d / (d - 2))`` here.
 
     Examples
     --------
@@ -47,6 +55,9 @@ def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> NDArray[np.float32]:
     width = size("d", d, least=1)
     pair = np.arange(width) // 2
     angle = np.arange(count)[:, None] / wavelength_base(base) ** (2 * pair / width)
+    if flag("halves", halves):
+        waves = (np.sin(angle[:, 0::2]), np.cos(angle[:, 1::2]))
+        return np.concatenate(waves, axis=1).astype(np.float32)
     return np.where(np.arange(width) % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
 
 

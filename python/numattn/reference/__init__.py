@@ -16,6 +16,7 @@ array([1., 0.])
 
 from __future__ import annotations
 
+from . import approx
 from .attention import attention, attention_scores, attention_weights
 from .linear import Linear
 from .merge import merge_states
@@ -32,6 +33,7 @@ from .position import (
 )
 from .ragged import attention_varlen
 from .rope import Rope, apply_rope
+from .sigmoid import gelu, sigmoid_attention, silu
 
 __all__ = [
     "Linear",
@@ -39,15 +41,19 @@ __all__ = [
     "Rope",
     "alibi_slopes",
     "apply_rope",
+    "approx",
     "attention",
     "attention_paged",
     "attention_scores",
     "attention_varlen",
     "attention_weights",
+    "gelu",
     "layer_norm",
     "learned",
     "merge_states",
     "rms_norm",
+    "sigmoid_attention",
+    "silu",
     "sinusoidal",
     "sinusoidal_2d",
     "t5_bias",

@@ -17,11 +17,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .arrays import BoolArray, Float64Array
+from .batches import entry_by_entry
 from .relative import weigh_distances
 from .score import check_keywords, final_scores, heads_first, positions, share_heads
 from .storage import check_precision, widened
 
 
+@entry_by_entry
 def attention(
     q: ArrayLike,
     k: ArrayLike,
@@ -47,7 +49,7 @@ def attention(
     k : array (B, Hkv, Sk, D)
         Keys.
     v : array (B, Hkv, Sk, Dv)
-        Values.
+        Values. Several batch axes broadcast: (..., H, S, D).
     k_scale, v_scale : float arrays (B, Hkv, Sk), optional
         What k and v are multiplied by, token by token and head by head; their last axis left out.
     k_wide : int array (Hkv, E), optional
@@ -119,6 +121,7 @@ def attention(
     return (o, lse) if return_lse else o
 
 
+@entry_by_entry
 def attention_weights(
     q: ArrayLike,
     k: ArrayLike,

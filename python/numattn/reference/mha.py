@@ -34,6 +34,9 @@ class MultiHeadAttention:
         Hkv; num_heads by default.
     rope : Rope, optional
         Turns query i by q_offset + i and key j by j.
+    q_norm, k_norm : "rms", "l2", array (D,), or object with kind, weight and eps, optional
+        x / √(mean x² + eps)·weight, or x / √(Σ x² + eps²)·weight, for each head before it is
+        turned.
     sinks : array (Hq,), optional
         The sinks of calls that give none.
     batch_first : bool
@@ -70,12 +73,15 @@ class MultiHeadAttention:
         bo: ArrayLike | None = None,
         num_kv_heads: int | None = None,
         rope: Rope | None = None,
+        q_norm: Any = None,
+        k_norm: Any = None,
         sinks: ArrayLike | None = None,
         batch_first: bool = True,
         dtype: DTypeLike | None = None,
         precision: str = "highest",
     ) -> None:
         self.rope = rope
+        self.q_norm, self.k_norm = q_norm, k_norm
         self.sinks = sinks
         self.batch_first = batch_first
         self.num_heads = num_heads
@@ -214,8 +220,8 @@ class MultiHeadAttention:
         if self.rope is not None and context is not None:
             raise ValueError("rope turns by positions in one sequence, and context is another")
         source = x if context is None else context
-        q = self.heads(self.query, x, self.num_heads)
-        k = self.heads(self.key, source, self.num_kv_heads)
+        q = head_norm(self.heads(self.query, x, self.num_heads), self.q_norm)
+        k = head_norm(self.heads(self.key, source, self.num_kv_heads), self.k_norm)
         v = self.heads(
             self.value, source if values_from is None else values_from, self.num_kv_heads
         )
@@ -244,3 +250,21 @@ class MultiHeadAttention:
         assert self.rope is not None
         cos, sin = self.rope.tables(positions, length=length)
         return apply_rope(x, cos, sin, interleaved=self.rope.interleaved, layout="bshd")
+
+
+def head_norm(x: NDArray[Any], norm: Any) -> NDArray[Any]:
+    """Return heads (..., D) normalised, or as they are without a norm."""
+    if norm is None:
+        return x
+    if isinstance(norm, str):
+        kind, weight, eps = norm, None, {"rms": 1e-6, "l2": 1e-12}[norm]
+    elif hasattr(norm, "kind"):
+        kind, weight, eps = norm.kind, norm.weight, norm.eps
+    else:
+        kind, weight, eps = "rms", norm, 1e-6
+    squares = (x**2).mean(axis=-1, keepdims=True) + eps
+    if kind == "l2":
+        squares = (x**2).sum(axis=-1, keepdims=True) + eps**2
+    factor = 1.0 if weight is None else np.asarray(weight).astype(np.float64)
+    y: NDArray[Any] = x / np.sqrt(squares) * factor
+    return y

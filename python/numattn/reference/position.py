@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from .arrays import Float64Array
 
 
-def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> Float64Array:
+def sinusoidal(n: int, d: int, *, base: float = 10000.0, halves: bool = False) -> Float64Array:
     """Return the sinusoidal encoding of positions 0 … n − 1, float64 (n, d).
 
     Column 2i holds sin(pos / base^(2i/d)) and column 2i + 1 the cosine of the same angle. An odd d
@@ -24,6 +24,8 @@ def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> Float64Array:
         Width of the encoding.
     base : float
         Wavelengths run from 2π towards base·2π.
+    halves : bool
+        Whether all sines stand before all cosines.
 
     Notes
     -----
@@ -36,7 +38,8 @@ def sinusoidal(n: int, d: int, *, base: float = 10000.0) -> Float64Array:
     """
     column = np.arange(d)
     angle = np.arange(n)[:, np.newaxis] / base ** (2 * (column // 2) / d)
-    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle))
+    table = np.where(column % 2 == 0, np.sin(angle), np.cos(angle))
+    return np.concatenate((table[:, 0::2], table[:, 1::2]), axis=1) if halves else table
 
 
 def sinusoidal_2d(height: int, width: int, d: int, *, base: float = 10000.0) -> Float64Array:

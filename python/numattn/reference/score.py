@@ -49,7 +49,7 @@ def final_scores(
     key_spans: tuple[ArrayLike, ArrayLike] | None = None,
     sink_tokens: int = 0,
     block_mask: Any = None,
-    scale: float | None = None,
+    scale: ArrayLike | None = None,
     softcap: float | None = None,
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
@@ -79,7 +79,7 @@ def final_scores(
         Keys j < sink_tokens are visible whatever the window.
     block_mask : object with a method to_dense(), optional
         Which gives bools (B or 1, Hq or 1, Sq, Sk), True = may attend.
-    scale : float, optional
+    scale : float, or float array (Hq,) or (B, Hq), optional
         Factor of q·kᵀ; 1/sqrt(D) by default, or that of `relative` if it has one.
     softcap : float, optional
         c: scores become c·tanh(s/c) before bias and mask.
@@ -101,7 +101,8 @@ def final_scores(
     q, k = q[:, :, rows], share_heads(k, num_heads)
     if scale is None and relative is not None:
         scale = relative.scale
-    scale = 1 / math.sqrt(width) if scale is None else scale
+    factor = np.asarray(1 / math.sqrt(width) if scale is None else scale).astype(np.float64)
+    scale = np.broadcast_to(factor, (batch, num_heads))[:, :, np.newaxis, np.newaxis]
     if relative is None:
         score = scale * (q @ k.swapaxes(2, 3))
     else:
