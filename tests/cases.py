@@ -16,6 +16,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from numattn import BlockMask
+
 Array = NDArray[Any]
 Options = dict[str, Any]
 
@@ -46,6 +48,8 @@ AXES: dict[str, tuple[Any, ...]] = {
     "q_offset": ("zero", "bottom_right", "per_batch"),
     "window": (None, (-1, -1), (0, 0), (3, None), (7, 5), (None, 2), (40, -1), (16, 16)),
     "key_spans": (None, "111", "1hq", "b1q", "bhq"),
+    "sink_tokens": (0, 1, 5, 70),
+    "block_mask": (None, "11", "1h", "bh"),
     "kv_lens": (None, "full", "ragged"),
     "scale": (None, 0.5, -1.0),  # in units of 1/sqrt(D), which keeps the scores unit-normal
     "softcap": (None, 2.0, 30.0),
@@ -71,6 +75,8 @@ class Case:
     q_offset: str
     window: tuple[int | None, int | None] | None
     key_spans: str | None
+    sink_tokens: int
+    block_mask: str | None
     kv_lens: str | None
     scale: float | None
     softcap: float | None
@@ -100,6 +106,7 @@ class Case:
         options: Options = {
             "is_causal": self.is_causal,
             "window": self.window,
+            "sink_tokens": self.sink_tokens,
             "softcap": self.softcap,
             "q_offset": {
                 "zero": 0,
@@ -110,6 +117,9 @@ class Case:
         if self.key_spans is not None:
             shape = broadcastable(self.key_spans, full[:3])
             options["key_spans"] = key_spans(rng, shape, self.key_len)
+        if self.block_mask is not None:
+            shared = broadcastable(self.block_mask, full[:2])
+            options["block_mask"] = block_mask(rng, (shared[0], shared[1], *full[2:]))
         if self.scale is not None:
             options["scale"] = self.scale / np.sqrt(self.head_dim)
         if self.kv_lens == "full":
@@ -168,12 +178,23 @@ def key_spans(
     return begin, np.where(rng.random(shape) < 0.1, begin // 2, end)
 
 
+def block_mask(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> BlockMask:
+    """Return a mask of (B, H, Sq, Sk): whole blocks, blocks with bits, and hidden ones."""
+    batch, heads, *lengths = shape
+    blocks = [-(-length // 64) for length in lengths]
+    kind = rng.integers(0, 4, (batch, heads, *blocks)).repeat(64, 2).repeat(64, 3)
+    kind = kind[:, :, : lengths[0], : lengths[1]]
+    return BlockMask.from_mask((kind == 1) | (kind == 2) & (rng.random(shape) < 0.5))
+
+
 # One score argument at a time, and all at once: what a test crosses with something else than sizes.
 SCORE_FEATURES = (
     "plain",
     "is_causal",
     "window",
     "key_spans",
+    "sink_tokens",
+    "block_mask",
     "kv_lens",
     "softcap",
     "bias",
@@ -184,7 +205,7 @@ SCORE_FEATURES = (
 )
 
 # Those that leave an interval of keys to a row; the others change a score or hide a key.
-STRUCTURE = ("is_causal", "window", "key_spans", "kv_lens")
+STRUCTURE = ("is_causal", "window", "key_spans", "sink_tokens", "block_mask", "kv_lens")
 SCORE_STEPS = tuple(name for name in SCORE_FEATURES if name not in ("plain", *STRUCTURE, "all"))
 
 
@@ -196,6 +217,8 @@ def score_feature(name: str, rng: np.random.Generator, full: tuple[int, int, int
         "plain": {},
         "is_causal": {"is_causal": True, "q_offset": offset},
         "window": {"window": (key_len // 3, 5), "q_offset": offset},
+        "sink_tokens": {"window": (key_len // 3, 5), "q_offset": offset, "sink_tokens": 3},
+        "block_mask": {"block_mask": block_mask(rng, (1, num_heads, query_len, key_len))},
         "kv_lens": {"kv_lens": rng.integers(key_len // 2, key_len + 1, batch)},
         "softcap": {"softcap": 3.0},
         "bias": {"bias": normal(rng, (batch, 1, query_len, key_len))},

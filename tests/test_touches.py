@@ -24,6 +24,9 @@ pytestmark = pytest.mark.skipif(not CPP.is_dir(), reason="tests run without the 
 
 USERS = {"cache", "models", "compat", "cli"}
 
+# Makers of masks, whose arguments are words of their own: a pattern's window is no span.
+MAKERS = {"python/numattn/patterns.py"}
+
 # Where a storage of weights is defined, which may have the name of one of tokens.
 WEIGHTS = {
     "cpp/api/check_linear_state.cpp",
@@ -92,7 +95,7 @@ def touched(word: str) -> list[str]:
     ],
 )
 def test_a_feature_touches_few_files(word: str, most: int, some: str) -> None:
-    files = [path for path in touched(word) if path not in WEIGHTS]
+    files = [path for path in touched(word) if path not in WEIGHTS | MAKERS]
     assert some in files, "the search finds nothing"
     assert len(files) <= most, files
 

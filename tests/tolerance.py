@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import reference
+from numattn import BlockMask, reference
 from numattn.position import Relative
 from numattn.reference.storage import round_to_bfloat16
 
@@ -184,6 +184,8 @@ def fingerprint(*arguments: Any) -> bytes:
             digest.update(f"{x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).tobytes())
         elif isinstance(x, Relative):
             digest.update(fingerprint(*vars(x).values()))
+        elif isinstance(x, BlockMask):
+            digest.update(fingerprint(x.shape, x.starts, x.entries, x.words))
         elif isinstance(x, tuple):
             digest.update(fingerprint(*x))
         else:

@@ -67,17 +67,20 @@ class Runs {
 
   const Totals& all() const { return all_; }
   int threads() const { return threads_; }
-  std::int64_t bytes() const { return partials_offset() + all_.partial_floats * 4; }
+  std::int64_t bytes() const {
+    return order_offset() + (is_ordered() ? all_.items * kItemBytes : 0);
+  }
 
   void use(char* memory) {
     memory_ = memory;
     if (lone_) give_memory(*lone_, 0);
+    if (is_ordered()) order_items();
   }
 
   // Calls visit(run, its item) for item `index` of all parts.
   template <class Visit>
   void at_item(std::int64_t index, const Visit& visit) const {
-    at(&Start::item, index, visit);
+    at(&Start::item, is_ordered() ? order()[index].item : index, visit);
   }
   // Calls visit(run, its row) for row `index` of all that are combined from splits.
   template <class Visit>
@@ -90,6 +93,28 @@ class Runs {
   struct Start {
     std::int64_t item, row, partial_floats;
   };
+
+  // Items with the most listed blocks come first: a row that sees all keys among others that see
+  // few takes as long as many of their items, and should not be left for the end.
+  struct Listed {
+    std::int64_t blocks, item;
+  };
+  static constexpr std::int64_t kItemBytes = sizeof(Listed);
+  bool is_ordered() const {
+    return lone_ && lone_->problem.score.block_mask.lists.starts != nullptr && all_.items > 1;
+  }
+  std::int64_t order_offset() const {
+    return partials_offset() + padded_floats(all_.partial_floats) * 4;
+  }
+  Listed* order() const { return reinterpret_cast<Listed*>(memory_ + order_offset()); }
+  void order_items() {
+    for (std::int64_t item = 0; item < all_.items; ++item) {
+      order()[item] = {listed_blocks(*lone_, item), item};
+    }
+    std::sort(order(), order() + all_.items, [](const Listed& a, const Listed& b) {
+      return a.blocks != b.blocks ? a.blocks > b.blocks : a.item < b.item;
+    });
+  }
 
   void add_lone() {
     lone_->plan.join(lone_->problem.kv_heads, shares_);

@@ -63,11 +63,24 @@ AttendBlock block_of(const Run& run, const Place& place, const QueryRow* rows, i
   block.key = rows_of(problem.k, problem, place.batch, kv_head);
   block.value = rows_of(problem.v, problem, place.batch, kv_head);
   block.rules = rules_of(problem.score);
+  block.grid = {run.plan.key_block, problem.score.spans.sink_tokens};
   // With terms by distance a row head is a query head.
   block.relative = relative_block(problem.score, place.row_head);
   block.workspace = workspace;
   block.needs = run.plan.needs;
   return block;
+}
+
+// No key that a row of the item sees lies between `from` and this one.
+std::int64_t next_key(const Run& run, const Worker& worker, std::int64_t from) {
+  std::int64_t first = INT64_MAX;
+  for (std::int64_t turn = 0; turn < run.plan.heads_per_item; ++turn) {
+    const AttendBlock& block = *run.head_memory(worker.index(), turn).block;
+    for (int r = 0; r < block.row_count && first > from; ++r) {
+      first = std::min(first, block.rows[r].next(from));
+    }
+  }
+  return first;
 }
 
 // Visits keys in stretches, between which an interrupt is noticed. visit(block) computes the first
@@ -87,7 +100,8 @@ void visit_keys(const Run& run, KeyRange keys, Worker& worker, const Visit& visi
       block.end = is_last;
     }
     visit(*run.head_memory(worker.index(), 0).block);
-    from = to;
+    // Stretches that no row sees are passed over; the last key is seen.
+    from = is_last ? to : std::min(next_key(run, worker, to), keys.end - 1);
   } while (!is_last && !worker.stopped());
 }
 
@@ -103,7 +117,7 @@ KeyRange begin_head(const Run& run, const Place& place, const HeadMemory& memory
                   QueryRow& row = memory.rows[index - first];
                   row = run.rows.make(place.batch, head, query);
                   if (plan.splits == 1) set_outputs(run, place.batch, head, query, row);
-                  keys = keys.hull(row.span);
+                  keys = keys.hull(row.keys());
                 });
   *memory.block = block_of(run, place, memory.rows, row_count, memory.workspace);
   memory.block->fetch_ahead = place.block == plan.blocks - 1;
@@ -116,6 +130,25 @@ KeyRange begin_head(const Run& run, const Place& place, const HeadMemory& memory
 }
 
 }  // namespace
+
+std::int64_t listed_blocks(const Run& run, std::int64_t index) {
+  const AttentionPlan& plan = run.plan;
+  const RowBlocks& mask = run.problem.score.block_mask;
+  const Place place = place_of(plan, run.problem.row_heads(), index);
+  const std::int64_t group = run.problem.query_heads / run.problem.row_heads();
+  const std::int64_t first = place.block * plan.block_rows;
+  const std::int64_t last = std::min(first + plan.block_rows, plan.rows_per_head) - 1;
+  std::int64_t count = 0;
+  for (std::int64_t head = 0; head < plan.heads_per_item * group; ++head) {
+    for (std::int64_t block = first / group / kMaskBlock; block <= last / group / kMaskBlock;
+         ++block) {
+      const std::int64_t* start =
+          mask.lists.starts + mask.place(place.batch, place.row_head * group + head, block);
+      count += start[1] - start[0];
+    }
+  }
+  return count;
+}
 
 void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   const AttentionPlan& plan = run.plan;

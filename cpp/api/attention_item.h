@@ -50,6 +50,9 @@ struct Run {
   }
 };
 
+// The listed blocks that item `index` sees, where there is a mask of them: what its time follows.
+std::int64_t listed_blocks(const Run& run, std::int64_t index);
+
 // Computes item `index` of the run.
 void attend_item(const Run& run, std::int64_t index, Worker& worker);
 

@@ -25,6 +25,28 @@ bool in_place(const StoredTokens& tokens, const AttentionProblem& problem) {
   return reads_in_place(rows_of(tokens, problem, 0, 0));
 }
 
+void keep(QueryRow& row, KeyRange keys) {
+  for (KeyRange* part : {&row.span, &row.head}) {
+    const KeyRange kept = part->both(keys);
+    *part = kept.empty() ? KeyRange{0, 0} : kept;
+  }
+}
+
+void list_blocks(const RowBlocks& mask, std::int64_t batch, std::int64_t head, std::int64_t query,
+                 QueryRow& row) {
+  static_assert(sizeof(ListedBlock) == 2 * sizeof(std::int32_t), "entries are pairs");
+  const std::int64_t* start = mask.lists.starts + mask.place(batch, head, query / kMaskBlock);
+  row.block_count = start[1] - start[0];
+  if (row.block_count == 0) {
+    keep(row, {0, 0});
+    return;
+  }
+  row.blocks = reinterpret_cast<const ListedBlock*>(mask.lists.entries) + start[0];
+  row.words = mask.lists.words + query % kMaskBlock;
+  keep(row,
+       {row.blocks[0].key * kMaskBlock, (row.blocks[row.block_count - 1].key + 1) * kMaskBlock});
+}
+
 }  // namespace
 
 AttentionShape shape_of(const AttentionProblem& problem) {
@@ -59,6 +81,7 @@ PlanNeeds needs_of(const AttentionProblem& problem) {
   return {{problem.score.mask.has_value(), problem.score.bias.has_value(),
            !in_place(problem.k, problem), !in_place(problem.v, problem),
            problem.score.relative.has_value(), problem.k.wide.count},
+          problem.score.block_mask.lists.starts != nullptr,
           heads_inside(problem.k) && heads_inside(problem.v)};
 }
 
@@ -90,12 +113,15 @@ QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t quer
   const std::int64_t* offset = score.q_offset.of(batch);
   row.position = saturating_add(offset == nullptr ? 0 : *offset, query);
   const std::int64_t* length = score.kv_lens.of(batch);
-  row.span = key_span(score.spans, row.position, length == nullptr ? problem_.keys : *length);
+  const std::int64_t key_count = length == nullptr ? problem_.keys : *length;
+  row.span = key_span(score.spans, row.position, key_count);
+  row.head = key_head(score.spans, row.position, key_count);
   if (score.key_spans.begin != nullptr) {
     const std::int64_t at = score.key_spans.place(batch, head, query);
-    const KeyRange seen = row.span.both({score.key_spans.begin[at], score.key_spans.end[at]});
-    row.span = seen.empty() ? KeyRange{0, 0} : seen;
+    keep(row, {score.key_spans.begin[at], score.key_spans.end[at]});
   }
+  if (score.block_mask.lists.starts != nullptr)
+    list_blocks(score.block_mask, batch, head, query, row);
   if (const float* slopes = score.alibi_slopes.of(batch)) row.alibi_slope = slopes[head];
   row.sink = score.sinks == nullptr ? -INFINITY : score.sinks[head];
   return row;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "check.h"
+#include "divide_up.h"
 
 namespace numattn {
 namespace {
@@ -52,6 +53,9 @@ std::optional<View> checked_bias(const ScoreParams& params, const ScoreFit& fit)
 }
 
 SpanRules checked_spans(const SpanRules& spans) {
+  if (spans.sink_tokens < 0) {
+    refuse("sink_tokens must be 0 or more, not ", number(spans.sink_tokens));
+  }
   for (const std::int64_t side : {spans.window_left, spans.window_right}) {
     if (side < -1) {
       refuse("window sides must be -1 (unbounded) or at least 0, not (", number(spans.window_left),
@@ -103,6 +107,22 @@ RowSpans checked_key_spans(const ScoreParams& params, const ScoreFit& fit) {
                     fit.key_starts.data[i + 1] - fit.key_starts.data[i], "the sequence's keys");
   }
   return checked;
+}
+
+RowBlocks checked_blocks(const ScoreParams& params, const ScoreFit& fit) {
+  if (!params.block_mask) return {};
+  const std::array<std::int64_t, 4>& shape = params.block_mask->shape;
+  const std::array<std::int64_t, 4> target{fit.entries, fit.problem.query_heads,
+                                           fit.problem.queries, fit.problem.keys};
+  for (std::size_t axis = 0; axis < 4; ++axis) {
+    if (shape[axis] == target[axis] || (axis < 2 && shape[axis] == 1)) continue;
+    refuse("block_mask of shape (", number(shape[0]), ", ", number(shape[1]), ", ",
+           number(shape[2]), ", ", number(shape[3]), ") does not fit (B, Hq, Sq, ", fit.keys_axis,
+           ") = (", number(target[0]), ", ", number(target[1]), ", ", number(target[2]), ", ",
+           number(target[3]), "): the first two may be 1");
+  }
+  const std::int64_t blocks = divide_up(shape[2], kMaskBlock);
+  return {*params.block_mask, {shape[0] == 1 ? 0 : shape[1] * blocks, shape[1] == 1 ? 0 : blocks}};
 }
 
 // Kernels compute in float32, in units of log 2: no score is beyond that.
@@ -184,6 +204,7 @@ Score check_score(const ScoreParams& params, const ScoreFit& fit) {
   score.softcap = checked_softcap(params);
   score.spans = checked_spans(params.spans);
   score.key_spans = checked_key_spans(params, fit);
+  score.block_mask = checked_blocks(params, fit);
   score.q_offset = checked_offsets(params.q_offset, fit);
   score.kv_lens = checked_lengths(params, fit);
   score.alibi_slopes = checked_slopes(params, fit);

@@ -52,6 +52,7 @@ Score Score::of_entry(std::int64_t entry) const {
   if (own.mask) narrow(*own.mask, kBatch, entry, 1);
   if (own.bias) narrow(*own.bias, kBatch, entry, 1);
   own.key_spans = key_spans.from(entry, 0);
+  own.block_mask = block_mask.from(entry);
   own.q_offset.data = q_offset.of(entry);
   own.kv_lens.data = kv_lens.of(entry);
   own.alibi_slopes.data = alibi_slopes.of(entry);

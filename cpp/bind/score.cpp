@@ -41,6 +41,21 @@ std::optional<KeySpans> key_spans(const py::object& object) {
   return spans;
 }
 
+// The attributes of a numattn.BlockMask, whose arrays are contiguous, of the exact type, and its
+// own.
+std::optional<BlockLists> block_lists(const py::object& mask) {
+  if (mask.is_none()) return std::nullopt;
+  const auto data = [&mask](const char* name) {
+    return py::reinterpret_borrow<py::array>(mask.attr(name)).data();
+  };
+  BlockLists lists;
+  lists.starts = static_cast<const std::int64_t*>(data("starts"));
+  lists.entries = static_cast<const std::int32_t*>(data("entries"));
+  lists.words = static_cast<const std::uint64_t*>(data("words"));
+  lists.shape = mask.attr("shape").cast<std::array<std::int64_t, 4>>();
+  return lists;
+}
+
 }  // namespace
 
 py::tuple score_fields() {
@@ -59,6 +74,8 @@ ScoreArguments::ScoreArguments(const py::tuple& score) : score_(score) {
   std::tie(params.spans.window_left, params.spans.window_right) =
       field(Field::window).cast<std::pair<std::int64_t, std::int64_t>>();
   params.key_spans = key_spans(field(Field::key_spans));
+  params.spans.sink_tokens = field(Field::sink_tokens).cast<std::int64_t>();
+  params.block_mask = block_lists(field(Field::block_mask));
   params.scale = field(Field::scale).cast<std::optional<double>>();
   params.softcap = field(Field::softcap).cast<std::optional<double>>();
   params.kv_lens = int_array(field(Field::kv_lens));

@@ -68,15 +68,14 @@ inline void attend(const AttendBlock& block, const TileFacts& facts) {
       tiles.pack(first, LaneGroups::rows_of_group(block, first));
     }
   }
-  const LaneGroups in(block, tiles.work().query, tiles.row_floats());
-  for (KeyRange left = in.span; !left.empty();) {
-    const KeyRange within = first_tile(left, facts);
-    left.begin = within.end;
-    const KeyRange here = in.seen(within);
-    if (here.empty()) continue;
+  LaneGroups in(block, tiles.work().query, tiles.row_floats());
+  KeyRange left = in.span;
+  for (;;) {
+    const KeyRange here = next_tile(in, block.grid, left);
+    if (here.empty()) break;
     if (block.needs.folds) enter_chunk(block, tiles.work(), here.begin / facts.fold_keys);
     const auto tile = tiles.prepare(here, in.span.end);
-    in.each_that_sees(here, [&](const LaneGroup& group, KeyRange keys, std::int64_t first) {
+    in.each_that_sees([&](const LaneGroup& group, KeyRange keys, std::int64_t first) {
       with_count<kTileVectors>(group.vectors, [&](auto vectors) {
         attend_tile<decltype(vectors)::value>(block, tiles, group, tile, keys, first);
       });

@@ -84,12 +84,7 @@ inline std::int64_t fetched_bytes(const TokenRows& tokens, std::int64_t width) {
 // parts of a token lie equally far apart.
 class TokenLists {
  public:
-  TokenLists(const AttendBlock& first, const TileFacts& facts, const char** rows)
-      : first_(first), facts_(facts), rows_(rows) {}
-
-  KeyRange tile_from(std::int64_t key, std::int64_t end) const {
-    return key < end ? first_tile({key, end}, facts_) : KeyRange{end, end};
-  }
+  TokenLists(const AttendBlock& first, const char** rows) : first_(first), rows_(rows) {}
 
   // To be called before the first advance().
   void begin(KeyRange keys) { list_rows(first_.key, keys, rows_); }
@@ -133,7 +128,6 @@ class TokenLists {
   }
 
   const AttendBlock& first_;
-  const TileFacts& facts_;
   const char** rows_;
   std::int64_t count_ = 0;
 };
@@ -158,18 +152,18 @@ class DecodeVisit {
         count_(count),
         copies_(copies),
         stride_(score_stride(facts)),
-        lists_(*heads[0].block, facts, heads[0].work.rows) {}
+        lists_(*heads[0].block, heads[0].work.rows) {}
 
   void run() {
     const AttendBlock& first = *heads_[0].block;
-    const LaneGroup rows(first.rows, first.row_count, heads_[0].work.query);
-    const KeyRange seen = rows.span.both(first.keys);
-    KeyRange keys = lists_.tile_from(seen.begin, seen.end);
+    LaneGroup rows(first.rows, first.row_count, heads_[0].work.query);
+    KeyRange left = rows.span.both(first.keys);
+    KeyRange keys = next_tile(rows, first.grid, left);
     lists_.begin(keys);
     while (!keys.empty()) {
-      const KeyRange after = lists_.tile_from(keys.end, seen.end);
+      const bool all_visible = rows.seen.all;
+      const KeyRange after = next_tile(rows, first.grid, left);
       lists_.advance(keys, after);
-      const bool all_visible = rows.shared.holds(keys);
       if (count_ == 1) {
         visit_alone(keys, all_visible);
       } else {
@@ -258,17 +252,21 @@ inline bool all_lie_in_rows(const AttendBlock& block) {
          block.heads.key_head_stride % kSize == 0 && block.heads.value_head_stride % kSize == 0;
 }
 
-// Whether all heads see the same keys.
+// Whether all heads see the same keys, by their outermost and innermost ends and by their lists.
 inline bool see_alike(const DecodeHead* heads, int count) {
+  const auto same = [](KeyRange a, KeyRange b) { return a.begin == b.begin && a.end == b.end; };
   const auto seen_by = [](const DecodeHead& head) {
     return LaneGroup(head.block->rows, head.block->row_count, head.work.query);
   };
   const LaneGroup first = seen_by(heads[0]);
   for (int head = 1; head < count; ++head) {
     const LaneGroup other = seen_by(heads[head]);
-    if (first.span.begin != other.span.begin || first.span.end != other.span.end ||
-        first.shared.begin != other.shared.begin || first.shared.end != other.shared.end) {
+    if (!same(first.span, other.span) || !same(first.shared, other.shared) ||
+        !same(first.shared_head, other.shared_head)) {
       return false;
+    }
+    for (int r = 0; r < first.row_count; ++r) {
+      if (first.rows[r].blocks != other.rows[r].blocks) return false;
     }
   }
   return true;

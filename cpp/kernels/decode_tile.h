@@ -167,7 +167,11 @@ inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyRange
   const KeyLanes lanes(row, rules, keys);
   Transforms::apply(rules, lanes, scores);
   const Vec excluded = broadcast(-kInfinity);
-  const KeyRange seen = row.span.both(keys).from(keys.begin);
+  const bool by_bits = row.blocks != nullptr;
+  std::uint64_t bits = 0;
+  if (by_bits)
+    bits = row.seen_bits(keys.begin, row.block_at(keys.begin)) & keys.bits_from(keys.begin);
+  const KeyRange seen = row.seen(keys, nullptr).from(keys.begin);
   const Vec begin = broadcast(static_cast<float>(seen.begin));
   const Vec end = broadcast(static_cast<float>(seen.end));
   lanes.change(scores, [&](const KeyLanes::Place& at, Vec score) {
@@ -176,6 +180,9 @@ inline void finish_scores(const QueryRow& row, const ScoreRules& rules, KeyRange
       const Vec allowed =
           read_elements(from, DType::kBool, rules.mask_key_stride, lanes_left(at.j, keys.count()));
       score = select(equal(allowed, zero()), excluded, score);
+    }
+    if (by_bits) {
+      return select(mask_from_bits(static_cast<std::uint16_t>(bits >> at.j)), score, excluded);
     }
     const Vec key = at.key();
     return select(less_equal(begin, key) & less(key, end), score, excluded);
@@ -295,8 +302,7 @@ inline void add_visible_value_rows(const AttendBlock& block, const DecodeTile<El
     for (std::int64_t d = 0; d < block.value_dim; ++d) {
       float sum = 0.0f;
       for (std::int64_t j = 0; j < in.keys.count(); ++j) {
-        const std::int64_t key = in.keys.begin + j;
-        if (key < row.span.begin || key >= row.span.end) continue;
+        if (!is_seen_by(row, in.keys.begin + j)) continue;
         sum += weights[r * weight_stride + j] * to_float(in.value[j][d]);
       }
       float* at = output + r * output_stride + d;

@@ -130,7 +130,7 @@ class FloatTiles {
            float* output) {
     const FloatRows value = rows_of(tile.value, tile, keys);
     const std::int64_t width = block_.value_dim;
-    if (!group.shared.holds(keys) && has_nonfinite(value, keys.count(), width)) {
+    if (!group.seen.all && has_nonfinite(value, keys.count(), width)) {
       add_visible_values(value, keys.count(), width, work_.score, old.alpha, LaneSpans(group, keys),
                          Vectors, output);
     } else {

@@ -7,12 +7,9 @@
 #include <cstdint>
 
 #include "panel_format.h"
+#include "query_row.h"
 
 #include "numattn/dtype.h"
-
-// Code here is compiled into the files of every instruction set. A copy that the linker could
-// choose for all of them would be one too many (docs/architecture.md, rule 3), so none is left.
-#define NUMATTN_INLINE __attribute__((always_inline))
 
 namespace numattn {
 
@@ -22,28 +19,6 @@ struct Matrix {
   DType dtype;
   std::int64_t row_stride;
   std::int64_t column_stride;
-};
-
-// Keys [begin, end) of a head; none where end <= begin.
-struct KeyRange {
-  std::int64_t begin;
-  std::int64_t end;
-
-  NUMATTN_INLINE std::int64_t count() const { return end - begin; }
-  NUMATTN_INLINE bool empty() const { return end <= begin; }
-  NUMATTN_INLINE bool holds(KeyRange keys) const { return begin <= keys.begin && keys.end <= end; }
-  // The keys of both.
-  NUMATTN_INLINE KeyRange both(KeyRange other) const {
-    return {begin > other.begin ? begin : other.begin, end < other.end ? end : other.end};
-  }
-  // The shortest range that holds each of the two that has keys.
-  NUMATTN_INLINE KeyRange hull(KeyRange other) const {
-    if (empty()) return other;
-    if (other.empty()) return *this;
-    return {begin < other.begin ? begin : other.begin, end > other.end ? end : other.end};
-  }
-  // The same keys, counted from `first`.
-  NUMATTN_INLINE KeyRange from(std::int64_t first) const { return {begin - first, end - first}; }
 };
 
 // Keys or values of one head, a row for each token. They may lie in pages of a pool, and be stored
@@ -60,19 +35,6 @@ struct TokenRows {
   // that of wide_count behind the others; a channel of −1 is none.
   const std::int64_t* wide_channels;
   std::int64_t wide_count;
-};
-
-// One query row of a block: a pair (query head, query position) that reads one key head.
-struct QueryRow {
-  const char* query;      // head_dim elements
-  char* output;           // value_dim contiguous elements; null when partial results are kept
-  float* lse;             // null when not wanted
-  const char* mask;       // elements over keys, from key 0; null without a mask
-  const char* bias;       // elements over keys, from key 0; null without a bias
-  KeyRange span;          // the keys that structure lets the row see
-  std::int64_t position;  // where the row stands among the keys
-  float alibi_slope;
-  float sink;  // an extra logit; −inf is none
 };
 
 // The state of an online softmax over some of the keys, in base 2:
@@ -92,6 +54,12 @@ struct ScoreRules {
   DType bias_dtype;
   std::int64_t mask_key_stride;  // bytes from one key to the next; 0 repeats one element
   std::int64_t bias_key_stride;
+};
+
+// Where tiles of keys end: at multiples of `step`, and where the rows' heads end at most.
+struct TileGrid {
+  std::int64_t step;
+  std::int64_t head;
 };
 
 struct AttendBlock;
@@ -164,6 +132,7 @@ struct AttendBlock {
   TokenRows value;
   ScoreRules rules;
   RelativeBlock relative;
+  TileGrid grid;
   KeyRange keys;  // this visit looks at these only
   bool begin;
   bool end;

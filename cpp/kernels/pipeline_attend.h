@@ -98,7 +98,7 @@ class Pipeline {
       enter_chunk(unit_);
       mode_.lifted([&] {
         add_special_values<Parts>(block_, now, rows, walk_.row_count(now.block),
-                                  columns_ * kDepthTile);
+                                  walk_.present(now.key), columns_ * kDepthTile);
       });
     }
     ++unit_.end;

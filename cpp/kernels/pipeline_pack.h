@@ -101,15 +101,15 @@ class TokenStrip {
     return Parts * kStripTokens * depth_steps(width) * kDepthTile;
   }
 
-  // Tokens first … first + 31; those outside of `present` are zero, and are not read. `change` has
-  // a look at vectors of what is copied.
+  // Tokens first … first + 31; those whose bit of `present` is 0 are zero, and are not read.
+  // `change` has a look at vectors of what is copied.
   template <class Change>
-  void take(std::int64_t first, KeyRange present, const Change& change) {
+  void take(std::int64_t first, std::uint64_t present, const Change& change) {
     const Matrix& matrix = tokens_.matrix;
     for (int i = 0; i < kStripTokens; ++i) {
       rows_[i] = nullptr;
       const std::int64_t token = first + i;
-      if (token < present.begin || token >= present.end) continue;
+      if ((present >> i & 1u) == 0) continue;
       const char* from = token_row(tokens_, token);
       rows_[i] =
           in_place_ ? reinterpret_cast<const std::uint16_t*>(from) : strip_ + i * row_stride_;
@@ -187,17 +187,17 @@ inline bool pack_values(const TokenStrip<Parts>& strip, std::int64_t value_dim,
 // Keys and values of 64 tokens, and whether all values are in the tiles.
 template <int Parts>
 __attribute__((noinline)) bool pack_tokens(const AttendBlock& block, std::int64_t first,
-                                           KeyRange present, std::uint16_t* strip,
+                                           std::uint64_t present, std::uint16_t* strip,
                                            std::int64_t key_part, std::uint16_t* keys,
                                            std::int64_t value_part, std::uint16_t* values) {
   bool ordinary = true;
   for (int half = 0; half < kBodyKeys; half += kStripTokens) {
     TokenStrip<Parts> key(block.key, block.head_dim, strip);
-    key.take(first + half, present, [](Vec elements) { return elements; });
+    key.take(first + half, present >> half, [](Vec elements) { return elements; });
     pack_keys<Parts>(key, block.head_dim, key_part,
                      keys + half * depth_steps(block.head_dim) * kDepthTile);
     TokenStrip<Parts> value(block.value, block.value_dim, strip);
-    value.take(first + half, present, [&](Vec elements) {
+    value.take(first + half, present >> half, [&](Vec elements) {
       ordinary &= all_ordinary(elements);
       return ordinary_or_zero(elements);
     });

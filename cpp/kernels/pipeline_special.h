@@ -32,11 +32,13 @@ struct SpecialColumns {
   Vec values[kBodyKeys];
   std::uint64_t keys = 0;  // that have any
 
-  SpecialColumns(const AttendBlock& block, const Body& body, std::int64_t column) {
+  // Of the body's tokens whose bit of `present` is set; others are not read.
+  SpecialColumns(const AttendBlock& block, const Body& body, std::uint64_t present,
+                 std::int64_t column) {
     const Matrix& matrix = block.value.matrix;
     for (int j = 0; j < kBodyKeys; ++j) {
       const std::int64_t token = body.key + j;
-      if (token < block.keys.begin || token >= block.keys.end) continue;
+      if ((present >> j & 1u) == 0) continue;
       const Vec elements =
           read_scattered(token_row(block.value, token) + column * matrix.column_stride,
                          matrix.dtype, matrix.column_stride, lanes_left(column, block.value_dim));
@@ -51,13 +53,14 @@ struct SpecialColumns {
 template <int Parts>
 __attribute__((noinline)) void add_special_values(const AttendBlock& block, const Body& body,
                                                   const BodyRows& rows, int row_count,
+                                                  std::uint64_t present,
                                                   std::int64_t output_columns) {
   RowsState& state = *body.state;
   state.begin_apart(output_columns);
   float weights[kBodyRows][kBodyKeys];
   for (int r = 0; r < row_count; ++r) unpack_weights<Parts>(rows, r, weights[r]);
   for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {
-    const SpecialColumns special(block, body, d);
+    const SpecialColumns special(block, body, present, d);
     if (special.keys == 0) continue;
     for (int r = 0; r < row_count; ++r) {
       std::uint64_t keys = rows.visible == nullptr ? special.keys : special.keys & rows.visible[r];

@@ -30,6 +30,10 @@ class BodyWalk {
         first_key_(block.keys.begin / kBodyKeys * kBodyKeys),
         key_width_(depth_steps(block.head_dim) * kDepthTile),
         value_width_(depth_steps(block.value_dim) * kDepthTile) {
+    for (int i = 0; i < block.row_count; ++i) {
+      span_ = span_.hull(block.rows[i].span);
+      head_ = head_.hull(block.rows[i].head);
+    }
     const std::int64_t bodies = body_of(block.keys.end + kBodyKeys - 1);
     for (std::int64_t i = 0; i < bodies; ++i) work.packed[i] = kNotYet;
     const std::int64_t states = block.begin && !whole_ ? block_count() : 0;
@@ -40,7 +44,10 @@ class BodyWalk {
   bool next(Body& body) {
     for (; block_at_ < block_count(); ++block_at_, entered_ = false) {
       if (!entered_) enter();
-      for (; key_at_ < group_.span.end; key_at_ += kBodyKeys) {
+      for (;; key_at_ += kBodyKeys) {
+        key_at_ = group_.next(key_at_);
+        if (key_at_ >= group_.span.end) break;
+        key_at_ = key_at_ / kBodyKeys * kBodyKeys;
         std::uint64_t* visible = work_.visible[turn_];
         const Excluded excluded = look(key_at_, visible);
         if (excluded == Excluded::kAll) continue;
@@ -75,6 +82,11 @@ class BodyWalk {
   // Whether there are values in the body that are not in the tiles.
   bool is_special(const Body& body) const { return work_.packed[body_of(body.key)] == kSpecial; }
 
+  // The tokens of 64 that may be read: bit i of key + i.
+  std::uint64_t present(std::int64_t key) const {
+    return (span_.bits_from(key) | head_.bits_from(key)) & block_.keys.bits_from(key);
+  }
+
   // The output so far, to be added up apart.
   void set_output_apart(RowsState& state) const {
     mode_.lifted([&] { state.set_output_apart(value_width_); });
@@ -106,7 +118,7 @@ class BodyWalk {
     group_ = LaneGroup(rows_of(block_at_), row_count(block_at_), nullptr);
     group_.span = group_.span.both(block_.keys);
     if (group_.span.empty()) group_.span = {0, 0};
-    key_at_ = group_.span.begin / kBodyKeys * kBodyKeys;
+    key_at_ = group_.span.begin;
     state_ = nullptr;
   }
 
@@ -114,23 +126,25 @@ class BodyWalk {
   Excluded look(std::int64_t key, std::uint64_t* visible) const {
     const KeyRange body{key, key + kBodyKeys};
     const bool masked = group_.rows[0].mask != nullptr;
-    if (!masked && group_.shared.both(block_.keys).holds(body)) return Excluded::kNone;
+    const ListedBlock* first = group_.first_block(key);
+    if (!masked && block_.keys.holds(body) && group_.surely_all_see(body, first)) {
+      return Excluded::kNone;
+    }
     std::uint64_t any = 0;
     std::uint64_t all = ~std::uint64_t{0};
-    for (int r = 0; r < group_.row_count; ++r) {
-      const KeyRange seen = group_.rows[r].span.both(block_.keys).both(body).from(key);
-      std::uint64_t bits = 0;
-      if (!seen.empty()) {
-        const int count = static_cast<int>(seen.count());
-        bits = masked ? mask_row(group_.rows[r].mask, key + seen.begin,
-                                 block_.rules.mask_key_stride, count)
-                      : ~std::uint64_t{0} >> (kBodyKeys - count);
-        bits <<= seen.begin;
+    const std::uint64_t visited = block_.keys.bits_from(key);
+    group_.each_row(key, first, [&](int r, const ListedBlock* block) {
+      const QueryRow& row = group_.rows[r];
+      std::uint64_t bits = row.seen_bits(key, block) & visited;
+      if (masked && bits != 0) {
+        const int begin = __builtin_ctzll(bits);
+        const int count = kBodyKeys - __builtin_clzll(bits) - begin;
+        bits &= mask_row(row.mask, key + begin, block_.rules.mask_key_stride, count) << begin;
       }
       visible[r] = bits;
       any |= bits;
       all &= bits;
-    }
+    });
     for (int r = group_.row_count; r < kBodyRows; ++r) visible[r] = 0;
     return any == 0 ? Excluded::kAll : ~all == 0 ? Excluded::kNone : Excluded::kSome;
   }
@@ -140,7 +154,7 @@ class BodyWalk {
     if (work_.packed[body] != kNotYet) return;
     mode_.lifted([&] {
       const bool ordinary =
-          pack_tokens<Parts>(block_, key, block_.keys, work_.strip, work_.key_part, keys_from(key),
+          pack_tokens<Parts>(block_, key, present(key), work_.strip, work_.key_part, keys_from(key),
                              work_.value_part, values_from(key));
       work_.packed[body] = ordinary ? kOrdinary : kSpecial;
     });
@@ -156,7 +170,9 @@ class BodyWalk {
   const PipelineWorkspace<Parts>& work_;
   const float factor_;
   const SubnormalsAsZero& mode_;
-  const bool whole_;  // all keys in this visit
+  const bool whole_;     // all keys in this visit
+  KeyRange span_{0, 0};  // the hull of all rows' spans, and of their heads
+  KeyRange head_{0, 0};
   const std::int64_t first_key_;
   const std::int64_t key_width_;  // of packed tokens
   const std::int64_t value_width_;

@@ -296,7 +296,7 @@ struct LaneSlots {
 
   LaneSlots(const LaneGroup& group, KeyRange keys, const TileSlots& slots) : begin{}, end{} {
     for (int i = 0; i < group.row_count; ++i) {
-      const KeyRange seen = group.rows[i].span.both(keys).from(keys.begin);
+      const KeyRange seen = seen_by(group.rows[i], keys).from(keys.begin);
       if (seen.empty()) continue;
       begin[i] = static_cast<float>(slots.of[i - (seen.end - 1) + keys.count() - 1]);
       end[i] = static_cast<float>(slots.of[i - seen.begin + keys.count() - 1] + 1);

@@ -46,7 +46,7 @@ __attribute__((noinline)) void pack_queries(const AttendBlock& block, const Quer
               [&](const auto& read) { pack_queries(block, rows, row_count, read, packed); });
 }
 
-inline void apply_spans(const LaneGroup& group, KeyRange keys, float* scores) {
+__attribute__((noinline)) void apply_spans(const LaneGroup& group, KeyRange keys, float* scores) {
   const LaneSpans spans(group, keys);
   const Vec excluded = broadcast(-kInfinity);
   change_scores(group, keys.count(), scores, [&](std::int64_t j, int v, Vec score) {
@@ -77,7 +77,7 @@ inline ScoredTile score_tile(const AttendBlock& block, const LaneGroup& group, K
   }
   multiply();
   Transforms::apply(rules, LaneRows{group, keys, work.bias}, scores);
-  if (!group.shared.holds(keys)) apply_spans(group, keys, scores);
+  if (!group.seen.all) apply_spans(group, keys, scores);
   return {false, mask == Excluded::kSome ? work.mask : nullptr, work.mask_stride};
 }
 

@@ -30,7 +30,7 @@ static_assert(kCopiedRows <= kMostLaneGroups * kLaneGroup, "a block of more grou
 // less than those within a tile, and so many that most calls have no more, and that a fold, three
 // passes over the output, is nothing beside their products. Few rows are split long before.
 constexpr std::int64_t kFoldKeys = 4608;
-static_assert(kFoldKeys % kKeyBlock == 0, "a fold inside a tile");
+static_assert(kFoldKeys % kKeyBlock == 0 && kFoldKeys % kMaskBlock == 0, "a fold inside a tile");
 
 constexpr TileFacts kAttendFacts{kLaneGroup,  kKeyBlock, kBlockRows, kCopiedRows,
                                  Vec::kWidth, 0,         kFoldKeys};

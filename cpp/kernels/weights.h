@@ -70,20 +70,16 @@ inline void normalise_weights(const QueryRow& row, std::int64_t key_count) {
   }
 }
 
-// The next run of keys from `from` on that rows of the group see without a gap; empty when there is
-// none. Rows may have been picked far apart, and what lies between their spans is not to be read.
-inline KeyRange next_stretch(const LaneGroup& group, std::int64_t from) {
-  KeyRange run{INT64_MAX, INT64_MAX};
-  for (int i = 0; i < group.row_count; ++i) {
-    const KeyRange left = group.rows[i].span.both({from, INT64_MAX});
-    if (!left.empty() && left.begin < run.begin) run = {left.begin, left.begin};
-  }
+// The run of keys of a tile, from its first on, that rows of the group see without a gap. Rows may
+// have been picked far apart, and what lies between their keys is not to be read.
+inline KeyRange first_run(const LaneGroup& group, KeyRange tile) {
+  KeyRange run{tile.begin, tile.begin};
   for (bool grown = true; grown;) {
     grown = false;
     for (int i = 0; i < group.row_count; ++i) {
-      const KeyRange span = group.rows[i].span;
-      if (span.begin > run.end || span.end <= run.end) continue;
-      run.end = span.end;
+      const KeyRange seen = seen_by(group.rows[i], tile);
+      if (seen.empty() || seen.begin > run.end || seen.end <= run.end) continue;
+      run.end = seen.end;
       grown = true;
     }
   }
@@ -105,14 +101,16 @@ inline void weigh(const WeightsBlock& weights, const TileFacts& facts) {
   Areas areas(block.workspace);
   const FloatWorkspace work(areas, facts, block.needs);
   if (block.begin) begin_weights(weights, work);
-  const LaneGroup group(block.rows, block.row_count, work.query);
-  for (std::int64_t j = block.keys.begin;;) {
-    const KeyRange stretch = next_stretch(group, j).both(block.keys);
-    if (stretch.empty()) break;
-    const KeyRange keys = first_tile(stretch, facts);
+  LaneGroup group(block.rows, block.row_count, work.query);
+  KeyRange left = group.span.both(block.keys);
+  for (;;) {
+    const KeyRange tile = next_tile(group, block.grid, left);
+    if (tile.empty()) break;
+    const KeyRange keys = first_run(group, tile);
+    left.begin = keys.end;
+    group.look(keys);
     const FloatRows key = float_rows(block.key, keys, block.head_dim, work.key);
     write_scores(block, group, keys, key, work);
-    j = keys.end;
   }
   if (!block.end) return;
   for (int i = 0; i < block.row_count; ++i) normalise_weights(block.rows[i], weights.key_count);

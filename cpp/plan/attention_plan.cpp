@@ -48,7 +48,7 @@ std::int64_t most_packed_rows(const TileFacts& facts, const AttentionShape& shap
 }
 
 AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
-                  std::int64_t rows_per_head, std::int64_t block_rows, bool splits) {
+                  std::int64_t rows_per_head, std::int64_t block_rows, bool splits, bool lists) {
   const TileFacts& facts = kernel.facts;
   AttentionPlan plan{};
   plan.kernel = &kernel;
@@ -56,15 +56,15 @@ AttentionPlan cut(const AttendKernel& kernel, const AttentionShape& shape,
   plan.most_rows = facts.packed_bytes > 0 ? most_packed_rows(facts, shape) : block_rows;
   plan.block_rows = std::min(block_rows, plan.most_rows);
   plan.blocks = divide_up(rows_per_head, plan.block_rows);
-  plan.key_block = facts.key_block;
+  plan.key_block = lists ? std::min<std::int64_t>(facts.key_block, kMaskBlock) : facts.key_block;
   plan.split_keys = shape.keys;
   plan.splits = 1;
   if (splits) {
-    plan.split_keys = divide_up(kSplitKeys, facts.key_block) * facts.key_block;
+    plan.split_keys = divide_up(kSplitKeys, plan.key_block) * plan.key_block;
     plan.splits = divide_up(shape.keys, plan.split_keys);
   }
   const std::int64_t wide = std::max<std::int64_t>({shape.head_dim, shape.value_dim, 32});
-  plan.visit_keys = divide_up(kVisitKeys * 128, wide * facts.key_block) * facts.key_block;
+  plan.visit_keys = divide_up(kVisitKeys * 128, wide * plan.key_block) * plan.key_block;
   if (facts.packed_bytes > 0) plan.visit_keys = packed_visit(facts, shape);
   plan.heads_per_item = 1;
   plan.items = shape.batch * shape.row_heads * plan.blocks * plan.splits;
@@ -118,8 +118,9 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
   const AttendKernel& kernel = few ? decode : attend;
   const TileFacts& facts = kernel.facts;
   const bool copies = needs.tile.key_copy || needs.tile.value_copy;
-  AttentionPlan plan = cut(kernel, shape, rows_per_head,
-                           copies ? facts.copied_rows : facts.block_rows, may_split(shape));
+  AttentionPlan plan =
+      cut(kernel, shape, rows_per_head, copies ? facts.copied_rows : facts.block_rows,
+          may_split(shape), needs.blocks);
   plan.needs = {0,
                 shape.head_dim,
                 shape.value_dim,
@@ -142,7 +143,7 @@ AttentionPlan plan_weights(const AttendKernel& attend, const AttentionShape& sha
                            std::int64_t rows, const PlanNeeds& needs) {
   const TileFacts& facts = attend.facts;
   const std::int64_t block_rows = needs.lone_rows ? 1 : facts.lane_group;
-  AttentionPlan plan = cut(attend, shape, shape.group() * rows, block_rows, false);
+  AttentionPlan plan = cut(attend, shape, shape.group() * rows, block_rows, false, needs.blocks);
   plan.needs = {facts.lane_group, shape.head_dim, 0, needs.tile};
   plan.workspace_floats = attend.workspace(facts, plan.needs);
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *

@@ -30,6 +30,7 @@ bool may_split(const AttentionShape& shape);
 // What shapes a plan besides.
 struct PlanNeeds {
   TileNeeds tile;
+  bool blocks = false;        // lists of key blocks, which tiles do not exceed
   bool heads_inside = false;  // a token's heads lie nearer to one another than a head's tokens
   bool lone_rows = false;  // weights of rows that are no neighbours in position, where that matters
 };

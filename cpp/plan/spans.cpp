@@ -12,6 +12,12 @@ std::int64_t saturating_add(std::int64_t a, std::int64_t b) {
                : std::numeric_limits<std::int64_t>::min();
 }
 
+KeyRange key_head(const SpanRules& rules, std::int64_t position, std::int64_t key_count) {
+  std::int64_t end = std::min(rules.sink_tokens, key_count);
+  if (rules.causal) end = std::min(end, saturating_add(position, 1));
+  return end > 0 ? KeyRange{0, end} : KeyRange{0, 0};
+}
+
 KeyRange key_span(const SpanRules& rules, std::int64_t position, std::int64_t key_count) {
   std::int64_t begin = 0;
   std::int64_t end = key_count;

@@ -12,11 +12,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from numattn import _core, isa, position, spans, threads
+from numattn import _core, isa, patterns, position, spans, threads
 from numattn._attention import attention, attention_weights
 from numattn._core import __version__
 from numattn._plan import Plan, plan
 from numattn._quantize import quantize
+from numattn.block_mask import BlockMask
 from numattn.cache import KVCache, PagedKVCache
 from numattn.config import show_config
 from numattn.linear import Linear
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numattn._windows import unwindow, window_mask, windows
 
 __all__ = [
+    "BlockMask",
     "HeadNorm",
     "KVCache",
     "Linear",
@@ -54,6 +56,7 @@ __all__ = [
     "isa",
     "layer_norm",
     "merge_states",
+    "patterns",
     "plan",
     "position",
     "quantize",

@@ -33,8 +33,10 @@ from numattn._arguments import (
     integers,
     optional_array,
     optional_real,
+    size,
 )
 from numattn._names import Array, Float32Array, Int64Array
+from numattn.block_mask import BlockMask
 from numattn.position.relative import Relative
 
 Window: TypeAlias = Sequence[int | None] | None
@@ -47,6 +49,8 @@ class HeadScore(TypedDict, total=False):
     window : (left, right), optional
         Key j is visible iff ``pos - left <= j <= pos + right``, ``pos = q_offset + i``; −1 or None
         leaves a side unbounded.
+    sink_tokens : int
+        The first keys, so many of them, stay visible whatever the window (attention sinks).
     scale : float, optional
         Default ``1 / sqrt(D)``, or that of ``relative`` if it has one. 0, or of a magnitude from
         1.2e-38 to 2.3e38. In :func:`numattn.attention` and ``attention_weights`` also an array of
@@ -62,6 +66,7 @@ class HeadScore(TypedDict, total=False):
     """
 
     window: Window
+    sink_tokens: int
     scale: Scale
     softcap: float | None
     alibi_slopes: ArrayLike | None
@@ -104,11 +109,16 @@ class PagedScore(CachedScore, PackedScore, total=False):
         (Sq, Sk), and a padding of shape (B, Sk) is given as ``[:, None, None]`` of it. A key hidden
         here has weight exactly 0 whatever its score; but its value row may still be multiplied by
         0, so a NaN or infinity there may show. Hide padding with ``kv_lens`` to have it never read.
+    block_mask : numattn.BlockMask, optional
+        Which blocks of 64 keys each block of 64 queries sees, as a whole or by bits; made by
+        :mod:`numattn.patterns` and by the class itself. Its Sq and Sk are those of q and k. Blocks
+        that are not listed cost nothing and are never read.
     bias : float32 array (or q's dtype), optional
         Added to the scores; broadcasts likewise. −inf excludes a key.
     """
 
     mask: ArrayLike | None
+    block_mask: BlockMask | None
     bias: ArrayLike | None
 
 
@@ -130,6 +140,8 @@ class Score(NamedTuple):
     q_offset: Int64Array | None
     window: tuple[int, int]
     key_spans: Int64Array | None
+    sink_tokens: int
+    block_mask: BlockMask | None
     scale: float | None
     softcap: float | None
     kv_lens: Int64Array | None
@@ -147,6 +159,8 @@ class Score(NamedTuple):
         q_offset: ArrayLike = 0,
         window: Window = None,
         key_spans: KeySpans = None,
+        sink_tokens: int = 0,
+        block_mask: BlockMask | None = None,
         scale: Scale = None,
         softcap: float | None = None,
         kv_lens: ArrayLike | None = None,
@@ -162,6 +176,11 @@ class Score(NamedTuple):
                     f"disentangled make it, not {type(relative).__name__}"
                 )
             scale = relative.scale if scale is None else scale
+        if block_mask is not None and not isinstance(block_mask, BlockMask):
+            raise TypeError(
+                "block_mask must be a numattn.BlockMask, as numattn.patterns makes them, not "
+                f"{type(block_mask).__name__}: give a dense mask as mask"
+            )
         return cls(
             optional_array("mask", mask),
             optional_array("bias", bias),
@@ -169,6 +188,8 @@ class Score(NamedTuple):
             _offsets(q_offset),
             (-1, -1) if window is None else window_sides(window),
             None if key_spans is None else _row_spans(key_spans),
+            size("sink_tokens", sink_tokens, least=0),
+            block_mask,
             optional_real("scale", scale),  # type: ignore[arg-type]  # of an array, it says so
             optional_real("softcap", softcap),
             None if kv_lens is None else integer_array("kv_lens", kv_lens, scalar=False),

@@ -7,6 +7,7 @@
 
 #include "expect.h"
 
+using numattn::key_head;
 using numattn::key_span;
 using numattn::KeyRange;
 using numattn::SpanRules;
@@ -15,6 +16,7 @@ namespace {
 
 bool sees(const SpanRules& rules, std::int64_t position, std::int64_t key) {
   if (rules.causal && key > position) return false;
+  if (key < rules.sink_tokens) return true;
   if (rules.window_left >= 0 && key < position - rules.window_left) return false;
   if (rules.window_right >= 0 && key > position + rules.window_right) return false;
   return true;
@@ -22,13 +24,14 @@ bool sees(const SpanRules& rules, std::int64_t position, std::int64_t key) {
 
 void compare(const SpanRules& rules, std::int64_t position, std::int64_t key_count) {
   const KeyRange span = key_span(rules, position, key_count);
+  const KeyRange head = key_head(rules, position, key_count);
   for (std::int64_t key = -3; key < key_count + 3; ++key) {
     const bool wanted = key >= 0 && key < key_count && sees(rules, position, key);
-    const bool got = key >= span.begin && key < span.end;
-    expect(wanted == got, "causal %d window (%ld, %ld) position %ld of %ld keys: key %ld",
+    const bool got = (key >= span.begin && key < span.end) || (key >= head.begin && key < head.end);
+    expect(wanted == got, "causal %d window (%ld, %ld) sinks %ld position %ld of %ld keys: key %ld",
            static_cast<int>(rules.causal), static_cast<long>(rules.window_left),
-           static_cast<long>(rules.window_right), static_cast<long>(position),
-           static_cast<long>(key_count), static_cast<long>(key));
+           static_cast<long>(rules.window_right), static_cast<long>(rules.sink_tokens),
+           static_cast<long>(position), static_cast<long>(key_count), static_cast<long>(key));
   }
 }
 
@@ -54,7 +57,9 @@ int main() {
       for (std::int64_t right = -1; right < 6; ++right) {
         for (std::int64_t position = -8; position < 16; ++position) {
           for (const std::int64_t key_count : {0, 1, 2, 7}) {
-            compare({causal, left, right}, position, key_count);
+            for (const std::int64_t sinks : {0, 1, 3, 9}) {
+              compare({causal, left, right, sinks}, position, key_count);
+            }
           }
         }
       }

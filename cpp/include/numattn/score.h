@@ -18,6 +18,8 @@ namespace numattn {
   X(q_offset)                   \
   X(window)                     \
   X(key_spans)                  \
+  X(sink_tokens)                \
+  X(block_mask)                 \
   X(scale)                      \
   X(softcap)                    \
   X(kv_lens)                    \
@@ -34,6 +36,7 @@ struct SpanRules {
   bool causal = false;
   std::int64_t window_left = -1;  // -1: unbounded
   std::int64_t window_right = -1;
+  std::int64_t sink_tokens = 0;  // keys that the window does not hide, the first ones
 };
 
 // The keys [begin, end) that each query row may see, on top of these rules: contiguous, all begins
@@ -44,6 +47,16 @@ struct KeySpans {
   std::array<std::int64_t, 3> shape{};
 
   std::int64_t count() const { return shape[0] * shape[1] * shape[2]; }
+};
+
+// Lists of key blocks for blocks of 64 queries, each list in order and within 64-bit words'
+// numbers, as the Python layer has made them: list i is entries[starts[i]] to entries[starts[i +
+// 1]], each a pair (key block, 64-word bits or −1), of batch entry, query head and query block i.
+struct BlockLists {
+  const std::int64_t* starts = nullptr;
+  const std::int32_t* entries = nullptr;
+  const std::uint64_t* words = nullptr;
+  std::array<std::int64_t, 4> shape{};  // batch entries and query heads or 1, queries, keys
 };
 
 // Terms by the distance of a query's position from a key, δ = position − key. With
@@ -67,6 +80,7 @@ struct ScoreParams {
   std::optional<View> mask, bias;
   SpanRules spans;
   std::optional<KeySpans> key_spans;
+  std::optional<BlockLists> block_mask;
   IntArray q_offset;  // 1 or B values; none is 0
   std::optional<double> scale;
   std::optional<double> softcap;
@@ -104,11 +118,29 @@ struct RowSpans {
   }
 };
 
+// Lists of each (batch entry, query head, block of 64 queries); strides of 0 where all have the
+// same.
+struct RowBlocks {
+  BlockLists lists;  // without starts: none are given
+  std::array<std::int64_t, 2> strides{};
+
+  // The list's number.
+  std::int64_t place(std::int64_t entry, std::int64_t head, std::int64_t query_block) const {
+    return entry * strides[0] + head * strides[1] + query_block;
+  }
+  RowBlocks from(std::int64_t entry) const {
+    RowBlocks own = *this;
+    if (lists.starts != nullptr) own.lists.starts += entry * strides[0];
+    return own;
+  }
+};
+
 // Checked: what a problem's kernels are told.
 struct Score {
   std::optional<View> mask, bias;  // (B, Hq, Sq, Sk), strides 0 where broadcast
   SpanRules spans;
   RowSpans key_spans;
+  RowBlocks block_mask;
   ByEntry<std::int64_t> q_offset;  // without data: 0
   float scale = 0.0f;
   float softcap = 0.0f;           // 0: none

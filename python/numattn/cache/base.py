@@ -180,7 +180,8 @@ class Cache(ABC):
             Queries of the new tokens. Those of tokens beyond counts[b] give numbers without
             meaning; the others, what they give if their row is alone, bit by bit.
         out, num_threads, **score
-            As for :func:`numattn.attention`. The window is the layer's own by default.
+            As for :func:`numattn.attention`. The window and the sink tokens are the layer's own by
+            default.
 
         Returns
         -------
@@ -206,6 +207,7 @@ class Cache(ABC):
         if rows is not None and differ(rows, q, layout):
             if may_be_result(out, (*q.shape[:-1], self.value_dim), q.dtype):
                 options = {**score, "window": rules.window, "num_threads": num_threads}
+                options["sink_tokens"] = rules.sink_tokens
                 return self._attend_by_rows(index, q, k, v, rows, layout, out, options)
         return self._attend(index, q, k, v, count, rows, rules, layout, threads, out)
 
@@ -277,16 +279,20 @@ class Cache(ABC):
 
     def _rules(self, layer: int, score: CachedScore) -> Score:
         """Return the score of queries that see all keys up to their own, wherever they stand."""
-        sides = self._window(layer, score.get("window"))
+        sides, sinks = self._window(layer, score.get("window")), self._sinks(layer, score)
         scale, softcap = score.get("scale"), score.get("softcap")
         if PLAIN.issuperset(score) and type(scale) in HASHED and type(softcap) in HASHED:
-            return plain_rules(sides, scale, softcap)  # type: ignore[arg-type]
-        options: dict[str, Any] = {**score, "window": sides}
+            return plain_rules(sides, sinks, scale, softcap)  # type: ignore[arg-type]
+        options: dict[str, Any] = {**score, "window": sides, "sink_tokens": sinks}
         return Score.of(is_causal=True, **options)
 
     def _window(self, layer: int, window: Window) -> tuple[int, int]:
         """Return the sides of the window that is to be used where one, or none, was given."""
         return window_sides(window)
+
+    def _sinks(self, layer: int, score: CachedScore) -> int:
+        """Return how many of the first tokens are to be seen whatever the window."""
+        return size("sink_tokens", score.get("sink_tokens", 0), least=0)
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         """Take back the tokens appended since the layer had so many in each row, (B,)."""
@@ -424,14 +430,18 @@ class Cache(ABC):
         return indices
 
 
-PLAIN = frozenset(("window", "scale", "softcap"))
+PLAIN = frozenset(("window", "sink_tokens", "scale", "softcap"))
 HASHED = frozenset((float, type(None)))
 
 
 @lru_cache(maxsize=1024)
-def plain_rules(window: tuple[int, int], scale: float | None, softcap: float | None) -> Score:
+def plain_rules(
+    window: tuple[int, int], sink_tokens: int, scale: float | None, softcap: float | None
+) -> Score:
     """Return the score of a causal call with nothing else: the same in each step of a decoder."""
-    return Score.of(is_causal=True, window=window, scale=scale, softcap=softcap)
+    return Score.of(
+        is_causal=True, window=window, sink_tokens=sink_tokens, scale=scale, softcap=softcap
+    )
 
 
 def left_of(window: Window) -> int | None:

@@ -13,7 +13,7 @@ from numattn._arguments import bounded_integer, size
 from numattn._attention import attention
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
-from numattn._score import Score, Window
+from numattn._score import CachedScore, Score, Window
 
 from .base import Cache, left_of
 from .memory import LayerMemory
@@ -52,7 +52,9 @@ class KVCache(Cache):
 
     The memory grows to at least twice its size when it is full, so that n tokens cost O(n) copies.
     With a window, keys that no later query sees are dropped: then key 0 of the views is not
-    position 0 any more, and `q_offset` and `kv_lens` count from the first key that is left.
+    position 0 any more, and `q_offset` and `kv_lens` count from the first key that is left. With
+    sink tokens, these stay before the others, and `q_offset` and `kv_lens` count them as if the
+    others came right after them.
 
     Parameters
     ----------
@@ -85,10 +87,15 @@ class KVCache(Cache):
         the window: so many keys more are kept. For guesses of several tokens, some of which turn
         out wrong (speculative decoding).
 
+    sink_tokens : int
+        The first tokens of each row, so many, stay whatever the window, and every query sees them:
+        attention sinks, with which a model stays fluent beyond its window.
+
     Attributes
     ----------
     windows : tuple of int or None
         The window of each layer.
+    sink_tokens : int
     slack : int
     storage : str or None
     wide_keys : bool array of shape (layers, Hkv, D), or None
@@ -105,7 +112,8 @@ class KVCache(Cache):
 
     Notes
     -----
-    Arguments, results and errors of the methods are those of `numattn.cache.Cache`.
+    Sinks are those of StreamingLLM (Xiao et al., 2023), with the positions that tokens have in the
+    text. Arguments, results and errors of the methods are those of `numattn.cache.Cache`.
 
     Examples
     --------
@@ -141,6 +149,7 @@ class KVCache(Cache):
         max_length: int | None = None,
         window: int | None | Sequence[int | None] = None,
         slack: int = 0,
+        sink_tokens: int = 0,
     ) -> None:
         super().__init__(
             layers, batch, kv_heads, head_dim, value_dim, dtype, storage, wide_keys, max_length
@@ -152,9 +161,19 @@ class KVCache(Cache):
         self.slack = bounded_integer("slack", slack)
         if self.slack < 0:
             raise ValueError(f"slack must be 0 or more, not {self.slack}")
+        self.sink_tokens = size("sink_tokens", sink_tokens, least=0)
         memory = LayerMemory(self.layers)
         self._stores = [
-            Store(self.batch, nothing, first_capacity, self.max_length, each, self.slack, memory)
+            Store(
+                self.batch,
+                nothing,
+                first_capacity,
+                self.max_length,
+                each,
+                self.slack,
+                self.sink_tokens,
+                memory,
+            )
             for nothing, each in zip(self._no_tokens(), self.windows, strict=True)
         ]
 
@@ -310,6 +329,23 @@ class KVCache(Cache):
                 f"keeps, not {window!r}"
             )
         return (left, -1)
+
+    def _sinks(self, layer: int, score: CachedScore) -> int:
+        """Return how many tokens every query sees: as many as given, or the cache's own."""
+        given = score.get("sink_tokens")
+        sinks = self.sink_tokens if given is None else size("sink_tokens", given, least=0)
+        if self.windows[layer] is None:
+            return sinks
+        if sinks > self.sink_tokens:
+            raise ValueError(
+                f"sink_tokens must be {self.sink_tokens} at most, as the cache keeps, not {sinks}"
+            )
+        if sinks and not (score.get("alibi_slopes") is None and score.get("relative") is None):
+            raise ValueError(
+                "alibi_slopes and relative go by distance, which the cache does not keep for its "
+                "sink_tokens: they cannot be had together"
+            )
+        return sinks
 
 
 def windows_of(window: int | None | Sequence[int | None], layers: int) -> tuple[int | None, ...]:

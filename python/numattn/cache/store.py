@@ -1,6 +1,7 @@
 """Keys and values of one layer in memory that grows, and that a window keeps short.
 
-Slot s of row b holds the key at position first[b] + s. Slots from lengths[b] − first[b] on hold
+Slot s of row b holds the key at position first[b] + s, but for the sinks: the first tokens, which
+slots of the same numbers keep whatever the window drops. Slots from lengths[b] − first[b] on hold
 nothing yet, and attention does not read them.
 
 Keys and values are stored as they come, or as integers with scales: then there are four arrays
@@ -30,6 +31,7 @@ class Store:
         max_length: int | None,
         window: int | None,
         slack: int,
+        sinks: int,
         memory: LayerMemory,
     ) -> None:
         """Take arrays of no tokens (Hkv, 0, ...) for what is to be stored."""
@@ -40,6 +42,7 @@ class Store:
         self.max_length = max_length
         self.window = window
         self.slack = slack
+        self.sinks = sinks
         self.room = 0
         """So many tokens more each row can take as things stand; there may be room for more."""
 
@@ -57,7 +60,7 @@ class Store:
         """Have slots for new[b] more tokens in each row that has lengths[b].
 
         Tokens are moved to the front or into larger arrays, less those that the window hides from
-        every query at position lengths[b] − slack and later.
+        every query at position lengths[b] − slack and later, and that are no sinks.
         """
         held = lengths - self.first
         if int((held + new).max()) > self.capacity:
@@ -68,14 +71,17 @@ class Store:
 
     def _move(self, held: Int64Array, lengths: Int64Array, new: Int64Array) -> None:
         """Bring the tokens that are kept to where there are slots for `new` more."""
-        kept = held if self.window is None else np.minimum(held, self.window + self.slack)
+        kept = held if self.window is None else np.minimum(held, self._most_kept(self.window))
         capacity = self._next_capacity(int((kept + new).max()), int(new.max()))
         # All are taken before anything is changed.
         larger = self._empty(capacity, self.batch) if capacity > self.capacity else self.tokens
         for row, (count, end) in enumerate(zip(kept.tolist(), held.tolist(), strict=True)):
             for target, source in zip(larger.arrays, self.tokens.arrays, strict=True):
                 # NumPy copies as if through a buffer where the two overlap.
-                target[row, :, :count] = source[row, :, end - count : end]
+                sinks = min(self.sinks, count)
+                if target is not source:
+                    target[row, :, :sinks] = source[row, :, :sinks]
+                target[row, :, sinks:count] = source[row, :, end - count + sinks : end]
         self.tokens = larger
         self.first = lengths - kept
 
@@ -89,12 +95,15 @@ class Store:
         """
         capacity = max(2 * self.capacity, self.first_capacity)
         if self.window is not None:
-            most = self.window + self.slack
+            most = self._most_kept(self.window)
             enough = most + max(most, new)
             capacity = max(min(capacity, enough), self.capacity)
         if self.max_length is not None:
             capacity = min(capacity, self.max_length)
         return max(capacity, needed)
+
+    def _most_kept(self, window: int) -> int:
+        return window + self.slack + self.sinks
 
     def _empty(self, capacity: int, batch: int) -> Tokens:
         return self.memory.take(self.tokens, lambda array: _shape(array, capacity, batch))
@@ -102,11 +111,12 @@ class Store:
     def first_row_in_want(self, lengths: Int64Array, limits: Int64Array) -> int | None:
         """Return a row that cannot be cut to limits[b] tokens, as the window has dropped some.
 
-        The next query sees positions limits[b] − window and later. An empty row wants nothing.
+        The next query sees the sinks, and positions limits[b] − window and later. An empty row
+        wants nothing.
         """
         if self.window is None:
             return None
-        lacks = self.first > np.maximum(limits - self.window, 0)
+        lacks = self.first > np.maximum(limits - self.window - self.sinks, 0)
         rows = np.flatnonzero((0 < limits) & (limits < lengths) & lacks)
         return int(rows[0]) if rows.size else None
 
@@ -138,7 +148,7 @@ class Store:
         nothing = self.tokens.map(lambda array: array[0, :, :0])
         store = Store(
             rows.size, nothing, self.first_capacity, self.max_length, self.window, self.slack,
-            self.memory,
+            self.sinks, self.memory,
         )  # fmt: skip
         store.tokens = self._empty(self.capacity, rows.size)
         for row, source_row in enumerate(rows.tolist()):

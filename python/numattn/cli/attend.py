@@ -13,7 +13,7 @@ from .arguments import add_model_arguments, check_out, count_from_zero, load_mod
 from .cuts import tokens_left_out
 from .picture import AttentionMap, check_format, draw
 from .streams import note
-from .whole_file import is_stdout, whole_file
+from .whole_file import check_writable, is_stdout, whole_file
 from .words import (
     Found,
     Span,
@@ -67,11 +67,11 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "sentence",
         metavar="SENTENCE",
+        nargs="?",
         help="a text; its words are listed if --word is none of them",
     )
     parser.add_argument(
         "--word",
-        required=True,
         help="the word that attends, or several that follow one another; in upper or lower case if "
         "it is not there as spelled",
     )
@@ -82,12 +82,23 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--layer", type=count_from_zero, metavar="L", help="counted from 0")
     parser.add_argument("--head", type=count_from_zero, metavar="H", help="counted from 0")
     parser.add_argument("--out", type=Path, metavar="MAP.png", help="the picture; or .svg, .pdf")
+    parser.add_argument(
+        "--pattern",
+        metavar="NAME:N,...",
+        help="instead of a sentence: which blocks a pattern of numattn.patterns lists, and its "
+        "picture with --out; longformer:4096,512,1",
+    )
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Choose the head, print and draw."""
+    if arguments.pattern is not None:
+        show_pattern(arguments)
+        return
+    if arguments.sentence is None or arguments.word is None:
+        raise ValueError("SENTENCE and --word are required, or --pattern")
     if arguments.out is not None:
         check_out(arguments)
         check_format(arguments.out)
@@ -137,6 +148,27 @@ def run(arguments: argparse.Namespace) -> None:
             f"head {best.head} (counted from 0)",
         )
         save(picture, arguments.out)
+
+
+def show_pattern(arguments: argparse.Namespace) -> None:
+    """Print what a pattern lists, and draw it."""
+    from .pattern import draw_pattern, read_pattern
+
+    if arguments.sentence is not None or arguments.word is not None:
+        raise ValueError("--pattern takes neither SENTENCE nor --word")
+    path = arguments.out
+    if path is not None:
+        check_writable(path, ())
+        check_format(path)
+    mask = read_pattern(arguments.pattern)
+    with redirect_stdout(sys.stderr if path is not None and is_stdout(path) else sys.stdout):
+        print(mask)
+    if path is None:
+        return
+    with whole_file(path) as file:
+        file.write(draw_pattern(mask, arguments.pattern, path.suffix))
+    if not is_stdout(path):
+        print(f"{path}: the pattern")
 
 
 def find_chosen(arguments: argparse.Namespace) -> list[Found]:

@@ -1,13 +1,14 @@
 """Final scores and which of them count: all that happens between q·kᵀ and the softmax.
 
 s = scale·(q·kᵀ + terms by distance) → softcap → + bias + alibi
-allowed = causal ∧ window ∧ key_spans ∧ kv_lens ∧ mask ∧ bias ≠ −inf
+allowed = causal ∧ (window ∨ sink_tokens) ∧ key_spans ∧ kv_lens ∧ block_mask ∧ mask ∧ bias ≠ −inf
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,6 +47,8 @@ def final_scores(
     q_offset: ArrayLike = 0,
     window: tuple[int | None, int | None] | None = None,
     key_spans: tuple[ArrayLike, ArrayLike] | None = None,
+    sink_tokens: int = 0,
+    block_mask: Any = None,
     scale: ArrayLike | None = None,
     softcap: float | None = None,
     kv_lens: ArrayLike | None = None,
@@ -72,6 +75,10 @@ def final_scores(
         unbounded.
     key_spans : (begin, end) of int arrays broadcastable to (B, Hq, Sq), optional
         Key j is visible to a row iff begin ≤ j < end.
+    sink_tokens : int
+        Keys j < sink_tokens are visible whatever the window.
+    block_mask : object with a method to_dense(), optional
+        Which gives bools (B or 1, Hq or 1, Sq, Sk), True = may attend.
     scale : float, or float array (Hq,) or (B, Hq), optional
         Factor of q·kᵀ; 1/sqrt(D) by default, or that of `relative` if it has one.
     softcap : float, optional
@@ -117,13 +124,15 @@ def final_scores(
     if is_causal:
         allowed &= key <= position
     if window is not None:
-        allowed &= within_window(position, key, window)
+        allowed &= within_window(position, key, window) | (key < sink_tokens)
     if key_spans is not None:
         begin, end = (
             np.broadcast_to(np.asarray(side), full[:3])[:, :, rows, np.newaxis]
             for side in key_spans
         )
         allowed &= (begin <= key) & (key < end)
+    if block_mask is not None:
+        allowed &= np.broadcast_to(block_mask.to_dense(), full)[:, :, rows]
     if kv_lens is not None:
         lengths = np.broadcast_to(np.asarray(kv_lens, dtype=np.int64), (batch,))
         allowed &= key < lengths[:, np.newaxis, np.newaxis, np.newaxis]
