@@ -299,14 +299,17 @@ inline void add_visible_value_rows(const AttendBlock& block, const DecodeTile<El
                                    const float* alpha, float* output, std::int64_t output_stride) {
   for (int r = 0; r < block.row_count; ++r) {
     const QueryRow& row = block.rows[r];
-    for (std::int64_t d = 0; d < block.value_dim; ++d) {
-      float sum = 0.0f;
+    for (std::int64_t d = 0; d < block.value_dim; d += Vec::kWidth) {
+      const int count = lanes_left(d, block.value_dim);
+      Vec sum = zero();
       for (std::int64_t j = 0; j < in.keys.count(); ++j) {
         if (!is_seen_by(row, in.keys.begin + j)) continue;
-        sum += weights[r * weight_stride + j] * to_float(in.value[j][d]);
+        const Element* from = in.value[j] + d;
+        const Vec value = count == Vec::kWidth ? load(from) : load_partial(from, count);
+        sum = fma(broadcast(weights[r * weight_stride + j]), value, sum);
       }
       float* at = output + r * output_stride + d;
-      *at = *at * alpha[r] + sum;
+      store(at, fma(load(at), broadcast(alpha[r]), sum));
     }
   }
 }
