@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from numattn._quantize import Storage
 
-from .base import Cache, CacheLayer
+from .base import Cache
 from .contiguous import Cached, KVCache
+from .layer import CacheLayer
 from .paged import CachedPages, PagedKVCache
 
 __all__ = ["Cache", "CacheLayer", "Cached", "CachedPages", "KVCache", "PagedKVCache", "Storage"]

@@ -1,4 +1,4 @@
-"""What both caches share: sizes, tokens counted per layer and row, and the checks of new tokens.
+"""What both caches share: sizes, tokens counted per layer and row, and a step of attention.
 
 A cache holds keys and values of `layers` layers for `batch` rows. Row b of a layer has
 lengths[b] tokens, at positions 0 … lengths[b] − 1; the next one gets position lengths[b].
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -22,8 +20,11 @@ from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
 from numattn._score import CachedScore, Score, Window, require_known, spelled_out, window_sides
 
+from .layer import CacheLayer
 from .rows import attend_by_rows, differ, may_be_result
+from .rules import step_rules
 from .storage import Form, Tokens, check_storage, wide_channels, wide_table
+from .token_kind import TokenKind
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -70,6 +71,7 @@ class Cache(ABC):
         self.value_dim = self.head_dim if value_dim is None else size("value_dim", value_dim)
         self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
         self.max_length = None if max_length is None else size("max_length", max_length)
+        self._kind = TokenKind(self.kv_heads, self.head_dim, self.value_dim, self.dtype)
         check_storage(storage)
         self.storage = storage
         self.wide_keys: NDArray[np.bool_] | None = None
@@ -196,8 +198,10 @@ class Cache(ABC):
         if score:
             require_known(f"{type(self).__name__}.attend", score, CachedScore)
         index = self._layer(layer)
-        rules = self._rules(index, score)
-        k, v, count = self._new_tokens(k, v, layout)
+        rules = step_rules(
+            score, self._window(index, score.get("window")), self._sinks(index, score)
+        )
+        k, v, count = self._kind.checked(k, v, self.batch, layout)
         q = self._queries(q, k, layout)
         rows = None if counts is None else self._per_row("counts", counts)
         if out is not None:
@@ -277,15 +281,6 @@ class Cache(ABC):
             There is no room for the copies; nothing is changed.
         """
 
-    def _rules(self, layer: int, score: CachedScore) -> Score:
-        """Return the score of queries that see all keys up to their own, wherever they stand."""
-        sides, sinks = self._window(layer, score.get("window")), self._sinks(layer, score)
-        scale, softcap = score.get("scale"), score.get("softcap")
-        if PLAIN.issuperset(score) and type(scale) in HASHED and type(softcap) in HASHED:
-            return plain_rules(sides, sinks, scale, softcap)  # type: ignore[arg-type]
-        options: dict[str, Any] = {**score, "window": sides, "sink_tokens": sinks}
-        return Score.of(is_causal=True, **options)
-
     def _window(self, layer: int, window: Window) -> tuple[int, int]:
         """Return the sides of the window that is to be used where one, or none, was given."""
         return window_sides(window)
@@ -315,47 +310,6 @@ class Cache(ABC):
                 f"their shapes are {shape} and {k.shape}"
             )
         return queries
-
-    def _new_tokens(self, k: Array, v: Array, layout: Layout) -> tuple[Array, Array, int]:
-        """Return k and v, checked, and how many tokens they hold."""
-        k, v = as_array("k", k), as_array("v", v)
-        axis = 1 if layout == "bshd" else 2
-        count = k.shape[axis] if k.ndim == 4 else 0
-        if (
-            layout not in ("bhsd", "bshd")
-            or k.dtype != self.dtype
-            or v.dtype != self.dtype
-            or k.shape != self._shape(count, self.head_dim, layout)
-            or v.shape != self._shape(count, self.value_dim, layout)
-        ):
-            self._refuse_tokens(k, v, layout)
-        return k, v, count
-
-    def _shape(self, count: int, width: int, layout: Layout) -> tuple[int, int, int, int]:
-        """Return the shape of so many tokens of each row."""
-        batch: int = self._lengths.shape[1]
-        if layout == "bhsd":
-            return (batch, self.kv_heads, count, width)
-        return (batch, count, self.kv_heads, width)
-
-    def _refuse_tokens(self, k: Array, v: Array, layout: Layout) -> NoReturn:
-        """Say what does not fit in k and v."""
-        if layout not in ("bhsd", "bshd"):
-            raise ValueError(f"layout must be 'bhsd' or 'bshd', not {layout!r}")
-        axis = 1 if layout == "bshd" else 2
-        for name, array, width in (("k", k, self.head_dim), ("v", v, self.value_dim)):
-            if array.dtype != self.dtype:
-                raise TypeError(
-                    f"{name} has dtype {array.dtype}, but the cache holds {self.dtype}: "
-                    f"cast it with .astype(cache.dtype)"
-                )
-            shape = array.shape
-            if len(shape) != 4 or shape != self._shape(shape[axis], width, layout):
-                wanted = f"({self.batch}, {self.kv_heads}, S, {width})"
-                if layout == "bshd":
-                    wanted = f"({self.batch}, S, {self.kv_heads}, {width})"
-                raise ValueError(f"{name} must have shape {wanted} in this cache, not {shape}")
-        raise ValueError(f"k and v must hold as many tokens, not {k.shape[axis]}, {v.shape[axis]}")
 
     def _as_stored(
         self, index: int, k: Array, v: Array, layout: Layout
@@ -428,64 +382,3 @@ class Cache(ABC):
         if indices.min() < 0 or indices.max() >= self.batch:
             raise ValueError(f"{name} must be in 0 … {self.batch - 1}, not {indices.tolist()}")
         return indices
-
-
-PLAIN = frozenset(("window", "sink_tokens", "scale", "softcap"))
-HASHED = frozenset((float, type(None)))
-
-
-@lru_cache(maxsize=1024)
-def plain_rules(
-    window: tuple[int, int], sink_tokens: int, scale: float | None, softcap: float | None
-) -> Score:
-    """Return the score of a causal call with nothing else: the same in each step of a decoder."""
-    return Score.of(
-        is_causal=True, window=window, sink_tokens=sink_tokens, scale=scale, softcap=softcap
-    )
-
-
-def left_of(window: Window) -> int | None:
-    """Return how many keys before its own position a query sees; None for all."""
-    left = window_sides(window)[0]
-    return None if left < 0 else left
-
-
-@dataclass(frozen=True)
-class CacheLayer:
-    """A layer of a `KVCache` or `PagedKVCache`, made by its method `layer`.
-
-    It holds no tokens of its own: what is attended to through it, the cache has.
-    """
-
-    cache: Cache
-    index: int
-
-    @property
-    def lengths(self) -> Int64Array:
-        """Return how many tokens each row of the layer has, (B,)."""
-        return self.cache.layer_lengths(self.index)
-
-    @spelled_out(CachedScore)
-    def attend(
-        self,
-        q: Array,
-        k: Array,
-        v: Array,
-        *,
-        counts: ArrayLike | None = None,
-        layout: Layout = "bhsd",
-        out: Array | None = None,
-        num_threads: int | None = None,
-        **score: Unpack[CachedScore],
-    ) -> Array:
-        """Return `Cache.attend` of this layer."""
-        if score:
-            require_known("CacheLayer.attend", score, CachedScore)
-        return self.cache.attend(
-            self.index, q, k, v, counts=counts, layout=layout, out=out, num_threads=num_threads,
-            **score,
-        )  # fmt: skip
-
-    def forget(self, lengths: Int64Array) -> None:
-        """Take back the tokens that were appended since the layer had so many in each row, (B,)."""
-        self.cache._forget(self.index, lengths)

@@ -15,8 +15,9 @@ from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
 from numattn._score import CachedScore, Score, Window
 
-from .base import Cache, left_of
+from .base import Cache
 from .memory import LayerMemory
+from .rules import left_of
 from .storage import Tokens
 from .store import Store
 
@@ -214,7 +215,7 @@ class KVCache(Cache):
         layout: Layout = "bhsd",
     ) -> Cached:
         index = self._layer(layer)
-        k, v, count = self._new_tokens(k, v, layout)
+        k, v, count = self._kind.checked(k, v, self.batch, layout)
         rows = None if counts is None else self._per_row("counts", counts)
         store, tokens = self._prepared(index, k, v, count, rows, layout)
         lengths = self._lengths[index]

@@ -235,7 +235,7 @@ class PagedKVCache(Cache):
         layout: Layout = "bhsd",
     ) -> CachedPages:
         index = self._layer(layer)
-        k, v, count = self._new_tokens(k, v, layout)
+        k, v, count = self._kind.checked(k, v, self.batch, layout)
         rows = None if counts is None else self._per_row("counts", counts)
         tokens = self._prepared(index, k, v, count, rows, layout)
         pools, lengths, table = self._pools[index], self._lengths[index], self._all_pages()
