@@ -2,7 +2,7 @@
 // fetched meanwhile.
 #pragma once
 
-#include "decode_tile.h"
+#include "decode_steps.h"
 
 namespace numattn {
 namespace {
