@@ -1,8 +1,4 @@
-"""Which blocks of keys each block of queries sees: the argument ``block_mask`` of attention.
-
-A list names key blocks of 64 for a block of 64 queries; each is seen as a whole, or by bits of its
-own: 64 words of 64, the bit j of word i for query i and key j of the block.
-"""
+"""`BlockMask`: lists of key blocks, checked, in order, and combined."""
 
 from __future__ import annotations
 
@@ -16,8 +12,6 @@ from numattn._arguments import as_array, integer_array, size
 from numattn._names import Array, Int64Array
 
 from .lists import BLOCK, Bools, Rule, Shape, Words, block_counts, lists_of, unpacked
-
-__all__ = ["BlockMask"]
 
 
 class BlockMask:
@@ -340,13 +334,13 @@ def _fixed(array: Any) -> Any:
 def _combined(a: BlockMask, b: BlockMask, both: bool) -> BlockMask:
     if not isinstance(b, BlockMask):
         return NotImplemented
-    heads: list[int] = []
+    lengths: list[int] = []
     for axis in range(4):
         sizes = {a.shape[axis], b.shape[axis]} - ({1} if axis < 2 else set())
         if len(sizes) > 1:
             raise ValueError(f"block masks of shapes {a.shape} and {b.shape} do not fit")
-        heads.append(sizes.pop() if sizes else 1)
-    shape = _full_shape(heads)
+        lengths.append(sizes.pop() if sizes else 1)
+    shape = _full_shape(lengths)
     own, other = _BlocksByList(a), _BlocksByList(b)
 
     def rule(entry: int, head: int, i: Int64Array, j: Int64Array) -> Bools:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from numattn import _core
 from numattn._arguments import INT64, as_array, bounded_integer, integer_array, size, thread_count
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
@@ -83,6 +84,9 @@ class Cache(ABC):
             for layer in range(self.layers)
         ]
         self._lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
+        # So many tokens more every row of a layer can take as things stand; there may be room for
+        # more.
+        self._rooms = [0] * self.layers
 
     @property
     def batch(self) -> int:
@@ -206,7 +210,7 @@ class Cache(ABC):
         rows = None if counts is None else self._per_row("counts", counts)
         if out is not None:
             given = {"q": q, "k": k, "v": v, "counts": counts, **score}
-            require_apart(out, {**given, "the cache": self._held(index)})
+            require_apart(out, {**given, "the cache": self._place(index)[0]})
         threads = thread_count(num_threads)
         if rows is not None and differ(rows, q, layout):
             if may_be_result(out, (*q.shape[:-1], self.value_dim), q.dtype):
@@ -215,7 +219,6 @@ class Cache(ABC):
                 return self._attend_by_rows(index, q, k, v, rows, layout, out, options)
         return self._attend(index, q, k, v, count, rows, rules, layout, threads, out)
 
-    @abstractmethod
     def _attend(
         self,
         index: int,
@@ -230,6 +233,37 @@ class Cache(ABC):
         out: Array | None,
     ) -> Array:
         """Do what `attend` does, its arguments checked; k and v hold `count` tokens a row."""
+        tokens = self._prepared(index, k, v, count, counts, layout)
+        held, table, first = self._place(index)
+        lengths = self._lengths[index]
+        try:
+            o: Array = _core.attend_in_cache(
+                q, held, tokens, self._forms[index].wide, table, lengths, first, counts, rules,
+                layout, threads, out,
+            )  # fmt: skip
+        except BaseException:
+            self._forget(index, lengths)  # the room that was made
+            raise
+        self._rooms[index] -= count
+        return o
+
+    def _prepared(
+        self,
+        index: int,
+        k: Array,
+        v: Array,
+        count: int,
+        counts: Int64Array | None,
+        layout: Layout,
+    ) -> tuple[Array | None, ...]:
+        """Make room for new tokens in a layer, and return them in the form that it stores."""
+        if count > self._rooms[index]:
+            held, lengths = self._place(index)[0], self._lengths[index]
+            new = self._counts(counts, count)
+            k, v = self._apart(k, held), self._apart(v, held)
+            self._check_lengths(lengths + new)
+            self._rooms[index] = self._new_room(index, lengths, new)
+        return self._as_stored(index, k, v, layout)
 
     def _attend_by_rows(
         self,
@@ -253,8 +287,15 @@ class Cache(ABC):
             raise
 
     @abstractmethod
-    def _held(self, index: int) -> Tokens:
-        """Return the memory of a layer."""
+    def _place(self, index: int) -> tuple[Tokens, Int64Array | None, Int64Array | None]:
+        """Return a layer's memory, the pages of each row, and the position of its first slot.
+
+        The pages are None where each row is in one piece, the positions where all are 0.
+        """
+
+    @abstractmethod
+    def _new_room(self, index: int, lengths: Int64Array, new: Int64Array) -> int:
+        """Make room for new[b] tokens behind lengths[b]; return how many every row can take."""
 
     @abstractmethod
     def truncate(self, lengths: ArrayLike) -> None:

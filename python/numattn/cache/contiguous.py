@@ -13,7 +13,7 @@ from numattn._arguments import bounded_integer, size
 from numattn._attention import attention
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
-from numattn._score import CachedScore, Score, Window
+from numattn._score import CachedScore, Window
 
 from .base import Cache
 from .memory import LayerMemory
@@ -166,15 +166,9 @@ class KVCache(Cache):
         memory = LayerMemory(self.layers)
         self._stores = [
             Store(
-                self.batch,
-                nothing,
-                first_capacity,
-                self.max_length,
-                each,
-                self.slack,
-                self.sink_tokens,
-                memory,
-            )
+                self.batch, nothing, first_capacity, self.max_length, each, self.slack,
+                self.sink_tokens, memory,
+            )  # fmt: skip
             for nothing, each in zip(self._no_tokens(), self.windows, strict=True)
         ]
 
@@ -186,7 +180,8 @@ class KVCache(Cache):
 
     def __getstate__(self) -> dict[str, Any]:
         stores = zip(self._stores, self._lengths, strict=True)
-        return {**vars(self), "_stores": [store.in_use(lengths) for store, lengths in stores]}
+        used = [store.in_use(lengths) for store, lengths in stores]
+        return {**vars(self), "_stores": used, "_rooms": [0] * self.layers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -202,8 +197,8 @@ class KVCache(Cache):
     def reserve(self, counts: ArrayLike) -> None:
         new = self._counts(counts, None)
         self._check_lengths((self._lengths + new).max(axis=0))
-        for store, lengths in zip(self._stores, self._lengths, strict=True):
-            store.make_room(lengths, new)
+        for index, lengths in enumerate(self._lengths):
+            self._rooms[index] = self._new_room(index, lengths, new)
 
     def append(
         self,
@@ -217,11 +212,11 @@ class KVCache(Cache):
         index = self._layer(layer)
         k, v, count = self._kind.checked(k, v, self.batch, layout)
         rows = None if counts is None else self._per_row("counts", counts)
-        store, tokens = self._prepared(index, k, v, count, rows, layout)
-        lengths = self._lengths[index]
+        tokens = self._prepared(index, k, v, count, rows, layout)
+        store, lengths = self._stores[index], self._lengths[index]
         q_offset = lengths - store.first
         _core.append_to_cache(store.tokens, tokens, None, lengths, store.first, rows, layout)
-        store.room -= count
+        self._rooms[index] -= count
         kv_lens = lengths - store.first
         end = int(kv_lens.max())
         if layout == "bshd":
@@ -231,47 +226,12 @@ class KVCache(Cache):
         wide = self._forms[index].wide
         return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale, wide)
 
-    def _attend(
-        self,
-        index: int,
-        q: Array,
-        k: Array,
-        v: Array,
-        count: int,
-        counts: Int64Array | None,
-        rules: Score,
-        layout: Layout,
-        threads: int,
-        out: Array | None,
-    ) -> Array:
-        store, tokens = self._prepared(index, k, v, count, counts, layout)
-        o: Array = _core.attend_in_cache(
-            q, store.tokens, tokens, self._forms[index].wide, None, self._lengths[index],
-            store.first, counts, rules, layout, threads, out,
-        )  # fmt: skip
-        store.room -= count
-        return o
-
-    def _prepared(
-        self,
-        index: int,
-        k: Array,
-        v: Array,
-        count: int,
-        counts: Int64Array | None,
-        layout: Layout,
-    ) -> tuple[Store, tuple[Array | None, ...]]:
-        """Return a layer with room for new tokens, and these in the form that it stores."""
+    def _place(self, index: int) -> tuple[Tokens, None, Int64Array]:
         store = self._stores[index]
-        if count > store.room:
-            lengths, new = self._lengths[index], self._counts(counts, count)
-            k, v = self._apart(k, store.tokens), self._apart(v, store.tokens)
-            self._check_lengths(lengths + new)
-            store.make_room(lengths, new)
-        return store, self._as_stored(index, k, v, layout)
+        return store.tokens, None, store.first
 
-    def _held(self, index: int) -> Tokens:
-        return self._stores[index].tokens
+    def _new_room(self, index: int, lengths: Int64Array, new: Int64Array) -> int:
+        return self._stores[index].make_room(lengths, new)
 
     def truncate(self, lengths: ArrayLike) -> None:
         """Forget the tokens of each row from position lengths[b] on; int or int array (B,).
@@ -315,6 +275,7 @@ class KVCache(Cache):
             for store, lengths in zip(self._stores, self._lengths, strict=True)
         ]
         self._lengths = np.ascontiguousarray(self._lengths[:, rows])
+        self._rooms = [0] * self.layers
 
     def _window(self, layer: int, window: Window) -> tuple[int, int]:
         """Return the sides of the window that is to be used: the one given, or the layer's own."""

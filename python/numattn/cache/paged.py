@@ -13,7 +13,6 @@ from numattn import _core
 from numattn._arguments import size
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
-from numattn._score import Score
 from numattn.paged import attention_paged
 
 from .base import Cache
@@ -167,7 +166,7 @@ class PagedKVCache(Cache):
 
     def _pages_changed(self) -> None:
         """Forget what follows from the pages that each row has."""
-        self._rooms = [0] * self.layers  # so many tokens more every row can take in each layer
+        self._rooms = [0] * self.layers
         self._table: Int64Array | None = None  # `_tables` as an array
 
     def __getstate__(self) -> dict[str, Any]:
@@ -247,50 +246,6 @@ class PagedKVCache(Cache):
             pools.v_scale, self._forms[index].wide,
         )  # fmt: skip
 
-    def _attend(
-        self,
-        index: int,
-        q: Array,
-        k: Array,
-        v: Array,
-        count: int,
-        counts: Int64Array | None,
-        rules: Score,
-        layout: Layout,
-        threads: int,
-        out: Array | None,
-    ) -> Array:
-        tokens = self._prepared(index, k, v, count, counts, layout)
-        try:
-            o: Array = _core.attend_in_cache(
-                q, self._pools[index], tokens, self._forms[index].wide, self._all_pages(),
-                self._lengths[index], None, counts, rules, layout, threads, out,
-            )  # fmt: skip
-        except BaseException:
-            self._release_unused()
-            raise
-        self._rooms[index] -= count
-        return o
-
-    def _prepared(
-        self,
-        index: int,
-        k: Array,
-        v: Array,
-        count: int,
-        counts: Int64Array | None,
-        layout: Layout,
-    ) -> tuple[Array | None, ...]:
-        """Make room for new tokens in a layer, and return them in the form that it stores."""
-        if count > self._rooms[index]:
-            starts = self._lengths[index]
-            ends = starts + self._counts(counts, count)
-            k, v = self._apart(k, self._pools[index]), self._apart(v, self._pools[index])
-            self._check_lengths(ends)
-            self._make_room(starts, ends)
-            self._rooms[index] = self._room(starts)
-        return self._as_stored(index, k, v, layout)
-
     def _room(self, lengths: Int64Array) -> int:
         """Return how many tokens every row can take that has lengths[b], in pages of its own."""
         rooms: list[int] = []
@@ -304,8 +259,12 @@ class PagedKVCache(Cache):
             rooms.append(limit - length)
         return max(min(rooms), 0)
 
-    def _held(self, index: int) -> Tokens:
-        return self._pools[index]
+    def _place(self, index: int) -> tuple[Tokens, Int64Array, None]:
+        return self._pools[index], self._all_pages(), None
+
+    def _new_room(self, index: int, lengths: Int64Array, new: Int64Array) -> int:
+        self._make_room(lengths, lengths + new)
+        return self._room(lengths)
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         super()._forget(layer, lengths)

@@ -43,8 +43,6 @@ class Store:
         self.window = window
         self.slack = slack
         self.sinks = sinks
-        self.room = 0
-        """So many tokens more each row can take as things stand; there may be room for more."""
 
     @property
     def batch(self) -> int:
@@ -56,8 +54,10 @@ class Store:
         """Return the number of slots of a row."""
         return int(self.tokens.k.shape[2])
 
-    def make_room(self, lengths: Int64Array, new: Int64Array) -> None:
+    def make_room(self, lengths: Int64Array, new: Int64Array) -> int:
         """Have slots for new[b] more tokens in each row that has lengths[b].
+
+        Returns so many tokens as every row can take then.
 
         Tokens are moved to the front or into larger arrays, less those that the window hides from
         every query at position lengths[b] − slack and later, and that are no sinks.
@@ -65,9 +65,8 @@ class Store:
         held = lengths - self.first
         if int((held + new).max()) > self.capacity:
             self._move(held, lengths, new)
-        self.room = self.capacity - int((lengths - self.first).max())
-        if self.max_length is not None:
-            self.room = min(self.room, self.max_length - int(lengths.max()))
+        room = self.capacity - int((lengths - self.first).max())
+        return room if self.max_length is None else min(room, self.max_length - int(lengths.max()))
 
     def _move(self, held: Int64Array, lengths: Int64Array, new: Int64Array) -> None:
         """Bring the tokens that are kept to where there are slots for `new` more."""
@@ -124,7 +123,6 @@ class Store:
         """Return a store of the same tokens without slots that no row uses, for pickle."""
         held = lengths - self.first
         store = copy.copy(self)
-        store.room = 0
         if int(held.min()) < self.capacity:
             shape = (int(held.max()), self.batch)
             # What nobody wrote is not handed on.
