@@ -166,9 +166,15 @@ class KVCache(Cache):
         memory = LayerMemory(self.layers)
         self._stores = [
             Store(
-                self.batch, nothing, first_capacity, self.max_length, each, self.slack,
-                self.sink_tokens, memory,
-            )  # fmt: skip
+                self.batch,
+                nothing,
+                first_capacity,
+                self.max_length,
+                each,
+                self.slack,
+                self.sink_tokens,
+                memory,
+            )
             for nothing, each in zip(self._no_tokens(), self.windows, strict=True)
         ]
 
