@@ -118,6 +118,7 @@ class PackedLinear:
         self,
         x: NDArray[Any],
         activation: str,
+        factor: NDArray[Any] | None,
         residual: NDArray[Any] | None,
         out: NDArray[Any] | None,
         num_threads: int,
