@@ -46,6 +46,7 @@ def attention_varlen(
     query_starts: NDArray[Any],
     key_starts: NDArray[Any],
     score: tuple[Any, ...],
+    block_masks: tuple[Any, ...] | None,
     precision: str,
     num_threads: int,
     out: Any,

@@ -42,6 +42,11 @@ class CachedPages(NamedTuple):
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
 
+    @property
+    def keys(self) -> int:
+        """Return how many keys attention finds there for each row: those of all its pages."""
+        return int(self.block_table.shape[1] * self.k_pages.shape[1])
+
     def row(self, index: int) -> CachedPages:
         """Return the tokens of one row, as a batch of its own."""
         one = slice(index, index + 1)
