@@ -56,6 +56,7 @@ def attention_varlen(
 def attention_weights(
     q: Any, k: Any, rows: Any, score: tuple[Any, ...], layout: str, num_threads: int, /
 ) -> NDArray[Any]: ...
+def activate(x: NDArray[Any], activation: str, out: NDArray[Any], num_threads: int, /) -> None: ...
 def append_to_cache(
     held: tuple[Any, ...],
     tokens: tuple[Any, ...],
