@@ -167,6 +167,16 @@ struct CombineRow {
 
 enum class Activation : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
 
+// output[i] = activation(x[i]), which is computed in float32; output may be x.
+struct ActivatedElements {
+  const char* x;
+  std::int64_t stride;  // bytes from one to the next
+  DType dtype;          // of both
+  char* output;         // contiguous
+  std::int64_t count;
+  Activation activation;
+};
+
 // One panel of a weight (row_count, depth).
 struct PackWeight {
   Matrix weight;
@@ -305,6 +315,7 @@ struct Kernels {
   void (*layer_norm)(const NormRows&);
   void (*rms_norm)(const NormRows&);
   void (*rope)(const RopeBlock&);
+  void (*activate)(const ActivatedElements&);
 };
 
 // Floats from one area of a workspace to the next: whole cache lines.
