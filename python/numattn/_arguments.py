@@ -8,21 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from numattn import _core
 from numattn._names import Array
 
 INT64 = np.dtype(np.int64)
+_array_of, _tensor_of = _core.array_of, _core.tensor_of
 MOST_THREADS = 2**31 - 1
 LARGEST_SCORE = 2.3e38  # in units of log 2, in which scores are kept, just below float32's largest
 
 
 def as_array(name: str, value: ArrayLike) -> Array:
-    """The value as an array, without a copy where it is one.
+    """The value as an array, without a copy where it is one, or a tensor of another library.
 
     A masked array is refused: np.asarray would drop its mask, and what a mask means differs from
     argument to argument.
     """
     if type(value) is np.ndarray:  # the usual case, told quickly
         return value
+    tensor = _array_of(value, name)
+    if tensor is not None:
+        return tensor
     parts = value if isinstance(value, (list, tuple)) else (value,)
     if any(isinstance(part, np.ndarray) and isinstance(part, np.ma.MaskedArray) for part in parts):
         raise TypeError(
@@ -30,6 +35,27 @@ def as_array(name: str, value: ArrayLike) -> Array:
             "and what attention is to leave out as its mask"
         )
     return np.asarray(value)
+
+
+def as_output(out: Any) -> Array:
+    """Where a result is to be written: an array, or the memory of a tensor."""
+    if isinstance(out, np.ndarray):
+        return out
+    tensor = _array_of(out, "out")
+    if tensor is None:
+        raise TypeError(f"out must be a NumPy array or a tensor, not {type(out).__name__}")
+    return tensor
+
+
+def in_kind_of(model: object, result: Any, out: Any = None) -> Any:
+    """A result, or each of several, as a tensor where ``model`` is one: no number is copied. What
+    was written to ``out`` is ``out`` itself."""
+    if out is None and type(model) is np.ndarray:  # the usual case, told quickly
+        return result
+    if type(result) is not tuple:
+        return _tensor_of(result, model) if out is None else out
+    first, *others = result
+    return (in_kind_of(model, first, out), *(in_kind_of(model, other) for other in others))
 
 
 def optional_array(name: str, value: ArrayLike | None) -> Array | None:
