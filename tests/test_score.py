@@ -21,7 +21,7 @@ ONE = np.eye(8, dtype=np.float32)
 CACHE = Path(__file__).resolve().parent.parent / ".mypy_cache"  # that of `make lint`
 
 EVERY = set(Score._fields)
-HEADS = {"window", "sink_tokens", "scale", "softcap", "alibi_slopes", "sinks"}
+HEADS = {"window", "sink_tokens", "scale", "softcap", "alibi_slopes", "sinks", "skip_below"}
 # A function, what it takes of the score, and a call of it with further keywords.
 FAMILY: dict[str, tuple[Callable[..., Any], set[str], Callable[..., Any]]] = {
     "attention": (na.attention, EVERY, lambda **k: na.attention(ONE, ONE, ONE, **k)),
@@ -75,7 +75,7 @@ def test_every_field_is_a_keyword() -> None:
 
 
 def test_left_out_is_what_the_core_takes_for_none() -> None:
-    assert Score.of() == (None, None, False, None, (-1, -1), None, 0, *[None] * 7)
+    assert Score.of() == (None, None, False, None, (-1, -1), None, 0, *[None] * 7, 0.0)
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -49,7 +49,8 @@ struct PartialState {
 // How a raw score becomes a logit, alike for all rows of a block.
 struct ScoreRules {
   float scale;
-  float softcap;  // 0 is none
+  float softcap;     // 0 is none
+  float skip_level;  // log2 of the weight below which a tile is left out; 0 is none
   bool alibi;
   DType bias_dtype;
   std::int64_t mask_key_stride;  // bytes from one key to the next; 0 repeats one element

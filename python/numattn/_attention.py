@@ -263,7 +263,8 @@ def attention_weights(
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As for :func:`attention`; ValueError also for a row that does not exist.
+        As for :func:`attention`; ValueError also for a row that does not exist, and for a
+        ``skip_below`` other than 0.
 
     Examples
     --------
@@ -282,6 +283,11 @@ def attention_weights(
         queries, keys = batches.heads(queries), batches.heads(keys)
         given = batches.score(given)
     rules = Score.of(**given)
+    if rules.skip_below:
+        raise ValueError(
+            "skip_below must be 0 in attention_weights, which gives the weights of all keys, not "
+            f"{rules.skip_below}"
+        )
     count = queries.shape[-2] if layout == "bhsd" else queries.shape[-3]
     weights: Float32Array = _core.attention_weights(
         queries, keys, _row_indices(rows, count), rules, layout_name(layout),
