@@ -64,6 +64,28 @@ def test_values_are_not_read(isa: str, dtype: str, queries: int, rng: np.random.
     assert np.isnan(na.attention(q, k, v, skip_below=1e-15).astype(np.float32)).all()
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES])
+@pytest.mark.parametrize("queries", [1, 10])
+def test_splits_know_the_first_tile(
+    isa: str, dtype: str, queries: int, rng: np.random.Generator
+) -> None:
+    """Or a step of decoding would add what its sinks outweigh."""
+    q, k, v = (
+        np.tile(x, (1, 1, n, 1))
+        for x, n in zip(peaked(rng, queries, dtype), (1, 4, 4), strict=True)
+    )
+    k[:, :, KEYS:, 0] = 0
+    assert na.plan(q.shape, k.shape, dtype=q.dtype).is_split
+    exact = expect(q, k, v).o
+    v[:, :, 400:] = np.nan
+    o = na.attention(q, k, v, skip_below=1e-4).astype(np.float32)
+    if leaves_out(q, k):
+        np.testing.assert_allclose(o, exact, rtol=0, atol={"float32": 1e-4}.get(dtype, 0.1))
+    # And no more than their peaks: none is counted twice, none kept for the next item.
+    everything = na.attention(q, k, np.ones_like(v), skip_below=1e-4).astype(np.float32)
+    np.testing.assert_allclose(everything, 1, rtol=0, atol=1e-2)
+
+
 @pytest.mark.parametrize("queries", [1, 3, 49])
 @pytest.mark.parametrize("level", [1e-6, 1e-3, 0.02, 0.3])
 @pytest.mark.parametrize("with_sinks", [False, True])
@@ -101,13 +123,15 @@ def test_off_by_default(isa: str, queries: int, rng: np.random.Generator) -> Non
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES])
-@pytest.mark.parametrize("queries", [1, 49, 130])
+@pytest.mark.parametrize(("queries", "times"), [(1, 1), (49, 1), (130, 1), (1, 4), (20, 4)])
 def test_bits_follow_from_the_entry_alone(
-    isa: str, dtype: str, queries: int, rng: np.random.Generator
+    isa: str, dtype: str, queries: int, times: int, rng: np.random.Generator
 ) -> None:
     """Whatever the threads, neighbours and strides, and wherever tokens lie."""
     q, k, v = (x.astype(DTYPES[dtype]) for x in uneven(rng, queries))
     q = (q * DTYPES[dtype].type(3)).astype(q.dtype)
+    keys = times * KEYS
+    k, v = (np.tile(x, (1, 1, times, 1)) for x in (k, v))
     level: dict[str, Any] = {"skip_below": 0.3}
     o = na.attention(q, k, v, num_threads=1, **level)
     assert_same_bits(na.attention(q, k, v, num_threads=4, **level), o, "threads")
@@ -118,12 +142,12 @@ def test_bits_follow_from_the_entry_alone(
     assert_same_bits(got.swapaxes(1, 2), o, "heads inside")
     wide = [np.repeat(x, 2, -1)[..., ::2] for x in (q, k, v)]
     assert_same_bits(na.attention(*wide, **level), o, "gaps between elements")
-    pages = [x.swapaxes(1, 2).reshape(2 * KEYS // 10, 10, 2, 16) for x in (k, v)]
-    table = np.arange(2 * KEYS // 10, dtype=np.int32).reshape(2, -1)
-    got = na.attention_paged(q, *pages, table, np.array([KEYS, KEYS]), **level)
+    pages = [x.swapaxes(1, 2).reshape(2 * keys // 10, 10, 2, 16) for x in (k, v)]
+    table = np.arange(2 * keys // 10, dtype=np.int32).reshape(2, -1)
+    got = na.attention_paged(q, *pages, table, np.array([keys, keys]), **level)
     assert_same_bits(got, o, "pages")
     packed = [x.swapaxes(1, 2).reshape(-1, x.shape[1], x.shape[3]) for x in (q, k, v)]
-    starts = [np.array([0, n, 2 * n], np.int32) for n in (queries, KEYS)]
+    starts = [np.array([0, n, 2 * n], np.int32) for n in (queries, keys)]
     got = na.attention_varlen(*packed, *starts, **level)
     assert_same_bits(got.reshape(2, queries, 4, 16).swapaxes(1, 2), o, "one after the other")
 

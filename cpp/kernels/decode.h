@@ -36,7 +36,7 @@ inline void begin_decode(const AttendBlock& block, const DecodeWorkspace& work) 
     for (std::int64_t d = 0; d < output_stride; d += Vec::kWidth) {
       store(work.output + r * output_stride + d, zero());
     }
-    work.peak[r] = -kInfinity;
+    if (!block.keeps_peaks) work.peak[r] = -kInfinity;
     work.sum[r] = 0.0f;
   }
 }

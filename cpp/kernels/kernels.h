@@ -137,6 +137,7 @@ struct AttendBlock {
   KeyRange keys;  // this visit looks at these only
   bool begin;
   bool end;
+  bool keeps_peaks;             // `begin` leaves them as an earlier visit has found them
   JoinedHeads heads;            // decode only
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
