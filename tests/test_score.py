@@ -23,6 +23,7 @@ CACHE = Path(__file__).resolve().parent.parent / ".mypy_cache"  # that of `make 
 EVERY = set(Score._fields)
 HEADS = {
     "window", "key_spans", "sink_tokens", "block_mask", "scale", "softcap", "alibi_slopes", "sinks",
+    "skip_below",
 }  # fmt: skip
 # A function, what it takes of the score, and a call of it with further keywords.
 FAMILY: dict[str, tuple[Callable[..., Any], set[str], Callable[..., Any]]] = {
@@ -77,7 +78,7 @@ def test_every_field_is_a_keyword() -> None:
 
 
 def test_left_out_is_what_the_core_takes_for_none() -> None:
-    assert Score.of() == (None, None, False, None, (-1, -1), None, 0, *[None] * 7)
+    assert Score.of() == (None, None, False, None, (-1, -1), None, 0, *[None] * 7, 0.0)
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -141,6 +141,15 @@ float checked_softcap(const ScoreParams& params) {
   return static_cast<float>(std::min(std::max(softcap, kSmallestNormal), kLargestScore));
 }
 
+// One so near to 1 that its logarithm is none still leaves out something.
+float checked_skip_level(const ScoreParams& params) {
+  const double skip_below = params.skip_below;
+  if (!(0.0 <= skip_below && skip_below < 1.0)) {
+    refuse("skip_below must be at least 0 and less than 1, not ", real_text(skip_below));
+  }
+  return skip_below == 0.0 ? 0.0f : static_cast<float>(std::log2(skip_below));
+}
+
 ByEntry<std::int64_t> checked_offsets(const IntArray& offsets, const ScoreFit& fit) {
   if (offsets.size == 0) return {};
   if (offsets.size > 1 && offsets.size != fit.entries) {
@@ -208,6 +217,7 @@ Score check_score(const ScoreParams& params, const ScoreFit& fit) {
   Score score;
   score.scale = checked_scale(params, fit);
   score.softcap = checked_softcap(params);
+  score.skip_level = checked_skip_level(params);
   score.spans = checked_spans(params.spans);
   score.key_spans = checked_key_spans(params, fit);
   score.block_mask = checked_blocks(params, fit);

@@ -82,6 +82,7 @@ ScoreArguments::ScoreArguments(const py::tuple& score) : score_(score) {
   params.alibi_slopes = float_array(field(Field::alibi_slopes));
   params.sinks = float_array(field(Field::sinks));
   params.relative = relative_terms(field(Field::relative));
+  params.skip_below = field(Field::skip_below).cast<double>();
 }
 
 }  // namespace numattn::bind

@@ -49,7 +49,8 @@ struct PartialState {
 // How a raw score becomes a logit, alike for all rows of a block.
 struct ScoreRules {
   float scale;
-  float softcap;  // 0 is none
+  float softcap;     // 0 is none
+  float skip_level;  // log2 of the weight below which a tile is left out; 0 is none
   bool alibi;
   DType bias_dtype;
   std::int64_t mask_key_stride;  // bytes from one key to the next; 0 repeats one element
@@ -136,6 +137,7 @@ struct AttendBlock {
   KeyRange keys;  // this visit looks at these only
   bool begin;
   bool end;
+  bool keeps_peaks;             // `begin` leaves them as an earlier visit has found them
   JoinedHeads heads;            // decode only
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs

@@ -115,4 +115,4 @@ def _activated(
     _core.activate(flat, activation, written, thread_count(num_threads))
     if not contiguous:
         result[...] = written.reshape(result.shape)
-    return in_kind_of(x, result, out)  # type: ignore[no-any-return]
+    return in_kind_of(x, result, out)

@@ -33,6 +33,7 @@ from numattn._arguments import (
     integers,
     optional_array,
     optional_real,
+    real,
     size,
 )
 from numattn._names import Array, Float32Array, Int64Array
@@ -73,6 +74,12 @@ class HeadScore(TypedDict, total=False):
     sinks : array of shape (Hq,), optional
         One extra logit per head that takes probability and gives no value; a finite one beyond
         ±2.3e38 counts as ±2.3e38.
+    skip_below : float
+        Approximate where it is not 0, the default; less than 1. A tile of keys is left out, with
+        its values, where each of its weights, relative to the largest that its row has had before,
+        is below that, for all the rows whose scores are computed together (docs/approximations.md).
+        What of n keys is left out takes less than ``n · skip_below`` of what is kept. The lse is
+        then of what is kept; a NaN among the values that are left out goes unseen.
     """
 
     window: Window
@@ -83,6 +90,7 @@ class HeadScore(TypedDict, total=False):
     softcap: float | None
     alibi_slopes: ArrayLike | None
     sinks: ArrayLike | None
+    skip_below: float
 
 
 class CachedScore(HeadScore, total=False):
@@ -150,6 +158,7 @@ class Score(NamedTuple):
     alibi_slopes: Float32Array | None
     sinks: Float32Array | None
     relative: Relative | None
+    skip_below: float
 
     @classmethod
     def of(
@@ -169,6 +178,7 @@ class Score(NamedTuple):
         alibi_slopes: ArrayLike | None = None,
         sinks: ArrayLike | None = None,
         relative: Relative | None = None,
+        skip_below: float = 0.0,
     ) -> Score:
         """Coerce what a caller gave; shapes and most ranges are checked by the core."""
         if relative is not None:
@@ -198,6 +208,7 @@ class Score(NamedTuple):
             None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
             None if sinks is None else float_array("sinks", sinks, 1, limit=True),
             relative,
+            real("skip_below", skip_below),
         )
 
 

@@ -181,7 +181,7 @@ class Linear:
         )
         if out is None and rows.ndim != 2:
             result = result.reshape(shape)
-        return in_kind_of(x, result, out)  # type: ignore[no-any-return]
+        return in_kind_of(x, result, out)
 
 
 def part_of(linear: Linear, begin: int, end: int) -> tuple[Linear, int]:

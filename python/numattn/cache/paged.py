@@ -82,7 +82,7 @@ class PagedKVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage, wide_keys
+    shared_values, storage, wide_keys
         As for :class:`numattn.KVCache`.
     max_length : int, optional
         The most tokens that a row may have.
@@ -90,6 +90,7 @@ class PagedKVCache(Cache):
     Attributes
     ----------
     page_size : int
+    shared_values : bool
     storage : str or None
     wide_keys : bool array of shape (layers, Hkv, D), or None
 
@@ -140,14 +141,16 @@ class PagedKVCache(Cache):
         pages: int,
         page_size: int = 16,
         value_dim: int | None = None,
+        shared_values: bool = False,
         dtype: DTypeLike = np.float32,
         storage: Storage = None,
         wide_keys: ArrayLike | None = None,
         max_length: int | None = None,
     ) -> None:
         super().__init__(
-            layers, batch, kv_heads, head_dim, value_dim, dtype, storage, wide_keys, max_length
-        )
+            layers, batch, kv_heads, head_dim, value_dim, shared_values, dtype, storage, wide_keys,
+            max_length,
+        )  # fmt: skip
         self.page_size = size("page_size", page_size)
         self._allocator = PageAllocator(size("pages", pages))
         self._tables: list[list[int]] = [[] for _ in range(self.batch)]
@@ -273,7 +276,7 @@ class PagedKVCache(Cache):
         self,
         layer: int,
         k: Array,
-        v: Array,
+        v: Array | None = None,
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
@@ -286,9 +289,10 @@ class PagedKVCache(Cache):
         q_offset = lengths.copy()
         _core.append_to_cache(pools, tokens, table, lengths, None, rows, layout)
         self._rooms[index] -= count
+        held = pools.with_values(self.value_dim)
         return CachedPages(
-            pools.k, pools.v, table.astype(np.int32), q_offset, lengths.copy(), pools.k_scale,
-            pools.v_scale, self._forms[index].wide,
+            held.k, held.values(self.value_dim), table.astype(np.int32), q_offset, lengths.copy(),
+            held.k_scale, held.v_scale, self._forms[index].wide,
         )  # fmt: skip
 
     def _room(self, lengths: Int64Array) -> int:
