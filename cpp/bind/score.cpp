@@ -41,6 +41,8 @@ std::optional<KeySpans> key_spans(const py::object& object) {
   return spans;
 }
 
+}  // namespace
+
 // The attributes of a numattn.BlockMask, whose arrays are contiguous, of the exact type, and its
 // own.
 std::optional<BlockLists> block_lists(const py::object& mask) {
@@ -55,8 +57,6 @@ std::optional<BlockLists> block_lists(const py::object& mask) {
   lists.shape = mask.attr("shape").cast<std::array<std::int64_t, 4>>();
   return lists;
 }
-
-}  // namespace
 
 py::tuple score_fields() {
   py::tuple names(kFieldCount);

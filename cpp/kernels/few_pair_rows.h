@@ -72,13 +72,13 @@ __attribute__((noinline)) void multiply_as_unit(const float* x, std::int64_t dep
       for (int v = 0; v < kPanelVectors; ++v) {
         const std::uint16_t* from = panel + v * 2 * Vec::kWidth;
         __builtin_prefetch(reinterpret_cast<const char*>(from) + kPanelAhead, 0, kIntoFirstLevel);
-        const Vec weight = load_halves(from).even;
+        const Vec weight = even_half(from);
 #pragma GCC unroll 4
         for (int m = 0; m < Rows; ++m) even[m][v] = fma(broadcast(x[m]), weight, even[m][v]);
       }
 #pragma GCC unroll 3
       for (int v = 0; v < kPanelVectors; ++v) {
-        const Vec weight = load_halves(panel + v * 2 * Vec::kWidth).odd;
+        const Vec weight = odd_half(panel + v * 2 * Vec::kWidth);
 #pragma GCC unroll 4
         for (int m = 0; m < Rows; ++m) odd[m][v] = fma(broadcast(x[Rows + m]), weight, odd[m][v]);
       }

@@ -31,9 +31,9 @@ struct NearLines {
 // afar arrive while others are at work.
 //
 // Not kept: fetching the lines that the epilogue will write. Measured 2 to 4% slower on Zen 4.
-template <bool Add, class Fetch>
+template <class Fetch>
 inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const float* panel,
-                           std::int64_t tiles, float* sums) {
+                           std::int64_t tiles, bool add, float* sums) {
   const std::int64_t step = kPanelColumns * 4 / tiles;
   constexpr bool kNear = std::is_same_v<Fetch, NearLines>;
   const float* fetched = kNear ? panel : panel + depth * kPanelColumns;
@@ -42,9 +42,9 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
     for (int row = 0; row < row_count; row += kTileRows) {
       const int rows = row_count - row < kTileRows ? row_count - row : kTileRows;
       float* to = sums + row * kPanelColumns + column;
-      const auto finish = [to](int m, int v, Vec sum) {
+      const auto finish = [to, add](int m, int v, Vec sum) {
         float* at = to + m * kPanelColumns + v * Vec::kWidth;
-        store(at, Add ? load(at) + sum : sum);
+        store(at, add ? load(at) + sum : sum);
       };
       multiply_rows<kTileVectors>(
           rows,
@@ -61,11 +61,7 @@ inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth, const
   for (std::int64_t k = 0; k < depth; k += kDepthSlice) {
     const std::int64_t slice = depth - k < kDepthSlice ? depth - k : kDepthSlice;
     const FloatRows part{x.data + k, x.stride};
-    if (k == 0) {
-      multiply_slice<false, Fetch>(part, row_count, slice, panel, tiles, sums);
-    } else {
-      multiply_slice<true, Fetch>(part, row_count, slice, panel + k * kPanelColumns, tiles, sums);
-    }
+    multiply_slice<Fetch>(part, row_count, slice, panel + k * kPanelColumns, tiles, k > 0, sums);
   }
 }
 
@@ -110,14 +106,15 @@ class FloatPanels {
   FloatRows x_{};
 };
 
-// Panels of bfloat16 are multiplied in float32, a short slice at a time that stays in the first
-// cache level between its conversion and its use.
-constexpr std::int64_t kUnpackedSlice = 128;
+// Panels of bfloat16, or of two parts of it, multiplied in float32: widened on their way into the
+// registers, which costs a tile of full height nothing beside its products. Slices are short for
+// the sake of rounding alone.
+//
+// Not kept: a slice of the panel widened into memory first. On Zen 3 it took a third of the time.
+constexpr std::int64_t kPairSlice = 128;
 
-// Few rows use a converted element too seldom to store it first.
-constexpr int kFewRows = 8;
-
-// Rows of pairs as b of a tile: two steps of the depth to a load, converted on the way.
+// Rows of pairs as b of a tile: two steps of the depth to a load.
+template <int Parts>
 struct PairPanelOperands {
   static constexpr int kSteps = 2;
   std::int64_t depth;
@@ -125,87 +122,69 @@ struct PairPanelOperands {
   std::int64_t a_row;
   std::int64_t a_column;
   const std::uint16_t* b;
+  std::int64_t part_elements;
 
   template <int Vectors>
-  void load_b(std::int64_t k, Vec (&right)[kSteps][Vectors]) const {
+  __attribute__((always_inline)) inline void load_b(std::int64_t k, int step,
+                                                    Vec (&right)[Vectors]) const {
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
-      const Halves halves = load_halves(b + k * kPanelColumns + v * 2 * Vec::kWidth);
-      right[0][v] = halves.even;
-      right[1][v] = halves.odd;
+      const std::uint16_t* from = b + k * kPanelColumns + v * 2 * Vec::kWidth;
+      right[v] = half(from, step);
+      if (Parts == 2) right[v] = right[v] + half(from + part_elements, step);
     }
+  }
+
+  static Vec half(const std::uint16_t* from, int step) {
+    return step == 0 ? even_half(from) : odd_half(from);
   }
 };
 
-// multiply_slice() for few rows: the same sums, bit by bit.
-template <bool Add>
-inline void multiply_few_rows(FloatRows x, int row_count, std::int64_t depth,
-                              const std::uint16_t* pairs, float* sums) {
-  constexpr int kAtOnce = 4;
+// multiply_slice() of pairs.
+template <int Parts>
+inline void multiply_pair_slice(FloatRows x, int row_count, std::int64_t depth,
+                                const std::uint16_t* pairs, std::int64_t part_elements, bool add,
+                                float* sums) {
   for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
-    for (int row = 0; row < row_count; row += kAtOnce) {
+    for (int row = 0; row < row_count; row += kTileRows) {
+      const int rows = row_count - row < kTileRows ? row_count - row : kTileRows;
       float* to = sums + row * kPanelColumns + column;
-      const auto finish = [to](int m, int v, Vec sum) {
+      const auto finish = [to, add](int m, int v, Vec sum) {
         float* at = to + m * kPanelColumns + v * Vec::kWidth;
-        store(at, Add ? load(at) + sum : sum);
+        store(at, add ? load(at) + sum : sum);
       };
-      const int rows = row_count - row < kAtOnce ? row_count - row : kAtOnce;
-      multiply_rows<kTileVectors, kAtOnce>(
-          rows, PairPanelOperands{depth, x.data + row * x.stride, x.stride, 1, pairs + 2 * column},
-          finish);
+      multiply_rows<kTileVectors>(rows,
+                                  PairPanelOperands<Parts>{depth, x.data + row * x.stride, x.stride,
+                                                           1, pairs + 2 * column, part_elements},
+                                  finish);
     }
   }
 }
 
-inline void multiply_unpacked(const GemmBlock& block, FloatRows x, int row_count, const char* panel,
-                              float* slice, float* sums) {
-  for (std::int64_t k = 0; k < block.depth; k += kUnpackedSlice) {
-    const std::int64_t left = block.depth - k;
-    const std::int64_t depth = left < kUnpackedSlice ? left : kUnpackedSlice;
-    const FloatRows part{x.data + k, x.stride};
-    if (block.format == PanelFormat::kBFloat16 && row_count <= kFewRows) {
-      const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel) + k * kPanelColumns;
-      if (k == 0) {
-        multiply_few_rows<false>(part, row_count, depth, pairs, sums);
-      } else {
-        multiply_few_rows<true>(part, row_count, depth, pairs, sums);
-      }
-      continue;
-    }
-    unpack_panel(block, panel, k, depth, slice);
-    if (k == 0) {
-      multiply_slice<false, NothingAhead>(part, row_count, depth, slice, 1, sums);
-    } else {
-      multiply_slice<true, NothingAhead>(part, row_count, depth, slice, 1, sums);
-    }
-  }
-}
-
-class UnpackedPanels : public FloatPanels {
+template <int Parts>
+class WidenedPanels : public FloatPanels {
  public:
-  UnpackedPanels(Areas& areas, const GemmOperands& operands, std::int64_t rows)
-      : FloatPanels(areas, operands, rows), slice_(areas.take(kUnpackedSlice * kPanelColumns)) {}
+  using FloatPanels::FloatPanels;
 
-  void begin(const GemmBlock& block) {
-    FloatPanels::begin(block);
-    block_ = &block;
-  }
   void multiply(int row, int rows, const char* panel, float* sums) const {
-    multiply_unpacked(*block_, {x_.data + row * x_.stride, x_.stride}, rows, panel, slice_, sums);
+    const std::int64_t part_elements = padded_panel_depth(depth_) * kPanelColumns;
+    for (std::int64_t k = 0; k < depth_; k += kPairSlice) {
+      const std::int64_t depth = depth_ - k < kPairSlice ? depth_ - k : kPairSlice;
+      const FloatRows part{x_.data + row * x_.stride + k, x_.stride};
+      const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel) + k * kPanelColumns;
+      multiply_pair_slice<Parts>(part, rows, depth, pairs, part_elements, k > 0, sums);
+    }
   }
-
- private:
-  float* slice_;
-  const GemmBlock* block_ = nullptr;
 };
 
 // Which class multiplies panels of a format.
 struct FloatProducts {
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
-    return format == PanelFormat::kFloat32 ? call(Type<FloatPanels>{})
-           : format == PanelFormat::kInt8  ? call(Type<Int8Panels>{})
-                                           : call(Type<UnpackedPanels>{});
+    return format == PanelFormat::kFloat32    ? call(Type<FloatPanels>{})
+           : format == PanelFormat::kInt8     ? call(Type<Int8Panels>{})
+           : format == PanelFormat::kBFloat16 ? call(Type<WidenedPanels<1>>{})
+                                              : call(Type<WidenedPanels<2>>{});
   }
 };
 

@@ -110,25 +110,5 @@ inline void pack_weight(const PackWeight& pack) {
   }
 }
 
-// Steps [first, first + depth) of a panel of bfloat16, `first` even, as float32: floats[k][column].
-inline void unpack_panel(const GemmBlock& block, const char* panel, std::int64_t first,
-                         std::int64_t depth, float* floats) {
-  const std::uint16_t* pairs = reinterpret_cast<const std::uint16_t*>(panel);
-  const std::int64_t part_elements = padded_panel_depth(block.depth) * kPanelColumns;
-  for (std::int64_t k = 0; k < depth; k += 2) {
-    for (int column = 0; column < kPanelColumns; column += Vec::kWidth) {
-      const std::uint16_t* from = pairs + (first + k) * kPanelColumns + 2 * column;
-      Halves elements = load_halves(from);
-      if (block.format == PanelFormat::kSplit) {
-        const Halves low = load_halves(from + part_elements);
-        elements = {elements.even + low.even, elements.odd + low.odd};
-      }
-      float* to = floats + k * kPanelColumns + column;
-      store(to, elements.even);
-      store(to + kPanelColumns, elements.odd);
-    }
-  }
-}
-
 }  // namespace
 }  // namespace numattn

@@ -14,7 +14,7 @@ inline bool write_rounded(const float* output, std::int64_t columns, int r, std:
   for (std::int64_t d = 0; d < value_dim; d += 2 * Vec::kWidth) {
     const Vec first = scaled(load(output + RowsState::place(columns, r, d)), factor);
     const Vec last = scaled(load(output + RowsState::place(columns, r, d + Vec::kWidth)), factor);
-    subnormal |= any_subnormal(first) | any_subnormal(last);
+    subnormal = any_subnormal(first) || any_subnormal(last) || subnormal;
     const std::int64_t left = value_dim - d;
     auto* at = reinterpret_cast<std::uint16_t*>(to) + d;
     const Pairs rounded = round_in_order(first, last);

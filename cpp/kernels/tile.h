@@ -23,8 +23,8 @@ constexpr int kTileRows = Vec::kTileRows;
 constexpr int kTileVectors = Vec::kTileVectors;
 constexpr int kLaneGroup = kTileVectors * Vec::kWidth;
 
-// Operands of a tile: `depth`, a, and load_b<Vectors>(k, right), which loads steps k to k + kSteps
-// − 1 of b.
+// Operands of a tile: `depth`, a, and load_b<Vectors>(k, step, right), which loads step k + step of
+// b, 0 <= step < kSteps.
 struct TileOperands {
   static constexpr int kSteps = 1;
   std::int64_t depth;
@@ -35,10 +35,10 @@ struct TileOperands {
   std::int64_t b_row;
 
   template <int Vectors>
-  __attribute__((always_inline)) inline void load_b(std::int64_t k,
-                                                    Vec (&right)[kSteps][Vectors]) const {
+  __attribute__((always_inline)) inline void load_b(std::int64_t k, int,
+                                                    Vec (&right)[Vectors]) const {
 #pragma GCC unroll 8
-    for (int v = 0; v < Vectors; ++v) right[0][v] = load(b + k * b_row + v * Vec::kWidth);
+    for (int v = 0; v < Vectors; ++v) right[v] = load(b + k * b_row + v * Vec::kWidth);
   }
 };
 
@@ -88,23 +88,25 @@ __attribute__((always_inline)) inline void multiply_tile(const Operands& in, Fet
     for (int v = 0; v < Vectors; ++v) sums[m][v] = zero();
   }
   const float* a = in.a;
-  constexpr int kSteps = Operands::kSteps;
-  for (std::int64_t k = 0; k < in.depth; k += kSteps) {
-    Vec right[kSteps][Vectors];
-    in.template load_b<Vectors>(k, right);
-#pragma GCC unroll 2
-    for (int step = 0; step < kSteps; ++step) {
-      if (step > 0 && k + step >= in.depth) break;
+  const auto add_step = [&](std::int64_t k, int step) __attribute__((always_inline)) {
+    Vec right[Vectors];
+    in.template load_b<Vectors>(k, step, right);
 #pragma GCC unroll 8
-      for (int m = 0; m < Rows; ++m) {
-        const Vec left = broadcast(a[m * in.a_row]);
+    for (int m = 0; m < Rows; ++m) {
+      const Vec left = broadcast(a[m * in.a_row]);
 #pragma GCC unroll 8
-        for (int v = 0; v < Vectors; ++v) sums[m][v] = fma(left, right[step][v], sums[m][v]);
-      }
-      a += in.a_column;
+      for (int v = 0; v < Vectors; ++v) add_product(sums[m][v], left, right[v]);
     }
+    a += in.a_column;
+  };
+  constexpr int kSteps = Operands::kSteps;
+  std::int64_t k = 0;
+  for (; k + kSteps <= in.depth; k += kSteps) {
+#pragma GCC unroll 2
+    for (int step = 0; step < kSteps; ++step) add_step(k, step);
     ahead.fetch(k);
   }
+  if (kSteps > 1 && k < in.depth) add_step(k, 0);
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
 #pragma GCC unroll 8

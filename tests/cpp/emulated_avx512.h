@@ -156,13 +156,13 @@ NOT_INLINED void store(BFloat16* to, Vec a) {
 NOT_INLINED Vec load(const Int8* from) {
   return each_lane([=](int i) { return to_float(from[i]); });
 }
-struct Halves {
-  Vec even, odd;
-};
-NOT_INLINED Halves load_halves(const std::uint16_t* from) {
-  return {each_lane([=](int i) { return float_from_bfloat16(from[2 * i]); }),
-          each_lane([=](int i) { return float_from_bfloat16(from[2 * i + 1]); })};
+NOT_INLINED Vec even_half(const std::uint16_t* from) {
+  return each_lane([=](int i) { return float_from_bfloat16(from[2 * i]); });
 }
+NOT_INLINED Vec odd_half(const std::uint16_t* from) {
+  return each_lane([=](int i) { return float_from_bfloat16(from[2 * i + 1]); });
+}
+inline void add_product(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
 NOT_INLINED Mask mask_from_bits(std::uint16_t bits) {
   Mask mask;
   for (int i = 0; i < kLanes; ++i) mask.lanes[i] = (bits >> i & 1) != 0 ? -1 : 0;

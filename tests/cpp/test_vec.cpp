@@ -280,7 +280,8 @@ void elements() {
   }
   std::uint16_t pairs[2 * kWidth];
   for (int i = 0; i < 2 * kWidth; ++i) pairs[i] = bfloat16_from_float(static_cast<float>(i - 5));
-  const Halves halves = load_halves(pairs);
+  const Lanes even = lanes_of(even_half(pairs));
+  const Lanes odd = lanes_of(odd_half(pairs));
   for (int first = 0; first < 256; first += kWidth) {
     std::int8_t numbers[kWidth];
     std::uint8_t flags[kWidth];
@@ -298,8 +299,8 @@ void elements() {
     }
   }
   for (int i = 0; i < kWidth; ++i) {
-    expect(lanes_of(halves.even).at[i] == static_cast<float>(2 * i - 5), "even half %d", i);
-    expect(lanes_of(halves.odd).at[i] == static_cast<float>(2 * i - 4), "odd half %d", i);
+    expect(even.at[i] == static_cast<float>(2 * i - 5), "even half %d", i);
+    expect(odd.at[i] == static_cast<float>(2 * i - 4), "odd half %d", i);
   }
 }
 

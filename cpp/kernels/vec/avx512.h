@@ -127,14 +127,14 @@ inline Vec load(const Int8* from) {
   const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
 }
-struct Halves {
-  Vec even, odd;
-};
-inline Halves load_halves(const std::uint16_t* from) {
-  const __m512i pairs = _mm512_loadu_si512(from);
-  const __m512i high = _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xFFFF0000u)));
-  return {{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))}, {_mm512_castsi512_ps(high)}};
+inline Vec even_half(const std::uint16_t* from) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(from), 16))};
 }
+inline Vec odd_half(const std::uint16_t* from) {
+  const __m512i high_half = _mm512_set1_epi32(static_cast<int>(0xFFFF0000u));
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(from), high_half))};
+}
+inline void add_product(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
 inline Mask mask_from_bits(std::uint16_t bits) { return {static_cast<__mmask16>(bits)}; }
 inline std::uint64_t nonzero_bits(const std::uint8_t* from, int count) {
   const __mmask64 present = count == 64 ? ~0ull : (1ull << count) - 1;

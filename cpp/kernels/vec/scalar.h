@@ -10,6 +10,8 @@
 //   any(m)                 whether a lane is set
 //   swap_pairs(a)          lane 2i ↔ lane 2i + 1
 //   load(p), store(p, a)    elements of any type as float32 (a flag 0 or 1), results rounded
+//   even_half(p)           lane i from the bfloat16 p[2i], odd_half(p) from p[2i + 1]
+//   add_product(sum, a, b) sum = fma(a, b, sum), in the register of sum
 //   reduce_add(a, sums)    sums[i] = the sum of a[i]'s lanes, in one order for all eight
 //   nonzero_bits(p, n)     bit i set where byte i of the first n <= 64 is not 0
 //   mask_from_bits(b)      lane i from bit i
@@ -158,17 +160,13 @@ inline Vec load(const Int8* from) {
   return a;
 }
 // The elements at even and at odd places of 2 · kWidth bfloat16.
-struct Halves {
-  Vec even, odd;
-};
-inline Halves load_halves(const std::uint16_t* from) {
-  Halves halves;
-  for (int i = 0; i < 4; ++i) {
-    halves.even.lanes[i] = float_from_bfloat16(from[2 * i]);
-    halves.odd.lanes[i] = float_from_bfloat16(from[2 * i + 1]);
-  }
-  return halves;
+inline Vec even_half(const std::uint16_t* from) {
+  Vec even;
+  for (int i = 0; i < 4; ++i) even.lanes[i] = float_from_bfloat16(from[2 * i]);
+  return even;
 }
+inline Vec odd_half(const std::uint16_t* from) { return even_half(from + 1); }
+inline void add_product(Vec& sum, Vec a, Vec b) { sum = fma(a, b, sum); }
 inline Mask mask_from_bits(std::uint16_t bits) {
   const FourInts lane = {1, 2, 4, 8};
   const FourInts all = {bits, bits, bits, bits};

@@ -32,6 +32,7 @@ from numattn._score import CachedScore, Score, Window, require_known, spelled_ou
 from .layer import CacheLayer
 from .rows import attend_by_rows, differ, may_be_result
 from .rules import step_rules
+from .slots import names_keys, require_fit
 from .storage import Form, Tokens, check_storage, wide_channels, wide_table
 from .token_kind import TokenKind
 
@@ -203,7 +204,9 @@ class Cache(ABC):
             meaning; the others, what they give if their row is alone, bit by bit.
         out, num_threads, **score
             As for :func:`numattn.attention`. The window and the sink tokens are the layer's own by
-            default.
+            default. `key_spans` and `block_mask` name keys by their positions, the first token of a
+            row being 0; Sk is what the longest row has with its new tokens, Sq is S. What a window
+            has dropped is not seen, whether they name it or not.
 
         Returns
         -------
@@ -232,7 +235,7 @@ class Cache(ABC):
             if may_be_result(out, (*q.shape[:-1], self.value_dim), q.dtype):
                 options = {**score, "window": rules.window, "num_threads": num_threads}
                 options["sink_tokens"] = rules.sink_tokens
-                return self._attend_by_rows(index, q, k, v, rows, layout, out, options)
+                return self._attend_by_rows(index, q, k, v, rows, rules, layout, out, options)
         return self._attend(index, q, k, v, count, rows, rules, layout, threads, out)
 
     def _attend(
@@ -254,6 +257,9 @@ class Cache(ABC):
         held = held.with_values(self.value_dim)
         lengths = self._lengths[index]
         try:
+            if first is not None and names_keys(rules) and first.any():
+                ends = lengths + (count if counts is None else counts)
+                rules = self._in_slots(index, q, ends, rules, layout)
             o: Array = _core.attend_in_cache(
                 q, held, tokens, self._forms[index].wide, table, lengths, first, counts, rules,
                 layout, threads, out,
@@ -290,6 +296,7 @@ class Cache(ABC):
         k: Array,
         v: Array | None,
         counts: Int64Array,
+        rules: Score,
         layout: Layout,
         out: Array | None,
         options: dict[str, Any],
@@ -299,10 +306,28 @@ class Cache(ABC):
         cached = self.append(index, k, v, counts=counts, layout=layout)
         options = {**options, "is_causal": True, "layout": layout}
         try:
+            if names_keys(rules):
+                rules = self._in_slots(index, q, self._lengths[index], rules, layout)
+                options |= {"key_spans": rules.key_spans, "block_mask": rules.block_mask}
             return attend_by_rows(self._attention, q, cached, counts, out, options)
         except BaseException:
             self._forget(index, before)
             raise
+
+    def _in_slots(
+        self, index: int, q: Array, ends: Int64Array, rules: Score, layout: Layout
+    ) -> Score:
+        """Return a score that names keys by position as one that names slots of a layer.
+
+        Rows have ends[b] tokens then.
+
+        Raises
+        ------
+        ValueError
+            It does not fit the queries, or as many keys as the longest row has.
+        """
+        require_fit(rules, q, self._kind, int(ends.max()), layout)
+        return rules
 
     @abstractmethod
     def _place(self, index: int) -> tuple[Tokens, Int64Array | None, Int64Array | None]:

@@ -13,11 +13,12 @@ from numattn._arguments import bounded_integer, size
 from numattn._attention import attention
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
-from numattn._score import CachedScore, Window
+from numattn._score import CachedScore, Score, Window
 
 from .base import Cache
 from .memory import LayerMemory
 from .rules import left_of
+from .slots import in_slots
 from .storage import Tokens
 from .store import Store
 
@@ -40,6 +41,11 @@ class Cached(NamedTuple):
     """(B, Hkv, n), likewise."""
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
+
+    @property
+    def keys(self) -> int:
+        """Return how many keys attention finds there for each row, Sk."""
+        return int(self.kv_lens.max())
 
     def row(self, index: int) -> Cached:
         """Return the tokens of one row, as a batch of its own."""
@@ -246,6 +252,13 @@ class KVCache(Cache):
     def _place(self, index: int) -> tuple[Tokens, None, Int64Array]:
         store = self._stores[index]
         return store.tokens, None, store.first
+
+    def _in_slots(
+        self, index: int, q: Array, ends: Int64Array, rules: Score, layout: Layout
+    ) -> Score:
+        rules = super()._in_slots(index, q, ends, rules, layout)
+        store = self._stores[index]
+        return in_slots(rules, ends, store.first, store.sinks)
 
     def _new_room(self, index: int, lengths: Int64Array, new: Int64Array) -> int:
         return self._stores[index].make_room(lengths, new)

@@ -57,13 +57,13 @@ class TokenKind:
             layout not in ("bhsd", "bshd")
             or k.dtype != self.dtype
             or v.dtype != self.dtype
-            or k.shape != self._shape(batch, count, self.head_dim, layout)
-            or v.shape != self._shape(batch, count, self.value_dim, layout)
+            or k.shape != self.shape(batch, count, self.head_dim, layout)
+            or v.shape != self.shape(batch, count, self.value_dim, layout)
         ):
             self._refuse(k, v, batch, layout)
         return k, v, count
 
-    def _shape(
+    def shape(
         self, batch: int, count: int, width: int, layout: Layout
     ) -> tuple[int, int, int, int]:
         """Return the shape of so many tokens of each row."""
@@ -83,7 +83,7 @@ class TokenKind:
                     f"cast it with .astype(cache.dtype)"
                 )
             shape = array.shape
-            if len(shape) != 4 or shape != self._shape(batch, shape[axis], width, layout):
+            if len(shape) != 4 or shape != self.shape(batch, shape[axis], width, layout):
                 wanted = f"({batch}, {self.kv_heads}, S, {width})"
                 if layout == "bshd":
                     wanted = f"({batch}, S, {self.kv_heads}, {width})"
