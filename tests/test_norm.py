@@ -255,6 +255,6 @@ def test_bad_out_is_refused(rng: np.random.Generator, norm: Norm) -> None:
             norm.call(x, weight, out=out)
     with pytest.raises(ValueError, match="out overlaps x"):
         norm.call(shifted[1:], weight, out=shifted[:3])
-    with pytest.raises(TypeError, match="out must be a NumPy array, not list"):
+    with pytest.raises(TypeError, match="out must be a NumPy array or a tensor, not list"):
         norm.call(x, weight, out=x.tolist())
     assert_same_bits(x, before)

@@ -283,7 +283,7 @@ def test_out_overlaps_no_input(name: str, first: int) -> None:
 @pytest.mark.parametrize("name", CALLS)
 def test_out_is_an_array(name: str, rng: np.random.Generator) -> None:
     for function, arguments in CALLS[name](rng):
-        with pytest.raises(TypeError, match="out must be a NumPy array, not list"):
+        with pytest.raises(TypeError, match="out must be a NumPy array or a tensor, not list"):
             function(**arguments, out=[[0.0]])
 
 

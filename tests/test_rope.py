@@ -394,5 +394,5 @@ def test_out_that_overlaps(rng: np.random.Generator) -> None:
         with pytest.raises(ValueError, match=f"out overlaps {name}"):
             na.apply_rope(X, **tables, out=x)
     assert_same_bits(memory, before)
-    with pytest.raises(TypeError, match="out must be a NumPy array, not list"):
+    with pytest.raises(TypeError, match="out must be a NumPy array or a tensor, not list"):
         na.apply_rope(X, TABLE, TABLE, out=X.tolist())  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ PYBIND11_MODULE(_core_of_main, module, py::mod_gil_not_used()) {
   bind::bind_norm(module);
   bind::bind_rope(module);
   bind::bind_control(module);
+  bind::bind_tensors(module);
   module.def("load_numpy", &bind::load_numpy);
 }
 

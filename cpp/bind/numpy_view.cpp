@@ -21,6 +21,9 @@ struct TypeNumbers {
 };
 TypeNumbers type_numbers;
 
+// What numattn._tensors calls bfloat16 where ml_dtypes, whose name it has, is not installed.
+constexpr const char* kBFloat16Record = "[('bfloat16', '<u2')]";
+
 constexpr char kNativeOrder = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? '<' : '>';
 
 // The object itself as a contiguous array of T: a conversion would leave its caller a dead pointer.
@@ -62,6 +65,7 @@ DType dtype_of(const py::array& array, const std::string& name) {
       return known;
     }
   }
+  if (text == kBFloat16Record && accepted(DType::kBFloat16)) return DType::kBFloat16;
   if (name == "mask") {
     throw DTypeError("mask has dtype " + text + "; it must be bool: cast it with .astype(bool)");
   }

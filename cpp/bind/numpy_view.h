@@ -58,5 +58,6 @@ void bind_linear(py::module_& module);
 void bind_norm(py::module_& module);
 void bind_rope(py::module_& module);
 void bind_control(py::module_& module);
+void bind_tensors(py::module_& module);
 
 }  // namespace numattn::bind

@@ -8,17 +8,17 @@ from numpy.typing import ArrayLike
 
 from numattn import _core
 from numattn._aligned import empty
-from numattn._arguments import as_array, flag, thread_count
+from numattn._arguments import as_array, as_output, flag, in_kind_of, thread_count
 from numattn._dtypes import check_floating
 from numattn._memory import require_apart
-from numattn._names import Array
+from numattn._names import Array, Output
 
 
 def gelu(
     x: ArrayLike,
     *,
     tanh: bool = False,
-    out: Array | None = None,
+    out: Output | None = None,
     num_threads: int | None = None,
 ) -> Array:
     """``x · Phi(x)``, Phi the normal distribution function.
@@ -58,7 +58,7 @@ def gelu(
     return _activated(x, "gelu_tanh" if flag("tanh", tanh) else "gelu", out, num_threads)
 
 
-def silu(x: ArrayLike, *, out: Array | None = None, num_threads: int | None = None) -> Array:
+def silu(x: ArrayLike, *, out: Output | None = None, num_threads: int | None = None) -> Array:
     """``x / (1 + exp(−x))``, also called swish.
 
     Parameters
@@ -93,25 +93,26 @@ def silu(x: ArrayLike, *, out: Array | None = None, num_threads: int | None = No
 def _activated(
     x: ArrayLike,
     activation: Literal["gelu", "gelu_tanh", "silu"],
-    out: Array | None,
+    out: Output | None,
     num_threads: int | None,
 ) -> Array:
     given = as_array("x", x)
     check_floating("x", given)
-    if out is not None:
-        require_apart(out, {"x": given}, may_be=("x",))
-        if out.shape != given.shape or out.dtype != given.dtype:
+    written_to = None if out is None else as_output(out)
+    if written_to is not None:
+        require_apart(written_to, {"x": given}, may_be=("x",))
+        if written_to.shape != given.shape or written_to.dtype != given.dtype:
             raise ValueError(
                 f"out must have x's shape {given.shape} and dtype {given.dtype}, "
-                f"not {out.shape} and {out.dtype}"
+                f"not {written_to.shape} and {written_to.dtype}"
             )
-        if not out.flags.writeable:
+        if not written_to.flags.writeable:
             raise ValueError("out is read-only")
-    result = empty(given.shape, given.dtype) if out is None else out
+    result = empty(given.shape, given.dtype) if written_to is None else written_to
     flat = given.reshape(-1)
     contiguous = result.flags.c_contiguous
     written = result.reshape(-1) if contiguous else empty(flat.shape, result.dtype)
     _core.activate(flat, activation, written, thread_count(num_threads))
     if not contiguous:
         result[...] = written.reshape(result.shape)
-    return result
+    return in_kind_of(x, result, out)

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from numattn import _core
 from numattn._names import Array
 
+Result = TypeVar("Result")
+
 INT64 = np.dtype(np.int64)
+_array_of, _tensor_of = _core.array_of, _core.tensor_of
 MOST_THREADS = 2**31 - 1
 LARGEST_SCORE = 2.3e38  # in units of log 2, in which scores are kept, just below float32's largest
 
 
 def as_array(name: str, value: ArrayLike) -> Array:
-    """The value as an array, without a copy where it is one.
+    """The value as an array, without a copy where it is one, or a tensor of another library.
 
     A masked array is refused: np.asarray would drop its mask, and what a mask means differs from
     argument to argument.
     """
     if type(value) is np.ndarray:  # the usual case, told quickly
         return value
+    tensor = _array_of(value, name)
+    if tensor is not None:
+        return tensor
     parts = value if isinstance(value, (list, tuple)) else (value,)
     if any(isinstance(part, np.ndarray) and isinstance(part, np.ma.MaskedArray) for part in parts):
         raise TypeError(
@@ -30,6 +37,28 @@ def as_array(name: str, value: ArrayLike) -> Array:
             "and what attention is to leave out as its mask"
         )
     return np.asarray(value)
+
+
+def as_output(out: Any) -> Array:
+    """Where a result is to be written: an array, or the memory of a tensor."""
+    if isinstance(out, np.ndarray):
+        return out
+    tensor = _array_of(out, "out")
+    if tensor is None:
+        raise TypeError(f"out must be a NumPy array or a tensor, not {type(out).__name__}")
+    return tensor
+
+
+def in_kind_of(model: object, result: Result, out: Any = None) -> Result:
+    """A result, or each of several, as a tensor where ``model`` is one: no number is copied. What
+    was written to ``out`` is ``out`` itself."""
+    if out is None and type(model) is np.ndarray:  # the usual case, told quickly
+        return result
+    if not isinstance(result, tuple):
+        return cast(Result, _tensor_of(cast(Array, result), model) if out is None else out)
+    first, *others = result
+    kin = (in_kind_of(model, first, out), *(in_kind_of(model, other) for other in others))
+    return cast(Result, kin)
 
 
 def optional_array(name: str, value: ArrayLike | None) -> Array | None:

@@ -11,8 +11,10 @@ from numpy.typing import ArrayLike
 from numattn import _core
 from numattn._arguments import (
     as_array,
+    as_output,
     channel_table,
     flag,
+    in_kind_of,
     integer_array,
     layout_name,
     optional_array,
@@ -20,7 +22,7 @@ from numattn._arguments import (
     thread_count,
 )
 from numattn._memory import require_apart
-from numattn._names import Array, Float32Array, Int64Array, Layout, Precision
+from numattn._names import Array, Float32Array, Int64Array, Layout, Output, Precision
 from numattn._score import Score, ScoreOptions, require_known, spelled_out
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def attention(
     k_wide: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
-    out: Array | None = ...,
+    out: Output | None = ...,
     return_lse: Literal[False] = ...,
     num_threads: int | None = ...,
     **score: Unpack[ScoreOptions],
@@ -56,7 +58,7 @@ def attention(
     k_wide: ArrayLike | None = ...,
     layout: Layout = ...,
     precision: Precision = ...,
-    out: Array | None = ...,
+    out: Output | None = ...,
     return_lse: Literal[True],
     num_threads: int | None = ...,
     **score: Unpack[ScoreOptions],
@@ -72,7 +74,7 @@ def attention(
     k_wide: ArrayLike | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
-    out: Array | None = None,
+    out: Output | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
     **score: Unpack[ScoreOptions],
@@ -147,6 +149,9 @@ def attention(
     Results are bitwise the same for any number of threads, any batch neighbours and any memory
     layout of the same values on one instruction set.
 
+    An array may also be a tensor of another library with ``__dlpack__`` (PyTorch, JAX, …) in the
+    CPU's memory: it is read in place, without its gradient, and results are of q's kind.
+
     Examples
     --------
     >>> import numpy as np
@@ -158,27 +163,30 @@ def attention(
             [0.212, 0.212, 0.576]]], dtype=float32)
     """
     require_known("attention", score, ScoreOptions)
+    model = q
     q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
+    written = None if out is None else as_output(out)
     k_factor, v_factor = optional_array("k_scale", k_scale), optional_array("v_scale", v_scale)
     wide = channel_table("k_wide", k_wide)
     queries, rules_given, batches = _prepared(q, k, v, score, layout)
     if batches is not None:
         several: Array | tuple[Array, Float32Array] = _over_batches(
-            batches, (queries, k, v), (k_factor, v_factor), rules_given, out,
+            batches, (queries, k, v), (k_factor, v_factor), rules_given, written,
             {"q": q, "k_wide": wide} | score, k_wide=wide, layout=layout, precision=precision,
             return_lse=return_lse, num_threads=num_threads,
         )  # fmt: skip
-        return several
+        return in_kind_of(model, several, out)
     rules = Score.of(**rules_given)
-    if out is not None:
+    if written is not None:
         scales = {"k_scale": k_factor, "v_scale": v_factor, "k_wide": wide}
         read = {"q": q, "k": k, "v": v, **scales, "score": rules, "scale": score.get("scale")}
-        require_apart(out, read)
+        require_apart(written, read)
     result: Array | tuple[Array, Float32Array] = _core.attention(
         queries, k, v, k_factor, v_factor, wide, rules, layout_name(layout),
-        precision_name(precision), thread_count(num_threads), out, flag("return_lse", return_lse),
+        precision_name(precision), thread_count(num_threads), written,
+        flag("return_lse", return_lse),
     )  # fmt: skip
-    return result
+    return in_kind_of(model, result, out)
 
 
 def _prepared(
@@ -293,7 +301,8 @@ def attention_weights(
         queries, keys, _row_indices(rows, count), rules, layout_name(layout),
         thread_count(num_threads),
     )  # fmt: skip
-    return weights if batches is None else batches.restored(weights)
+    whole = weights if batches is None else batches.restored(weights)
+    return in_kind_of(q, whole)
 
 
 def _row_indices(rows: ArrayLike | None, count: int) -> Int64Array | None:

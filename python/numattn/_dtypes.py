@@ -73,6 +73,8 @@ def check_floating(name: str, array: Array) -> None:
     """Raise TypeError unless an array's numbers are floating-point ones that kernels read."""
     if array.dtype.name in COMPUTED and array.dtype.isnative:
         return
+    if array.dtype.names == ("bfloat16",):  # a tensor's, see _tensors.py
+        raise ImportError(f"{name} is bfloat16, which needs ml_dtypes here: pip install ml_dtypes")
     raise TypeError(
         f"{name} has dtype {array.dtype}; it must be float32, float16 or bfloat16 in native "
         "byte order: cast it with .astype(np.float32)"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._aligned import empty
-from numattn._arguments import as_array, bounded_integer, integers
+from numattn._arguments import as_array, bounded_integer, in_kind_of, integers
 from numattn._names import Array, Int64Array
 
 
@@ -64,9 +64,10 @@ def windows(x: ArrayLike, size: ArrayLike, shift: ArrayLike = 0) -> Array:
         count = height // rows * (width // columns)
         grid: Array = image.reshape(shape).swapaxes(-4, -3)
         grid = grid.reshape(*leading, count, rows * columns, channels)
-        return grid
-    tokens = image.reshape(*leading, height * width, channels)
-    return _gathered(tokens, _places(height, width, (rows, columns), (down, right)))
+    else:
+        tokens = image.reshape(*leading, height * width, channels)
+        grid = _gathered(tokens, _places(height, width, (rows, columns), (down, right)))
+    return in_kind_of(x, grid)
 
 
 def unwindow(
@@ -112,11 +113,12 @@ def unwindow(
         shape = (*leading, height // rows, width // columns, rows, columns, channels)
         image: Array = parts.reshape(shape).swapaxes(-4, -3)
         image = image.reshape(*leading, height, width, channels)
-        return image
-    places = _places(height, width, (rows, columns), (down, right))
-    tokens = parts.reshape(*leading, height * width, channels)
-    back = np.argsort(places, axis=None).reshape(height, width)
-    return _gathered(tokens, back)
+    else:
+        places = _places(height, width, (rows, columns), (down, right))
+        tokens = parts.reshape(*leading, height * width, channels)
+        back = np.argsort(places, axis=None).reshape(height, width)
+        image = _gathered(tokens, back)
+    return in_kind_of(x, image)
 
 
 def window_mask(height: int, width: int, size: ArrayLike, shift: ArrayLike) -> NDArray[np.bool_]:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import _core
-from numattn._arguments import as_array, thread_count
+from numattn._arguments import as_array, as_output, in_kind_of, thread_count
 from numattn._dtypes import check_floating, storage_name
 from numattn._memory import require_apart
-from numattn._names import Activation, Array, Precision
+from numattn._names import Activation, Array, Output, Precision
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -119,7 +119,7 @@ class Linear:
         activation: Activation | None = None,
         factor: ArrayLike | None = None,
         residual: ArrayLike | None = None,
-        out: Array | None = None,
+        out: Output | None = None,
         num_threads: int | None = None,
     ) -> Array:
         """Project the last axis of ``x``.
@@ -166,21 +166,22 @@ class Linear:
         shape = (*rows.shape[:-1], self.out_features)
         _check_companion("factor", multiplier, shape)
         _check_companion("residual", addition, shape)
-        if out is not None:
-            _check_companion("out", out, shape)
+        written = None if out is None else as_output(out)
+        if written is not None:
+            _check_companion("out", written, shape)
             arrays = {"x": rows, "factor": multiplier, "residual": addition}
-            require_apart(out, arrays, may_be=("factor", "residual"))
+            require_apart(written, arrays, may_be=("factor", "residual"))
         result: Array = self._packed.run(
             as_matrix(rows),
             activation or "",
             None if multiplier is None else as_matrix(multiplier),
             None if addition is None else as_matrix(addition),
-            None if out is None else as_output_matrix(out),
+            None if written is None else as_output_matrix(written),
             thread_count(num_threads),
         )
-        if out is not None:
-            return out
-        return result if rows.ndim == 2 else result.reshape(shape)
+        if out is None and rows.ndim != 2:
+            result = result.reshape(shape)
+        return in_kind_of(x, result, out)
 
 
 def part_of(linear: Linear, begin: int, end: int) -> tuple[Linear, int]:
@@ -218,9 +219,5 @@ def as_output_matrix(out: Array) -> Array:
 
 
 def _check_companion(name: str, array: Array | None, shape: tuple[int, ...]) -> None:
-    if array is None:
-        return
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, not {type(array).__name__}")
-    if array.shape != shape:
+    if array is not None and array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, not {array.shape}")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._aligned import empty
-from numattn._arguments import as_array
+from numattn._arguments import as_array, in_kind_of
 from numattn._names import Array
 
 
@@ -57,6 +57,7 @@ def merge_states(
     >>> bool(np.allclose(merged, whole))
     True
     """
+    outs = list(outs)
     results = [as_array("outs", o) for o in outs]
     sums = [as_array("lses", lse) for lse in lses]
     _check(results, sums)
@@ -74,7 +75,8 @@ def merge_states(
         merged += share[..., None] * np.where(neutral, 0, result).astype(wide)
     with np.errstate(divide="ignore"):
         lse = np.where(total != 0, peak + np.log(total), -np.inf)
-    return _aligned(merged, results[0].dtype), _aligned(lse, np.dtype(np.float32))
+    whole = _aligned(merged, results[0].dtype), _aligned(lse, np.dtype(np.float32))
+    return in_kind_of(outs[0], whole)
 
 
 def _aligned(array: Array, dtype: np.dtype[Any]) -> Array:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import as_array, real, thread_count
+from numattn._arguments import as_array, as_output, in_kind_of, real, thread_count
 from numattn._memory import require_apart
-from numattn._names import Array
+from numattn._names import Array, Output
 from numattn.linear import as_float_vector, as_matrix, as_output_matrix
 
 
@@ -20,7 +19,7 @@ def layer_norm(
     bias: ArrayLike | None = None,
     *,
     eps: float = 1e-5,
-    out: Array | None = None,
+    out: Output | None = None,
     num_threads: int | None = None,
 ) -> Array:
     """Layer normalisation over the last axis.
@@ -72,7 +71,7 @@ def rms_norm(
     weight: ArrayLike,
     *,
     eps: float = 1e-6,
-    out: Array | None = None,
+    out: Output | None = None,
     num_threads: int | None = None,
 ) -> Array:
     """Normalisation by the root mean square over the last axis.
@@ -123,26 +122,25 @@ def _normalised(
     x: ArrayLike,
     vectors: Mapping[str, Array | None],
     eps: float,
-    out: Array | None,
+    out: Output | None,
     num_threads: int | None,
 ) -> Array:
     """What a kernel of the core makes of x, row by row, with vectors as long as a row."""
     rows = as_array("x", x)
     if rows.ndim == 0:
         raise ValueError("x must have at least one dimension")
-    if out is not None:
-        if not isinstance(out, np.ndarray):
-            raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
-        if out.shape != rows.shape:
-            raise ValueError(f"out must have x's shape {rows.shape}, not {out.shape}")
-        require_apart(out, {"x": rows, **vectors}, may_be=("x",))
+    written = None if out is None else as_output(out)
+    if written is not None:
+        if written.shape != rows.shape:
+            raise ValueError(f"out must have x's shape {rows.shape}, not {written.shape}")
+        require_apart(written, {"x": rows, **vectors}, may_be=("x",))
     result = kernel(
         as_matrix(rows),
         *vectors.values(),
         real("eps", eps),
-        None if out is None else as_output_matrix(out),
+        None if written is None else as_output_matrix(written),
         thread_count(num_threads),
     )
-    if out is not None:
-        return out
-    return result if rows.ndim == 2 else result.reshape(rows.shape)
+    if out is None and rows.ndim != 2:
+        result = result.reshape(rows.shape)
+    return in_kind_of(x, result, out)

@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike
 from numattn import _core
 from numattn._arguments import (
     as_array,
+    as_output,
     channel_table,
     flag,
+    in_kind_of,
     integers,
     layout_name,
     optional_array,
@@ -18,7 +20,7 @@ from numattn._arguments import (
     thread_count,
 )
 from numattn._memory import require_apart
-from numattn._names import Array, Layout, Precision
+from numattn._names import Layout, Output, Precision
 from numattn._score import PagedScore, Score, require_known, spelled_out
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def attention_paged(
     k_wide: ArrayLike | None = None,
     layout: Layout = "bhsd",
     precision: Precision = "highest",
-    out: Array | None = None,
+    out: Output | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
     **score: Unpack[PagedScore],
@@ -105,14 +107,18 @@ def attention_paged(
     table = integers("block_table", block_table)
     if table.ndim != 2:
         raise ValueError(f"block_table must have shape (B, n), not {table.shape}")
+    model = q
     q, k, v = as_array("q", q), as_array("k_pages", k_pages), as_array("v_pages", v_pages)
     k_factor, v_factor = optional_array("k_scale", k_scale), optional_array("v_scale", v_scale)
     wide = channel_table("k_wide", k_wide)
-    if out is not None:
+    written = None if out is None else as_output(out)
+    if written is not None:
         pages = {"k_pages": k, "v_pages": v, "k_scale": k_factor, "v_scale": v_factor}
         tables = {"k_wide": wide, "block_table": table}
-        require_apart(out, {"q": q, **pages, **tables, "score": rules})
-    return _core.attention_paged(
+        require_apart(written, {"q": q, **pages, **tables, "score": rules})
+    result = _core.attention_paged(
         q, k, v, k_factor, v_factor, wide, table, rules, layout_name(layout),
-        precision_name(precision), thread_count(num_threads), out, flag("return_lse", return_lse),
+        precision_name(precision), thread_count(num_threads), written,
+        flag("return_lse", return_lse),
     )  # fmt: skip
+    return in_kind_of(model, result, out)

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import as_array, flag, integer_array, precision_name, thread_count
+from numattn._arguments import (
+    as_array,
+    as_output,
+    flag,
+    in_kind_of,
+    integer_array,
+    precision_name,
+    thread_count,
+)
 from numattn._memory import require_apart
-from numattn._names import Array, Precision
+from numattn._names import Output, Precision
 from numattn._score import BlockMasks, PackedScore, Score, require_known, spelled_out
 from numattn.block_mask import BlockMask
 
@@ -26,7 +34,7 @@ def attention_varlen(
     cu_seqlens_k: ArrayLike,
     *,
     precision: Precision = "highest",
-    out: Array | None = None,
+    out: Output | None = None,
     return_lse: bool = False,
     num_threads: int | None = None,
     **score: Unpack[PackedScore],
@@ -90,17 +98,20 @@ def attention_varlen(
         raise ValueError(
             f"alibi_slopes must have shape (Hq,), not {slopes.shape}: sequences share it"
         )
+    model = q
     q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
     query_starts = integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False)
     key_starts = integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False)
     masks = _each_mask(score.get("block_mask"), max(query_starts.size - 1, 0))
-    if out is not None:
+    written = None if out is None else as_output(out)
+    if written is not None:
         starts = {"cu_seqlens_q": query_starts, "cu_seqlens_k": key_starts}
-        require_apart(out, {"q": q, "k": k, "v": v, **starts, "score": rules})
-    return _core.attention_varlen(
+        require_apart(written, {"q": q, "k": k, "v": v, **starts, "score": rules})
+    result = _core.attention_varlen(
         q, k, v, query_starts, key_starts, rules, masks, precision_name(precision),
-        thread_count(num_threads), out, flag("return_lse", return_lse),
+        thread_count(num_threads), written, flag("return_lse", return_lse),
     )  # fmt: skip
+    return in_kind_of(model, result, out)
 
 
 def _each_mask(given: BlockMasks, sequences: int) -> tuple[BlockMask | None, ...] | None:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from numattn import _core
-from numattn._arguments import as_array, flag, integers, layout_name, thread_count
+from numattn._arguments import (
+    as_array,
+    as_output,
+    flag,
+    in_kind_of,
+    integers,
+    layout_name,
+    thread_count,
+)
 from numattn._memory import require_apart
-from numattn._names import Array, Layout
+from numattn._names import Array, Layout, Output
 
 
 def apply_rope(
@@ -18,7 +26,7 @@ def apply_rope(
     positions: ArrayLike | None = None,
     interleaved: bool = False,
     layout: Layout = "bhsd",
-    out: Array | None = None,
+    out: Output | None = None,
     num_threads: int | None = None,
 ) -> Array:
     """Turn pairs of elements of each head by the angles of their positions.
@@ -84,9 +92,10 @@ def apply_rope(
         rows = integers("positions", positions)
         if rows.ndim not in (1, 2):
             raise ValueError(f"positions must have shape (S,) or (B, S), not {rows.shape}")
-    if out is not None:
+    written = None if out is None else as_output(out)
+    if written is not None:
         inputs = {"x": heads, "cos": cosines, "sin": sines, "positions": rows}
-        require_apart(out, inputs, may_be=("x",))
+        require_apart(written, inputs, may_be=("x",))
     result: Array = _core.apply_rope(
         heads,
         cosines,
@@ -94,7 +103,7 @@ def apply_rope(
         rows,
         flag("interleaved", interleaved),
         layout_name(layout),
-        out,
+        written,
         thread_count(num_threads),
     )
-    return result
+    return in_kind_of(x, result, out)

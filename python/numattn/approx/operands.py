@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn._aligned import empty
-from numattn._arguments import as_array, layout_name, real
+from numattn._arguments import as_array, in_kind_of, layout_name, real
 from numattn._dtypes import check_floating
 from numattn._names import Array, Float32Array, Layout
 
@@ -31,6 +31,8 @@ class Operands(NamedTuple):
     dtype: np.dtype[Any]
     layout: Layout
     one_entry: bool
+    model: object
+    """Of what kind results are: q, as the caller gave it."""
 
     @classmethod
     def of(cls, q: ArrayLike, k: ArrayLike, v: ArrayLike, layout: Layout) -> Operands:
@@ -55,7 +57,7 @@ class Operands(NamedTuple):
                 raise ValueError(f"{name} must have 3 or 4 dimensions as q, not {array.shape}")
         queries, keys, values = (canonical(array, layout) for array in given.values())
         check_shapes(queries, keys, values)
-        return cls(queries, keys, values, given["q"].dtype, layout, axes == 3)
+        return cls(queries, keys, values, given["q"].dtype, layout, axes == 3, q)
 
     @property
     def group(self) -> int:
@@ -76,10 +78,10 @@ class Operands(NamedTuple):
         rows = o.swapaxes(1, 2) if self.layout == "bshd" else o
         rows = rows[0] if self.one_entry else rows
         if rows.dtype == self.dtype and rows.flags.c_contiguous:
-            return rows
+            return in_kind_of(self.model, rows)
         whole = empty(rows.shape, self.dtype)
         whole[...] = rows
-        return whole
+        return in_kind_of(self.model, whole)
 
 
 def canonical(array: Array, layout: Layout) -> Float32Array:

@@ -17,15 +17,17 @@ from numattn import _core
 from numattn._arguments import (
     INT64,
     as_array,
+    as_output,
     bounded_integer,
     flag,
+    in_kind_of,
     integer_array,
     size,
     thread_count,
 )
 from numattn._dtypes import COMPUTED, as_dtype
 from numattn._memory import require_apart
-from numattn._names import Array, Int64Array, Layout
+from numattn._names import Array, Int64Array, Layout, Output
 from numattn._quantize import Storage
 from numattn._score import CachedScore, Score, Window, require_known, spelled_out, window_sides
 
@@ -189,7 +191,7 @@ class Cache(ABC):
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
-        out: Array | None = None,
+        out: Output | None = None,
         num_threads: int | None = None,
         **score: Unpack[CachedScore],
     ) -> Array:
@@ -225,18 +227,23 @@ class Cache(ABC):
             score, self._window(index, score.get("window")), self._sinks(index, score)
         )
         k, v, count = self._kind.checked(k, v, self.batch, layout)
-        q = self._queries(q, k, layout)
+        queries = self._queries(q, k, layout)
+        written = None if out is None else as_output(out)
         rows = None if counts is None else self._per_row("counts", counts)
-        if out is not None:
-            given = {"q": q, "k": k, "v": v, "counts": counts, **score}
-            require_apart(out, {**given, "the cache": self._place(index)[0]})
+        if written is not None:
+            given = {"q": queries, "k": k, "v": v, "counts": rows, "score": rules, **score}
+            require_apart(written, {**given, "the cache": self._place(index)[0]})
         threads = thread_count(num_threads)
-        if rows is not None and differ(rows, q, layout):
-            if may_be_result(out, (*q.shape[:-1], self.value_dim), q.dtype):
+        if rows is not None and differ(rows, queries, layout):
+            if may_be_result(written, (*queries.shape[:-1], self.value_dim), queries.dtype):
                 options = {**score, "window": rules.window, "num_threads": num_threads}
                 options["sink_tokens"] = rules.sink_tokens
-                return self._attend_by_rows(index, q, k, v, rows, rules, layout, out, options)
-        return self._attend(index, q, k, v, count, rows, rules, layout, threads, out)
+                o = self._attend_by_rows(
+                    index, queries, k, v, rows, rules, layout, written, options
+                )
+                return in_kind_of(q, o, out)
+        o = self._attend(index, queries, k, v, count, rows, rules, layout, threads, written)
+        return in_kind_of(q, o, out)
 
     def _attend(
         self,

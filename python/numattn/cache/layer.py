@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
-from numattn._names import Array, Int64Array, Layout
+from numattn._names import Array, Int64Array, Layout, Output
 from numattn._score import CachedScore, require_known, spelled_out
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class CacheLayer:
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
-        out: Array | None = None,
+        out: Output | None = None,
         num_threads: int | None = None,
         **score: Unpack[CachedScore],
     ) -> Array:

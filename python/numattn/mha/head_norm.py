@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn._aligned import empty
-from numattn._arguments import as_array, real
+from numattn._arguments import as_array, in_kind_of, real
 from numattn._names import Array, Float32Array
 from numattn.linear import as_float_vector
 from numattn.norm import rms_norm
@@ -93,11 +93,13 @@ class HeadNorm:
         width = rows.shape[-1] if rows.ndim else 0
         weight = np.ones(width, np.float32) if self.weight is None else self.weight
         if self.kind == "rms":
-            return rms_norm(rows, weight, eps=self.eps, num_threads=num_threads)
+            y = rms_norm(rows, weight, eps=self.eps, num_threads=num_threads)
+            return in_kind_of(x, y)
         # The root of a mean is that of the sum over √D.
         root = math.sqrt(max(width, 1))
         eps = self.eps**2 / max(width, 1)
-        return rms_norm(rows, weight / np.float32(root), eps=eps, num_threads=num_threads)
+        y = rms_norm(rows, weight / np.float32(root), eps=eps, num_threads=num_threads)
+        return in_kind_of(x, y)
 
 
 HeadNormLike: TypeAlias = HeadNorm | Kind | ArrayLike | None

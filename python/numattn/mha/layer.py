@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike, DTypeLike
 
-from numattn._arguments import as_array, flag
+from numattn._arguments import as_array, flag, in_kind_of
 from numattn._attention import attention, attention_weights
 from numattn._names import Array, Precision
 from numattn._score import ScoreOptions, require_known, spelled_out
@@ -128,7 +128,7 @@ class MultiHeadAttention:
         self.num_kv_heads: int = self._heads.num_kv_heads
         self.rope = checked_rope(rope, self._heads.head_dim)
         self.batch_first: bool = bool(batch_first)
-        self.sinks = None if sinks is None else as_float_vector("sinks", sinks)
+        self.sinks = None if sinks is None else as_float_vector("sinks", sinks).copy()
         if self.sinks is not None and self.sinks.shape != (self.num_heads,):
             raise ValueError(f"sinks must have shape ({self.num_heads},), not {self.sinks.shape}")
         self._precision: Precision = precision
@@ -299,11 +299,12 @@ class MultiHeadAttention:
         if score.get("sinks") is None and self.sinks is not None:
             score["sinks"] = self.sinks
         if cache is not None:
-            return continued(
+            joined = continued(
                 cache, self._heads, self.rope, rows, self._values_from(values_from, rows),
                 score_with_cache(score, context, weights), num_threads,
                 lambda o: self._join(o, rows, num_threads),
             )  # fmt: skip
+            return in_kind_of(x, joined)
         first = score.get("q_offset", 0)
         q, k, v = self._project(rows, context, values_from, first, num_threads)
         o = attention(
@@ -311,8 +312,9 @@ class MultiHeadAttention:
         )
         y = self._join(o, rows, num_threads)
         if not weights:
-            return y
-        return y, attention_weights(q, k, layout="bshd", num_threads=num_threads, **score)
+            return in_kind_of(x, y)
+        shares = attention_weights(q, k, layout="bshd", num_threads=num_threads, **score)
+        return in_kind_of(x, (y, shares))
 
     def _project(
         self,

@@ -122,4 +122,5 @@ def by_head(name: str, value: ArrayLike | None, axes: str, dimensions: int) -> T
         narrow = np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.itemsize > 4 and (np.isinf(narrow) & np.isfinite(array)).any():
         raise ValueError(f"{name} must hold numbers that float32 holds, not {np.abs(array).max()}")
-    return narrow
+    # A tensor may be given another memory while the terms are kept.
+    return narrow if isinstance(value, np.ndarray) else narrow.copy()
