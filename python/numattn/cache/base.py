@@ -229,6 +229,8 @@ class Cache(ABC):
                 o = self._attend_by_rows(index, queries, k, v, rows, layout, written, options)
                 return in_kind_of(q, o, out)  # type: ignore[no-any-return]
         o = self._attend(index, queries, k, v, count, rows, rules, layout, threads, written)
+        if queries is q and written is out:  # arrays all, told quickly
+            return o
         return in_kind_of(q, o, out)  # type: ignore[no-any-return]
 
     def _attend(
