@@ -2,6 +2,7 @@
 
     python bench/patterns.py --threads 1                     # S 16384, H 4, D 64
     python bench/patterns.py --length 4096 --peers           # transformers' layers, flex attention
+    python bench/patterns.py --peers flex                    # that alone: it compiles a minute
 
 The rate counts 4·H·D operations for a visible pair. The rate of a pattern over that of the window
 says what lists cost beside an interval. A peer's layer and ours project with the same weights.
@@ -32,12 +33,15 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--min-time", type=float, default=2.0, help="seconds for each way")
     parser.add_argument("--cpu-time", action="store_true", help="on a machine that others use too")
-    parser.add_argument("--peers", action="store_true", help="transformers and torch, where there")
+    parser.add_argument(
+        "--peers", nargs="*", choices=("longformer", "bigbird", "flex"),
+        help="transformers and torch, where there; all of them, or those named",
+    )  # fmt: skip
     arguments = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(arguments.threads)
     compare_rates(arguments)
-    if arguments.peers:
+    if arguments.peers is not None:
         compare_layers(arguments)
 
 
@@ -111,53 +115,74 @@ def compare_layers(arguments: argparse.Namespace) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, arguments.length, WIDTH), dtype=np.float32)
     print("\n| | theirs, ms | ours, ms | ratio |\n|---|---|---|---|")
-    for name, pair in peers(torch, x, arguments.threads).items():
+    masks = patterns(arguments.length)
+    makers = {"longformer": longformer, "bigbird": bigbird, "flex": flex}
+    for peer in arguments.peers or makers:
         with torch.inference_mode():
             try:
+                name, pair = makers[peer](torch, x, masks, arguments.threads)
                 seconds = timed(pair, arguments)
             except Exception as error:  # a peer's fault is a line of the table
-                print(f"| {name} | {type(error).__name__}: {str(error)[:60]} | | |")
+                print(f"| {peer} | {type(error).__name__}: {str(error)[:60]} | | |")
                 continue
         theirs, ours = seconds["theirs"], seconds["ours"]
         print(f"| {name} | {1e3 * theirs:.1f} | {1e3 * ours:.1f} | {theirs / ours:.1f} |")
 
 
-def peers(torch: Any, x: Any, threads: int) -> dict[str, dict[str, Callable[[], Any]]]:
-    """Return a peer's way and ours for each layer; projections are part of layers."""
+Pair = tuple[str, dict[str, Callable[[], Any]]]
+
+
+def our_layer(layer: Any, x: Any, mask: BlockMask, threads: int) -> Callable[[], Any]:
+    """Return attention with a layer's projections."""
+    import numattn as na
+
+    weights = []
+    for name in ("query", "key", "value"):
+        linear = getattr(layer, name)
+        weights.append(na.Linear(*(each.detach().numpy() for each in linear.parameters())))
+
+    def run() -> Any:
+        q, k, v = (
+            linear(x, num_threads=threads).reshape(*x.shape[:2], HEADS, DIM) for linear in weights
+        )
+        return na.attention(q, k, v, layout="bshd", block_mask=mask, num_threads=threads)
+
+    return run
+
+
+def longformer(torch: Any, x: Any, masks: dict[str, BlockMask], threads: int) -> Pair:
+    from transformers.models.longformer import LongformerConfig
+    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
+
+    rows = torch.from_numpy(x)
+    layer = LongformerSelfAttention(
+        LongformerConfig(hidden_size=WIDTH, num_attention_heads=HEADS, attention_window=[WINDOW]), 0
+    ).eval()
+    is_global = torch.zeros(x.shape[:2], dtype=torch.bool)
+    is_global[0, 0] = True
+
+    def theirs() -> Any:
+        return layer(
+            rows,
+            attention_mask=10000.0 * is_global.float(),
+            is_index_masked=torch.zeros_like(is_global),
+            is_index_global_attn=is_global,
+            is_global_attn=True,
+        )
+
+    ours = our_layer(layer, x, masks["Longformer, 1 global token"], threads)
+    return "Longformer layer", {"theirs": theirs, "ours": ours}
+
+
+def bigbird(torch: Any, x: Any, masks: dict[str, BlockMask], threads: int) -> Pair:
     from transformers.models.big_bird import BigBirdConfig
     from transformers.models.big_bird.modeling_big_bird import (
         BigBirdBlockSparseAttention,
         BigBirdModel,
     )
-    from transformers.models.longformer import LongformerConfig
-    from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
-    import numattn as na
-
-    length = x.shape[1]
-    rows = torch.from_numpy(x)
-    masks = patterns(length)
-
-    def our_layer(layer: Any, mask: BlockMask) -> Callable[[], Any]:
-        weights = []
-        for name in ("query", "key", "value"):
-            linear = getattr(layer, name)
-            weights.append(na.Linear(*(each.detach().numpy() for each in linear.parameters())))
-
-        def run() -> Any:
-            q, k, v = (
-                linear(x, num_threads=threads).reshape(1, length, HEADS, DIM) for linear in weights
-            )
-            return na.attention(q, k, v, layout="bshd", block_mask=mask, num_threads=threads)
-
-        return run
-
-    longformer = LongformerSelfAttention(
-        LongformerConfig(hidden_size=WIDTH, num_attention_heads=HEADS, attention_window=[WINDOW]), 0
-    ).eval()
-    is_global = torch.zeros((1, length), dtype=torch.bool)
-    is_global[0, 0] = True
-    bigbird = BigBirdBlockSparseAttention(
+    rows, length = torch.from_numpy(x), x.shape[1]
+    layer = BigBirdBlockSparseAttention(
         BigBirdConfig(
             hidden_size=WIDTH,
             num_attention_heads=HEADS,
@@ -168,33 +193,22 @@ def peers(torch: Any, x: Any, threads: int) -> dict[str, dict[str, Callable[[], 
     blocked, band, from_mask, to_mask = BigBirdModel.create_masks_for_block_sparse_attn(
         torch.ones((1, length)), BLOCK
     )
-    return {
-        "Longformer layer": {
-            "theirs": lambda: longformer(
-                rows,
-                attention_mask=10000.0 * is_global.float(),
-                is_index_masked=torch.zeros_like(is_global),
-                is_index_global_attn=is_global,
-                is_global_attn=True,
-            ),
-            "ours": our_layer(longformer, masks["Longformer, 1 global token"]),
-        },
-        "BigBird layer": {
-            "theirs": lambda: bigbird(
-                rows,
-                band_mask=band,
-                from_mask=from_mask,
-                to_mask=to_mask,
-                from_blocked_mask=blocked,
-                to_blocked_mask=blocked,
-            ),
-            "ours": our_layer(bigbird, masks["BigBird, blocks of 64"]),
-        },
-        "flex attention, compiled, Longformer": flex(torch, x, masks, threads),
-    }
+
+    def theirs() -> Any:
+        return layer(
+            rows,
+            band_mask=band,
+            from_mask=from_mask,
+            to_mask=to_mask,
+            from_blocked_mask=blocked,
+            to_blocked_mask=blocked,
+        )
+
+    ours = our_layer(layer, x, masks["BigBird, blocks of 64"], threads)
+    return "BigBird layer", {"theirs": theirs, "ours": ours}
 
 
-def flex(torch: Any, x: Any, masks: dict[str, BlockMask], threads: int) -> dict[str, Any]:
+def flex(torch: Any, x: Any, masks: dict[str, BlockMask], threads: int) -> Pair:
     import numpy as np
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -210,10 +224,13 @@ def flex(torch: Any, x: Any, masks: dict[str, BlockMask], threads: int) -> dict[
     block_mask = create_block_mask(visible, None, None, length, length, device="cpu")
     compiled = torch.compile(flex_attention, dynamic=False)
     mask = masks["Longformer, 1 global token"]
-    return {
+    ways = {
         "theirs": lambda: compiled(tensor, tensor, tensor, block_mask=block_mask),
         "ours": lambda: na.attention(q, q, q, block_mask=mask, num_threads=threads),
     }
+    first, ours = ways["theirs"]().numpy(), ways["ours"]()
+    assert np.linalg.norm(first - ours) < 1e-4 * np.linalg.norm(ours)
+    return "flex attention, compiled, Longformer", ways
 
 
 if __name__ == "__main__":

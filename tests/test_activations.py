@@ -42,6 +42,26 @@ def test_bits_are_those_behind_a_projection(isa: str, rng: np.random.Generator, 
 
 
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_no_bit_depends_on_neighbours_threads_or_strides(
+    isa: str, rng: np.random.Generator, name: str, dtype: str
+) -> None:
+    """More than a work item for each of several threads, and less than a vector."""
+    function, _, options = CALLS[name]
+    x = (normal(rng, (100_003,)) * 3).astype(DTYPES[dtype])
+    y = function(x, num_threads=1, **options)
+    assert_same_bits(function(x, num_threads=3, **options), y)
+    assert_same_bits(function(np.repeat(x, 3)[::3], **options), y)
+    assert_same_bits(function(x[::-1], **options)[::-1], y)
+    unaligned = np.frombuffer(b"x" + x.tobytes(), x.dtype, offset=1)
+    assert_same_bits(function(unaligned, **options), y)
+    for part in (slice(1, 2), slice(7, 24), slice(250, 777)):
+        assert_same_bits(function(x[part], **options), y[part])
+    assert function(x, out=x, **options) is x
+    assert_same_bits(x, y)
+
+
+@pytest.mark.parametrize("name", CALLS)
 def test_shapes_and_strides(rng: np.random.Generator, name: str) -> None:
     function, _, options = CALLS[name]
     x = normal(rng, (3, 4, 50))
@@ -74,6 +94,8 @@ def test_what_does_not_fit() -> None:
         na.silu(x, out=np.ones(4, np.float32))
     with pytest.raises(TypeError, match="tanh must be True or False"):
         na.gelu(x, tanh="yes")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="num_threads must be at least 1, not 0"):
+        na.gelu(x, num_threads=0)
     fixed = np.ones(3, np.float32)
     fixed.flags.writeable = False
     with pytest.raises(ValueError, match="out is read-only"):

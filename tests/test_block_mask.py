@@ -301,10 +301,9 @@ def test_other_things_are_refused(rng: np.random.Generator) -> None:
     wrong: Any = np.ones((3, 5), bool)
     with pytest.raises(TypeError, match="must be a numattn.BlockMask.*not ndarray"):
         na.attention(q, k, v, block_mask=wrong)
-    starts: Any = [0, 3]
-    options: Any = {"block_mask": BlockMask.from_mask(wrong)}
-    with pytest.raises(TypeError, match="unexpected keyword argument 'block_mask'"):
-        na.attention_varlen(q[0], k[0], v[0], starts, starts, **options)
+    several: Any = [BlockMask.from_mask(wrong)]
+    with pytest.raises(TypeError, match="must be a numattn.BlockMask.*not list"):
+        na.attention(q, k, v, block_mask=several)
 
 
 # --- the class ------------------------------------------------------------------------------------

@@ -41,11 +41,13 @@ def test_several_blocks_in_every_direction(isa: str, rng: np.random.Generator, r
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("with_factor", [False, True])
 @pytest.mark.parametrize("shape", [(1, 70, 33), (37, 70, 50), (5, 16, 16), (64, 600, 130)])
 def test_epilogues(
     isa: str,
     rng: np.random.Generator,
     shape: tuple[int, int, int],
+    with_factor: bool,
     with_residual: bool,
     with_bias: bool,
     activation: str | None,
@@ -57,8 +59,14 @@ def test_epilogues(
     bias = normal(rng, (out_features,)) if with_bias else None
     residual = normal(rng, (rows, out_features)) if with_residual else None
     options: dict[str, Any] = {"activation": activation, "residual": residual}
+    if with_factor:
+        options["factor"] = normal(rng, (rows, out_features))
     got = na.Linear(weight, bias)(x, **options)
     assert_linear_close(got, reference.Linear(weight, bias)(x, **options), depth)
+    for name in ("factor", "residual"):
+        if options.get(name) is not None:
+            assert_same_bits(na.Linear(weight, bias)(x, **{**options, "out": options[name]}), got)
+            break  # it is overwritten
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS[1:])
@@ -98,24 +106,24 @@ def test_nan_and_infinity(isa: str, activation: str | None) -> None:
 @pytest.mark.parametrize("shape", [(70,), (1, 70), (2, 5, 70), (2, 3, 4, 70), (0, 70), (2, 0, 70)])
 def test_leading_dimensions(isa: str, rng: np.random.Generator, shape: tuple[int, ...]) -> None:
     x, weight, bias = normal(rng, shape), normal(rng, (33, 70)), normal(rng, (33,))
-    residual = normal(rng, (*shape[:-1], 33))
-    got = na.Linear(weight, bias)(x, activation="gelu", residual=residual)
+    options = {name: normal(rng, (*shape[:-1], 33)) for name in ("factor", "residual")}
+    got = na.Linear(weight, bias)(x, activation="gelu", **options)
     assert got.shape == (*shape[:-1], 33) and got.dtype == np.float32
-    rows = na.Linear(weight, bias)(
-        x.reshape(-1, 70), activation="gelu", residual=residual.reshape(-1, 33)
-    )
+    in_rows = {name: array.reshape(-1, 33) for name, array in options.items()}
+    rows = na.Linear(weight, bias)(x.reshape(-1, 70), activation="gelu", **in_rows)
     assert_same_bits(got.reshape(-1, 33), rows)
 
 
 @pytest.mark.parametrize("relayout", RELAYOUTS)
 def test_strides(isa: str, rng: np.random.Generator, relayout: str) -> None:
     move = RELAYOUTS[relayout]
-    x, residual = normal(rng, (3, 17, 40)), normal(rng, (3, 17, 30))
-    weight, bias = normal(rng, (30, 40)), normal(rng, (30,))
-    expected = na.Linear(weight, bias)(x, residual=residual)
-    assert_same_bits(na.Linear(weight, bias)(move(x), residual=move(residual)), expected)
-    assert_same_bits(na.Linear(move(weight), bias)(x, residual=residual), expected)
-    assert_same_bits(na.Linear(weight, bias[::-1].copy()[::-1])(x, residual=residual), expected)
+    x, weight, bias = normal(rng, (3, 17, 40)), normal(rng, (30, 40)), normal(rng, (30,))
+    options = {name: normal(rng, (3, 17, 30)) for name in ("factor", "residual")}
+    moved = {name: move(array) for name, array in options.items()}
+    expected = na.Linear(weight, bias)(x, **options)
+    assert_same_bits(na.Linear(weight, bias)(move(x), **moved), expected)
+    assert_same_bits(na.Linear(move(weight), bias)(x, **options), expected)
+    assert_same_bits(na.Linear(weight, bias[::-1].copy()[::-1])(x, **options), expected)
 
 
 def test_weight_is_packed_once(isa: str, rng: np.random.Generator) -> None:
@@ -141,12 +149,15 @@ def test_nothing_beside_the_arrays_is_touched(
 ) -> None:
     for rows, depth, out_features in ((1, 1, 1), (5, 33, 17), (64, 48, 130), (3, 129, 65)):
         x, weight = normal(rng, (1, 1, rows, depth)), normal(rng, (1, 1, out_features, depth))
-        residual = normal(rng, (1, 1, rows, out_features))
+        factor, residual = (normal(rng, (1, 1, rows, out_features)) for _ in range(2))
         out = guarded(np.zeros_like(residual), edge)
         linear = na.Linear(guarded(weight, edge)[0, 0])
-        places = {"residual": guarded(residual, edge)[0, 0], "out": out[0, 0]}
-        linear(guarded(x, edge)[0, 0], **places)
-        exact = reference.Linear(weight[0, 0])(x[0, 0], residual=residual[0, 0])
+        options = {"factor": factor, "residual": residual}
+        places = {name: guarded(array, edge)[0, 0] for name, array in options.items()}
+        linear(guarded(x, edge)[0, 0], **places, out=out[0, 0])
+        exact = reference.Linear(weight[0, 0])(
+            x[0, 0], factor=factor[0, 0], residual=residual[0, 0]
+        )
         assert_linear_close(out[0, 0], exact, depth)
 
 
@@ -154,6 +165,7 @@ def test_nothing_beside_the_arrays_is_touched(
     ("arguments", "options", "error", "match"),
     [
         (((4, 5),), {}, ValueError, r"x.*6.*5"),
+        (((4, 6),), {"factor": (4, 6)}, ValueError, r"factor.*\(4, 7\).*\(4, 6\)"),
         (((4, 6),), {"residual": (4, 6)}, ValueError, r"residual.*\(4, 6\)"),
         (((4, 6),), {"residual": (3, 7)}, ValueError, r"residual.*\(3, 7\)"),
         (((4, 6),), {"out": (4, 6)}, ValueError, r"out.*\(4, 6\)"),

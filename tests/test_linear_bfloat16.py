@@ -49,16 +49,17 @@ def test_every_dtype_of_input_and_output(
 ) -> None:
     rows, depth, out_features = shape
     x, weight = normal(rng, (rows, depth), of_x), normal(rng, (out_features, depth))
-    bias, residual = normal(rng, (out_features,)), normal(rng, (rows, out_features))
+    bias, beside = normal(rng, (out_features,)), normal(rng, (rows, out_features))
     linear = na.Linear(weight, bias, dtype="bfloat16")
     expect_linear(weight, bias, x, DTYPES[of_x], "bfloat16").check(linear(x))
-    for dtype in DTYPES.values():
-        added = residual.astype(dtype)
-        out = np.empty((rows, out_features), dtype)
-        assert linear(x, residual=added, out=out) is out
-        expected = expect_linear(weight, bias, x, dtype, "bfloat16", residual=added)
-        expected.check(out)
-        assert_same_bits(linear(x, residual=added, out=added), out, "in place")
+    for name in ("factor", "residual"):
+        for dtype in DTYPES.values():
+            given = {name: beside.astype(dtype)}
+            out = np.empty((rows, out_features), dtype)
+            assert linear(x, **given, out=out) is out
+            expected = expect_linear(weight, bias, x, dtype, "bfloat16", **given)
+            expected.check(out)
+            assert_same_bits(linear(x, **given, out=given[name]), out, "in place")
 
 
 @pytest.mark.parametrize("of_weight", DTYPES)

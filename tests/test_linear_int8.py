@@ -132,6 +132,8 @@ def test_every_dtype_of_input_and_output(
         assert linear(x, out=out) is out
         assert_same_bits(out, wide.astype(dtype))
         added = residual.astype(dtype)
+        expected = (wide * added.astype(np.float32)).astype(dtype)
+        assert_same_bits(linear(x, factor=added, out=out), expected)
         expected = (wide + added.astype(np.float32)).astype(dtype)
         assert_same_bits(linear(x, residual=added, out=added), expected)
 

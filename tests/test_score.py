@@ -21,7 +21,10 @@ ONE = np.eye(8, dtype=np.float32)
 CACHE = Path(__file__).resolve().parent.parent / ".mypy_cache"  # that of `make lint`
 
 EVERY = set(Score._fields)
-HEADS = {"window", "sink_tokens", "scale", "softcap", "alibi_slopes", "sinks"}
+HEADS = {
+    "window", "key_spans", "sink_tokens", "block_mask", "scale", "softcap", "alibi_slopes", "sinks",
+    "skip_below",
+}  # fmt: skip
 # A function, what it takes of the score, and a call of it with further keywords.
 FAMILY: dict[str, tuple[Callable[..., Any], set[str], Callable[..., Any]]] = {
     "attention": (na.attention, EVERY, lambda **k: na.attention(ONE, ONE, ONE, **k)),
@@ -29,7 +32,7 @@ FAMILY: dict[str, tuple[Callable[..., Any], set[str], Callable[..., Any]]] = {
         na.attention_weights, EVERY, lambda **k: na.attention_weights(ONE, ONE, **k)
     ),
     "attention_varlen": (
-        na.attention_varlen, HEADS | {"is_causal", "key_spans", "q_offset"},
+        na.attention_varlen, HEADS | {"is_causal", "q_offset"},
         lambda **k: na.attention_varlen(ONE, ONE, ONE, [0], [0], **k),
     ),
     "attention_paged": (
@@ -75,7 +78,7 @@ def test_every_field_is_a_keyword() -> None:
 
 
 def test_left_out_is_what_the_core_takes_for_none() -> None:
-    assert Score.of() == (None, None, False, None, (-1, -1), None, 0, *[None] * 7)
+    assert Score.of() == (None, None, False, None, (-1, -1), None, 0, *[None] * 7, 0.0)
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -63,6 +63,26 @@ def test_hidden_and_large_scores() -> None:
     assert na.sigmoid_attention(q, k, v, bias=hidden).tolist() == [[[0.0]]]
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", ["k", "v"])
+@pytest.mark.parametrize("token", [0, 100, 130, 600])
+def test_no_row_reads_a_later_token(
+    rng: np.random.Generator, token: int, bad: float, which: str
+) -> None:
+    q, k, v = normal(rng, (3, 2, 2, 700, 16))
+    clean = na.sigmoid_attention(q, k, v, is_causal=True)
+    (k if which == "k" else v)[1, 0, token, 3] = bad
+    o = na.sigmoid_attention(q, k, v, is_causal=True)
+    np.testing.assert_array_equal(o[1, 0, :token], clean[1, 0, :token])
+    np.testing.assert_array_equal(o[0], clean[0])
+    np.testing.assert_array_equal(o[1, 1], clean[1, 1])
+    if which == "v":
+        assert not np.isfinite(o[1, 0, token:, 3]).any()
+        assert np.isfinite(o[1, 0, :, :3]).all()
+    elif np.isnan(bad):
+        assert np.isnan(o[1, 0, token:]).all()
+
+
 def test_no_matrix_of_all_pairs(rng: np.random.Generator) -> None:
     q, k, v = normal(rng, (3, 1, 1, 4096, 16))
     tracemalloc.start()

@@ -105,6 +105,23 @@ void visit_keys(const Run& run, KeyRange keys, Worker& worker, const Visit& visi
   } while (!is_last && !worker.stopped());
 }
 
+// What the first tile of all keys shows of the rows' scores, to a split that begins behind it: it
+// could leave out nothing before it had seen as large ones itself (skip_below). What is kept of it
+// are the peaks.
+template <class Visit>
+void look_at_first_tile(const Run& run, const Worker& worker, const Visit& visit) {
+  for (std::int64_t turn = 0; turn < run.plan.heads_per_item; ++turn) {
+    AttendBlock& block = *run.head_memory(worker.index(), turn).block;
+    block.begin = true;
+    block.keys = {0, run.plan.key_block};
+    block.end = false;
+  }
+  visit(*run.head_memory(worker.index(), 0).block);
+  for (std::int64_t turn = 0; turn < run.plan.heads_per_item; ++turn) {
+    run.head_memory(worker.index(), turn).block->keeps_peaks = true;
+  }
+}
+
 // Prepares one head of the item: its rows and its block. Returns the keys that any row sees, of the
 // item's split.
 KeyRange begin_head(const Run& run, const Place& place, const HeadMemory& memory) {
@@ -164,7 +181,10 @@ void attend_item(const Run& run, std::int64_t index, Worker& worker) {
   for (int turn = 0; turn < heads; ++turn) {
     run.head_memory(worker.index(), turn).block->heads = joined;
   }
-  visit_keys(run, keys, worker, [&](const AttendBlock& block) { plan.kernel->attend(block); });
+  const auto visit = [&](const AttendBlock& block) { plan.kernel->attend(block); };
+  const bool leaves_out = problem.score.skip_level < 0.0f && plan.kernel->facts.packed_bytes == 0;
+  if (leaves_out && place.split > 0) look_at_first_tile(run, worker, visit);
+  visit_keys(run, keys, worker, visit);
 }
 
 void combine_row(const Run& run, std::int64_t index, Worker& worker) {

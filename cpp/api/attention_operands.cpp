@@ -98,6 +98,7 @@ AttentionPlan plan_of(const Kernels& kernels, const AttentionProblem& problem) {
 ScoreRules rules_of(const Score& score) {
   return {score.scale,
           score.softcap,
+          score.skip_level,
           score.alibi_slopes.data != nullptr,
           score.bias ? score.bias->dtype : DType::kFloat32,
           score.mask ? score.mask->strides[3] : 0,

@@ -2,7 +2,9 @@
 // are the only ones of this folder that throw.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "check_view.h"
@@ -47,6 +49,9 @@ struct ScoreFit {
 };
 
 Score check_score(const ScoreParams& params, const ScoreFit& fit);
+// Lists for (batch entries or 1, query heads or 1, queries, keys); those of a sequence, or of all.
+RowBlocks check_blocks(const BlockLists& lists, const std::array<std::int64_t, 4>& target,
+                       const char* keys_axis, std::optional<std::int64_t> sequence = {});
 void check_relative(const RelativeTerms& terms, const AttentionProblem& problem);
 
 void check_linear_weight(const View& weight, const std::optional<View>& bias);

@@ -77,7 +77,7 @@ Append check_append(const AppendParams& params) {
   if (append.table.pages != nullptr) append.page_rows = params.k.data.shape[1];
   append.arrays.reserve(4);
   take_tokens(append, params.k, params.new_k, params.layout);
-  take_tokens(append, params.v, params.new_v, params.layout);
+  if (params.new_v.data.rank > 0) take_tokens(append, params.v, params.new_v, params.layout);
   const View& tokens = append.arrays.front().tokens;
   const std::int64_t batch = tokens.shape[0];
   const std::int64_t most = tokens.shape[2];

@@ -40,9 +40,13 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
     check_same_dtype(call.output, "out", call.x.dtype, "x");
   }
   check_writable(call.output, "out");
-  if (!call.residual) return;
-  check_same_shape(*call.residual, "residual", shape, 2);
-  check_same_dtype(*call.residual, "residual", call.output.dtype, "the output");
+  const auto check_companion = [&](const std::optional<View>& view, const char* name) {
+    if (!view) return;
+    check_same_shape(*view, name, shape, 2);
+    check_same_dtype(*view, name, call.output.dtype, "the output");
+  };
+  check_companion(call.factor, "factor");
+  check_companion(call.residual, "residual");
 }
 
 }  // namespace numattn

@@ -57,8 +57,9 @@ AttentionCall check_paged(const PagedParams& params) {
   whole.page_rows = shared.k.data.shape[1];
   const std::int64_t room = checked_product(params.table.columns, whole.page_rows, "block_table");
   whole.q = in_bhsd(shared.q, shared.layout);
-  whole.k = pages_in_bhsd(shared.k, room);
-  whole.v = pages_in_bhsd(shared.v, room);
+  const std::int64_t keys = std::min(params.keys.value_or(room), room);
+  whole.k = pages_in_bhsd(shared.k, keys);
+  whole.v = pages_in_bhsd(shared.v, keys);
   take_lengths(call, shared, kNames);
   call.part_count = whole.batch;
   if (params.table.rows != whole.batch) {
@@ -69,7 +70,9 @@ AttentionCall check_paged(const PagedParams& params) {
   ScoreParams score = shared.score;
   score.kv_lens = copied(*shared.score.kv_lens, call.token_counts);
   whole.score = check_score(
-      score, {whole, whole.batch, "batch entry", "the number of tokens in its pages", "n · page"});
+      score, params.keys ? ScoreFit{whole, whole.batch, "batch entry", "the number of keys", "Sk"}
+                         : ScoreFit{whole, whole.batch, "batch entry",
+                                    "the number of tokens in its pages", "n · page"});
   whole.score.kv_lens = {};  // each part's number of keys
   check_table(params, whole, *score.kv_lens);
   check_output_size(whole);

@@ -30,6 +30,27 @@ void check_ranks(const AttentionParams& shared) {
   }
 }
 
+// A mask for each sequence, of its own queries and keys.
+std::vector<RowBlocks> checked_masks(const RaggedParams& params, const AttentionCall& call) {
+  if (!params.block_masks) return {};
+  const std::vector<BlockLists>& masks = *params.block_masks;
+  const auto count = static_cast<std::size_t>(call.part_count);
+  if (masks.size() != count) {
+    refuse("block_mask must have one mask per sequence (", number(call.part_count), "), not ",
+           number(static_cast<std::int64_t>(masks.size())));
+  }
+  std::vector<RowBlocks> checked(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (masks[i].starts == nullptr) continue;
+    const std::int64_t* queries = call.query_starts.data() + i;
+    const std::int64_t* keys = call.key_starts.data() + i;
+    checked[i] = check_blocks(
+        masks[i], {1, call.whole.query_heads, queries[1] - queries[0], keys[1] - keys[0]}, "Sk",
+        static_cast<std::int64_t>(i));
+  }
+  return checked;
+}
+
 }  // namespace
 
 AttentionCall check_ragged(const RaggedParams& params) {
@@ -64,6 +85,7 @@ AttentionCall check_ragged(const RaggedParams& params) {
   take_lengths(call, shared, kNames);
   whole.score = check_score(shared.score, {whole, call.part_count, "sequence", "the number of keys",
                                            "Sk", queries, keys});
+  call.block_masks = checked_masks(params, call);
   check_output_size(whole);
   return call;
 }

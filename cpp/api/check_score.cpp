@@ -111,18 +111,9 @@ RowSpans checked_key_spans(const ScoreParams& params, const ScoreFit& fit) {
 
 RowBlocks checked_blocks(const ScoreParams& params, const ScoreFit& fit) {
   if (!params.block_mask) return {};
-  const std::array<std::int64_t, 4>& shape = params.block_mask->shape;
-  const std::array<std::int64_t, 4> target{fit.entries, fit.problem.query_heads,
-                                           fit.problem.queries, fit.problem.keys};
-  for (std::size_t axis = 0; axis < 4; ++axis) {
-    if (shape[axis] == target[axis] || (axis < 2 && shape[axis] == 1)) continue;
-    refuse("block_mask of shape (", number(shape[0]), ", ", number(shape[1]), ", ",
-           number(shape[2]), ", ", number(shape[3]), ") does not fit (B, Hq, Sq, ", fit.keys_axis,
-           ") = (", number(target[0]), ", ", number(target[1]), ", ", number(target[2]), ", ",
-           number(target[3]), "): the first two may be 1");
-  }
-  const std::int64_t blocks = divide_up(shape[2], kMaskBlock);
-  return {*params.block_mask, {shape[0] == 1 ? 0 : shape[1] * blocks, shape[1] == 1 ? 0 : blocks}};
+  return check_blocks(*params.block_mask,
+                      {fit.entries, fit.problem.query_heads, fit.problem.queries, fit.problem.keys},
+                      fit.keys_axis);
 }
 
 // Kernels compute in float32, in units of log 2: no score is beyond that.
@@ -148,6 +139,15 @@ float checked_softcap(const ScoreParams& params) {
     refuse("softcap must be positive and finite, not ", real_text(softcap));
   }
   return static_cast<float>(std::min(std::max(softcap, kSmallestNormal), kLargestScore));
+}
+
+// One so near to 1 that its logarithm is none still leaves out something.
+float checked_skip_level(const ScoreParams& params) {
+  const double skip_below = params.skip_below;
+  if (!(0.0 <= skip_below && skip_below < 1.0)) {
+    refuse("skip_below must be at least 0 and less than 1, not ", real_text(skip_below));
+  }
+  return skip_below == 0.0 ? 0.0f : static_cast<float>(std::log2(skip_below));
 }
 
 ByEntry<std::int64_t> checked_offsets(const IntArray& offsets, const ScoreFit& fit) {
@@ -198,10 +198,26 @@ const float* checked_sinks(const ScoreParams& params, const ScoreFit& fit) {
 
 }  // namespace
 
+RowBlocks check_blocks(const BlockLists& lists, const std::array<std::int64_t, 4>& target,
+                       const char* keys_axis, std::optional<std::int64_t> sequence) {
+  const std::array<std::int64_t, 4>& shape = lists.shape;
+  for (std::size_t axis = 0; axis < 4; ++axis) {
+    if (shape[axis] == target[axis] || (axis < 2 && shape[axis] == 1)) continue;
+    refuse("block_mask", sequence ? "[" + number(*sequence) + "]" : "", " of shape (",
+           number(shape[0]), ", ", number(shape[1]), ", ", number(shape[2]), ", ", number(shape[3]),
+           ") does not fit (B, Hq, Sq, ", keys_axis, ") = (", number(target[0]), ", ",
+           number(target[1]), ", ", number(target[2]), ", ", number(target[3]),
+           "): the first two may be 1");
+  }
+  const std::int64_t blocks = divide_up(shape[2], kMaskBlock);
+  return {lists, {shape[0] == 1 ? 0 : shape[1] * blocks, shape[1] == 1 ? 0 : blocks}};
+}
+
 Score check_score(const ScoreParams& params, const ScoreFit& fit) {
   Score score;
   score.scale = checked_scale(params, fit);
   score.softcap = checked_softcap(params);
+  score.skip_level = checked_skip_level(params);
   score.spans = checked_spans(params.spans);
   score.key_spans = checked_key_spans(params, fit);
   score.block_mask = checked_blocks(params, fit);

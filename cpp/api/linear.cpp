@@ -44,6 +44,11 @@ PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int 
   return {plan, static_cast<int>(std::min<std::int64_t>(threads, plan.items))};
 }
 
+Companion companion_of(const std::optional<View>& view) {
+  if (!view) return {};
+  return {static_cast<const char*>(view->data), view->strides[0], view->strides[1]};
+}
+
 }  // namespace
 
 struct PackedLinear::Storage {
@@ -143,6 +148,8 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
   check_linear_call(*this, call);
   const Activation activation = parse_activation(call.activation);
   const Matrix x = matrix_of(call.x);
+  const Companion factor = companion_of(call.factor);
+  const Companion residual = companion_of(call.residual);
   const std::int64_t rows = call.x.shape[0];
   if (rows == 0) return true;
   const Kernels& kernels = current_kernels();
@@ -169,12 +176,8 @@ bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
     block.column_count = std::min(plan.panels_per_item * kPanelColumns, out_features_ - column);
     if (storage_->has_bias) block.bias = storage_->bias_of(first_panel_ + panel);
     block.activation = activation;
-    if (call.residual) {
-      block.residual_row_stride = call.residual->strides[0];
-      block.residual_column_stride = call.residual->strides[1];
-      block.residual = static_cast<const char*>(call.residual->data) +
-                       row * block.residual_row_stride + column * block.residual_column_stride;
-    }
+    block.factor = factor.from(row, column);
+    block.residual = residual.from(row, column);
     block.output_dtype = call.output.dtype;
     block.output_row_stride = call.output.strides[0];
     block.output =

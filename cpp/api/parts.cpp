@@ -75,6 +75,9 @@ AttentionProblem problem_of(const AttentionCall& call, std::int64_t part) {
   if (call.parts == Parts::kSequences) {
     const std::int64_t first = call.query_starts[static_cast<std::size_t>(part)];
     own.score.key_spans = own.score.key_spans.from(0, first);
+    if (!call.block_masks.empty()) {
+      own.score.block_mask = call.block_masks[static_cast<std::size_t>(part)];
+    }
   }
   own.keys = call.parts == Parts::kSequences ? own.k.data.shape[kPosition]
                                              : call.token_counts[static_cast<std::size_t>(part)];

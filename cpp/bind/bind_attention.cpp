@@ -71,11 +71,13 @@ py::object attention(const py::object& q, const py::object& k, const py::object&
   return run_call(check_attention(params), operands.q(), out, return_lse);
 }
 
-// q, k, v (total, H, D) in rows; the starts of the sequences in them.
+// q, k, v (total, H, D) in rows; the starts of the sequences in them, and a mask or None of each,
+// or None for all.
 py::object attention_varlen(const py::object& q, const py::object& k, const py::object& v,
                             const py::object& query_starts, const py::object& key_starts,
-                            const py::tuple& score, const std::string& precision, int num_threads,
-                            const py::object& out, bool return_lse) {
+                            const py::tuple& score, const py::object& masks,
+                            const std::string& precision, int num_threads, const py::object& out,
+                            bool return_lse) {
   Operands operands(q, k, v, "k", "v");
   const ScoreArguments arguments(score);
   RaggedParams params;
@@ -85,6 +87,13 @@ py::object attention_varlen(const py::object& q, const py::object& k, const py::
   params.shared.num_threads = num_threads;
   params.query_starts = *int_array(query_starts);
   params.key_starts = *int_array(key_starts);
+  if (!masks.is_none()) {
+    params.block_masks.emplace();
+    for (const py::handle mask : py::reinterpret_borrow<py::tuple>(masks)) {
+      const auto object = py::reinterpret_borrow<py::object>(mask);
+      params.block_masks->push_back(block_lists(object).value_or(BlockLists{}));
+    }
+  }
   return run_call(check_ragged(params), operands.q(), out, return_lse);
 }
 

@@ -89,8 +89,8 @@ class NewTokens {
     shared.score.kv_lens = array_of(append.ends);
     shared.layout = layout_;
     shared.num_threads = num_threads;
+    const std::int64_t end = append.last_end();
     if (table_.pages == nullptr) {
-      const std::int64_t end = append.last_end();
       for (StoredTokens* tokens : {&shared.k, &shared.v}) {
         cut(tokens->data, end);
         if (tokens->scale) cut(*tokens->scale, end);
@@ -98,6 +98,7 @@ class NewTokens {
       return check_attention(shared);
     }
     params.table = table_;
+    params.keys = end;
     return check_paged(params);
   }
 

@@ -9,10 +9,12 @@ namespace numattn::bind {
 namespace {
 
 py::array run_linear(const PackedLinear& linear, const py::array& x, const std::string& activation,
-                     const py::object& residual, const py::object& out, int num_threads) {
+                     const py::object& factor, const py::object& residual, const py::object& out,
+                     int num_threads) {
   PackedLinear::Call call;
   call.x = view_of(x, "x");
   call.activation = activation;
+  call.factor = known_view(factor, "factor");
   call.residual = known_view(residual, "residual");
   call.num_threads = num_threads;
   const py::array output = output_or_new(out, x, {x.shape(0), linear.out_features()});

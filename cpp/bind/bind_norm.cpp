@@ -1,5 +1,7 @@
-// layer_norm and rms_norm for the Python layer, which has made x two-dimensional.
+// Normalisations, for the Python layer that has made x two-dimensional, and activations, of one
+// dimension.
 #include "interpreter.h"
+#include "numattn/activation.h"
 #include "numattn/norm.h"
 #include "numpy_view.h"
 
@@ -31,11 +33,18 @@ py::array rms_norm(const py::array& x, const py::array& weight, double epsilon,
   return norm(Norm::kRms, x, weight, py::none(), epsilon, out, num_threads);
 }
 
+void activate(const py::array& x, const std::string& activation, const py::array& out,
+              int num_threads) {
+  const ActivationParams params{view_of(x, "x"), output_view(out, "out"), activation, num_threads};
+  run_unlocked([&] { return run_activation(params, interrupted); });
+}
+
 }  // namespace
 
 void bind_norm(py::module_& module) {
   module.def("layer_norm", &layer_norm);
   module.def("rms_norm", &rms_norm);
+  module.def("activate", &activate);
 }
 
 }  // namespace numattn::bind

@@ -41,6 +41,8 @@ std::optional<KeySpans> key_spans(const py::object& object) {
   return spans;
 }
 
+}  // namespace
+
 // The attributes of a numattn.BlockMask, whose arrays are contiguous, of the exact type, and its
 // own.
 std::optional<BlockLists> block_lists(const py::object& mask) {
@@ -55,8 +57,6 @@ std::optional<BlockLists> block_lists(const py::object& mask) {
   lists.shape = mask.attr("shape").cast<std::array<std::int64_t, 4>>();
   return lists;
 }
-
-}  // namespace
 
 py::tuple score_fields() {
   py::tuple names(kFieldCount);
@@ -82,6 +82,7 @@ ScoreArguments::ScoreArguments(const py::tuple& score) : score_(score) {
   params.alibi_slopes = float_array(field(Field::alibi_slopes));
   params.sinks = float_array(field(Field::sinks));
   params.relative = relative_terms(field(Field::relative));
+  params.skip_below = field(Field::skip_below).cast<double>();
 }
 
 }  // namespace numattn::bind

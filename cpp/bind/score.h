@@ -1,6 +1,8 @@
 // The score arguments of a call from Python: numattn._score.Score, read by name.
 #pragma once
 
+#include <optional>
+
 #include "numattn/score.h"
 #include "numpy_view.h"
 
@@ -17,6 +19,9 @@ class ScoreArguments {
   py::tuple score_;
   py::array mask_, bias_;
 };
+
+// The lists of a numattn.BlockMask, or None.
+std::optional<BlockLists> block_lists(const py::object& mask);
 
 // The names of the fields, in the tuple's order.
 py::tuple score_fields();

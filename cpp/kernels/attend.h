@@ -9,6 +9,8 @@
 //
 //   α = exp(m − m'),   l' = α·l + Σ p,   O' = α·O + Σ p·v,   p = exp(s − m')
 //
+// Tiles whose weights are all small may be left out (left_out.h).
+//
 // Of many keys, the state is folded into a total, chunk by chunk (fold.h).
 //
 // What multiplies is a class of this form (float_tiles.h, pair_tiles.h):
@@ -29,6 +31,7 @@
 #pragma once
 
 #include "fold.h"
+#include "left_out.h"
 
 namespace numattn {
 namespace {
@@ -47,6 +50,14 @@ inline void attend_tile(const AttendBlock& block, Tiles& tiles, const LaneGroup&
   Vec peaks[Vectors];
   for (int v = 0; v < Vectors; ++v) peaks[v] = broadcast(-kInfinity);
   find_peaks(scored, keys.count(), scores_of(keys.begin), peaks);
+  if (block.rules.skip_level < 0.0f) {
+    Vec in_base2[Vectors];
+    for (int v = 0; v < Vectors; ++v) in_base2[v] = tiles.in_base2(peaks[v]);
+    if (is_left_out(group, keys.count(), scores_of(keys.begin), in_base2, work.peak + first,
+                    block.rules.skip_level)) {
+      return;
+    }
+  }
   const auto hide = [&](KeyRange padding) {
     change_scores(group, padding.count(), scores_of(padding.begin),
                   [](std::int64_t, int, Vec) { return broadcast(-kInfinity); });

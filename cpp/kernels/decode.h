@@ -36,7 +36,7 @@ inline void begin_decode(const AttendBlock& block, const DecodeWorkspace& work) 
     for (std::int64_t d = 0; d < output_stride; d += Vec::kWidth) {
       store(work.output + r * output_stride + d, zero());
     }
-    work.peak[r] = -kInfinity;
+    if (!block.keeps_peaks) work.peak[r] = -kInfinity;
     work.sum[r] = 0.0f;
   }
 }
@@ -184,12 +184,14 @@ class DecodeVisit {
   }
 
   void add_values(int head, const TileRows& tile, const TilePart& part, bool all_visible) const {
+    if (heads_[head].left_out) return;
     if (!all_visible && steps_.add_where_visible(heads_[head], tile, stride_)) return;
     steps_.add_part(heads_[head], tile, part, stride_);
   }
 
   // While a tile's keys are multiplied its values are fetched, and while its values are added the
-  // next tile's keys.
+  // next tile's keys. After a tile that was left out these are fetched at once: the next one's
+  // values may not be wanted either.
   void visit_alone(KeyRange keys, bool all_visible) {
     const std::int64_t count = keys.count();
     const AttendBlock& block = *heads_[0].block;
@@ -198,8 +200,10 @@ class DecodeVisit {
       tile.key_width = block.head_dim;
       tile.key_rows = copied_rows(block.key, keys, block.head_dim, heads_[0].work.key);
     }
-    steps_.score_part(heads_[0], tile, lists_.key_part(0, count, count, 0), stride_);
+    const std::int64_t distance = heads_[0].left_out ? 2 * count : count;
+    steps_.score_part(heads_[0], tile, lists_.key_part(0, count, distance, 0), stride_);
     weigh_tile(heads_[0], keys, scaled(), stride_);
+    if (heads_[0].left_out) return;
     // Only now, since the copy may replace the keys in the cache.
     if (copies_) {
       tile.value_rows = copied_rows(block.value, keys, block.value_dim, heads_[0].work.value);

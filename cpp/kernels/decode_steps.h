@@ -24,8 +24,20 @@ inline void score_part(const DecodeHead& head, const TileRows& tile, const TileP
   }
 }
 
-// The scores of a tile become weights, and the rows' states move on. `scaled` tokens are integers,
-// whose scales are first laid out.
+// Whether a tile's final scores let it be left out.
+inline bool is_left_out(const DecodeHead& head, KeyRange keys, std::int64_t stride) {
+  const float level = head.block->rules.skip_level;
+  if (level == 0.0f) return false;
+  for (int r = 0; r < head.block->row_count; ++r) {
+    if (!is_left_out(keys.count(), head.work.score + r * stride, head.work.peak[r], level)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The scores of a tile become weights, and the rows' states move on, unless it is left out.
+// `scaled` tokens are integers, whose scales are first laid out.
 __attribute__((noinline)) void weigh_tile(DecodeHead& head, KeyRange keys, bool scaled,
                                           std::int64_t stride) {
   const AttendBlock& block = *head.block;
@@ -38,6 +50,11 @@ __attribute__((noinline)) void weigh_tile(DecodeHead& head, KeyRange keys, bool 
     float* scores = work.score + r * stride;
     if (scaled) multiply_row(keys.count(), work.key_scales, scores);
     finish_scores(block.rows[r], block.rules, keys, scores);
+  }
+  head.left_out = is_left_out(head, keys, stride);
+  if (head.left_out) return;
+  for (int r = 0; r < block.row_count; ++r) {
+    float* scores = work.score + r * stride;
     head.alpha[r] = update_row(keys.count(), scores, work.peak + r, work.sum + r);
     if (scaled) multiply_row(keys.count(), work.value_scales, scores);
   }

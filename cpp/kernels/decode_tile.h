@@ -7,6 +7,7 @@
 // Scores lie with keys contiguous, so masks and biases are read along their own rows.
 #pragma once
 
+#include "left_out.h"
 #include "softmax.h"
 
 namespace numattn {
@@ -83,11 +84,12 @@ struct DecodeWorkspace : FloatWorkspace {
 };
 
 // One head that is visited: its block, its memory, and the factors by which a tile lowers its
-// rows' outputs.
+// rows' outputs, or that it does nothing.
 struct DecodeHead {
   const AttendBlock* block;
   DecodeWorkspace work;
   float alpha[kDecodeRows];
+  bool left_out = false;  // the tile is, with its values
 };
 
 // Keys whose products with `Rows` rows are accumulated side by side: enough independent chains to

@@ -15,9 +15,10 @@ struct FinishedSums {
   const float* sums;        // null: none
   std::int64_t sum_stride;  // floats from row to row
   int rows;
-  int columns;           // up to kPieceColumns
-  const float* bias;     // null without
-  const char* residual;  // null without
+  int columns;        // up to kPieceColumns
+  const float* bias;  // null without
+  Companion factor;   // from the first sum on, as residual and output
+  Companion residual;
   char* output;
 };
 
@@ -27,13 +28,11 @@ inline FinishedSums finished_sums(const GemmBlock& block, const float* sums,
                                   std::int64_t column) {
   const std::int64_t left = block.column_count - column;
   FinishedSums finished{
-      sums,    sum_stride, rows,   left < kPieceColumns ? static_cast<int>(left) : kPieceColumns,
-      nullptr, nullptr,    nullptr};
+      sums,    sum_stride, rows, left < kPieceColumns ? static_cast<int>(left) : kPieceColumns,
+      nullptr, {},         {},   nullptr};
   if (block.bias != nullptr) finished.bias = block.bias + column;
-  if (block.residual != nullptr) {
-    finished.residual =
-        block.residual + row * block.residual_row_stride + column * block.residual_column_stride;
-  }
+  finished.factor = block.factor.from(row, column);
+  finished.residual = block.residual.from(row, column);
   finished.output =
       block.output + row * block.output_row_stride + column * dtype_size(block.output_dtype);
   return finished;
@@ -51,7 +50,7 @@ inline void store_both(BFloat16* to, Vec first, Vec second) {
 }
 
 // Rows of whole pieces of one kind of result, one after the other; their sums follow one another
-// and their residual lies side by side.
+// and their factor and residual lie side by side.
 template <Activation kActivation, class Element>
 class WholeRows {
  public:
@@ -59,7 +58,8 @@ class WholeRows {
       : bias_{finished.bias != nullptr ? load(finished.bias) : no_bias(),
               finished.bias != nullptr ? load(finished.bias + Vec::kWidth) : no_bias()},
         sums_(finished.sums),
-        residual_(finished.residual),
+        factor_(finished.factor.data),
+        residual_(finished.residual.data),
         output_(finished.output) {}
 
   __attribute__((always_inline)) void next_row(const GemmBlock& block, const FinishedSums&) {
@@ -67,11 +67,17 @@ class WholeRows {
         std::conditional_t<std::is_same_v<Element, BFloat16>, BFloat16Results, Float32Results>;
     Vec first = activated<kActivation, Results>(load(sums_) + bias_[0]);
     Vec second = activated<kActivation, Results>(load(sums_ + Vec::kWidth) + bias_[1]);
+    if (factor_ != nullptr) {
+      const auto* factor = reinterpret_cast<const Element*>(factor_);
+      first = first * load(factor);
+      second = second * load(factor + Vec::kWidth);
+      factor_ += block.factor.row_stride;
+    }
     if (residual_ != nullptr) {
       const auto* residual = reinterpret_cast<const Element*>(residual_);
       first = first + load(residual);
       second = second + load(residual + Vec::kWidth);
-      residual_ += block.residual_row_stride;
+      residual_ += block.residual.row_stride;
     }
     store_both(reinterpret_cast<Element*>(output_), first, second);
     sums_ += kPieceColumns;
@@ -81,6 +87,7 @@ class WholeRows {
  private:
   Vec bias_[2];
   const float* sums_;
+  const char* factor_;
   const char* residual_;
   char* output_;
 };
@@ -102,11 +109,8 @@ class AnyRows {
       const int first = v * Vec::kWidth;
       if (first >= sums.columns) break;
       const float* bias = sums.bias == nullptr ? nullptr : sums.bias + first;
-      const char* residual = sums.residual == nullptr
-                                 ? nullptr
-                                 : sums.residual + row * block.residual_row_stride +
-                                       first * block.residual_column_stride;
-      value[v] = finished(block, load(sums.sums + row * sums.sum_stride + first), bias, residual,
+      value[v] = finished(block, load(sums.sums + row * sums.sum_stride + first), bias,
+                          sums.factor.at(row, first), sums.residual.at(row, first),
                           lanes_left(first, sums.columns));
     }
     write(block.output_dtype, value, sums.columns, sums.output + row * block.output_row_stride);
@@ -128,9 +132,10 @@ class AnyRows {
 };
 
 inline bool is_whole(const GemmBlock& block, const FinishedSums& finished) {
-  return finished.columns == kPieceColumns &&
-         (finished.residual == nullptr ||
-          block.residual_column_stride == dtype_size(block.output_dtype));
+  const auto is_dense = [&](const Companion& companion) {
+    return companion.data == nullptr || companion.column_stride == dtype_size(block.output_dtype);
+  };
+  return finished.columns == kPieceColumns && is_dense(block.factor) && is_dense(block.residual);
 }
 
 }  // namespace

@@ -102,8 +102,11 @@ class FloatTiles {
   }
 
   Tile prepare(KeyRange keys, std::int64_t) {
-    return {keys, float_rows(block_.key, keys, block_.head_dim, work_.key),
-            float_rows(block_.value, keys, block_.value_dim, work_.value)};
+    const FloatRows key = float_rows(block_.key, keys, block_.head_dim, work_.key);
+    if (block_.value_dim <= block_.head_dim && begin_alike(block_.key, block_.value)) {
+      return {keys, key, key};
+    }
+    return {keys, key, float_rows(block_.value, keys, block_.value_dim, work_.value)};
   }
 
   KeyRange multiplied(KeyRange keys) const { return keys; }

@@ -1,4 +1,5 @@
-// Projections: out = activation(x · weightᵗ + bias) + residual, weight packed once.
+// Projections: out = activation(x · weightᵗ + bias) · factor + residual, weight packed
+// once.
 //
 // A panel holds kPanelColumns output features, panel[k][column]: features in lanes, x rows
 // broadcast, kLaneGroup columns at a time. Depth is cut into slices, so that a slice of the panel
@@ -23,14 +24,17 @@
 namespace numattn {
 namespace {
 
-// What becomes of up to kWidth sums side by side; bias and residual, of the first one, null
+// What becomes of up to kWidth sums side by side; bias, factor and residual, of the first one, null
 // without.
-inline Vec finished(const GemmBlock& block, Vec sum, const float* bias, const char* residual,
-                    int lanes) {
+inline Vec finished(const GemmBlock& block, Vec sum, const float* bias, const char* factor,
+                    const char* residual, int lanes) {
   if (bias != nullptr) sum = sum + load_partial(bias, lanes);
-  const Vec value = activated(sum, block.activation, block.output_dtype);
-  if (residual == nullptr) return value;
-  return value + read_elements(residual, block.output_dtype, block.residual_column_stride, lanes);
+  Vec value = activated(sum, block.activation, block.output_dtype);
+  const auto read = [&](const char* from, const Companion& companion) {
+    return read_elements(from, block.output_dtype, companion.column_stride, lanes);
+  };
+  if (factor != nullptr) value = value * read(factor, block.factor);
+  return residual == nullptr ? value : value + read(residual, block.residual);
 }
 
 // The epilogue of one panel: rows [first, first + row_count), columns [column, column + count).
@@ -45,13 +49,10 @@ __attribute__((noinline)) inline void write_panel(const GemmBlock& block, int fi
     for (std::int64_t n = 0; n < count; n += Vec::kWidth) {
       const int lanes = lanes_left(n, count);
       const float* bias = block.bias == nullptr ? nullptr : block.bias + column + n;
-      const char* residual = block.residual == nullptr
-                                 ? nullptr
-                                 : block.residual + row * block.residual_row_stride +
-                                       (column + n) * block.residual_column_stride;
-      const Vec sum = load(sums + i * kPanelColumns + n);
-      write_elements(output + n * item, block.output_dtype,
-                     finished(block, sum, bias, residual, lanes), lanes);
+      const Vec value =
+          finished(block, load(sums + i * kPanelColumns + n), bias,
+                   block.factor.at(row, column + n), block.residual.at(row, column + n), lanes);
+      write_elements(output + n * item, block.output_dtype, value, lanes);
     }
   }
 }
@@ -62,10 +63,12 @@ inline void fetch_results(const GemmBlock& block, int first, int row_count, std:
   const std::int64_t item = dtype_size(block.output_dtype);
   for (std::int64_t row = first; row < first + row_count; ++row) {
     fetch_bytes(block.output + row * block.output_row_stride + column * item, count * item);
-    if (block.residual == nullptr || block.residual == block.output) continue;
-    fetch_bytes(
-        block.residual + row * block.residual_row_stride + column * block.residual_column_stride,
-        count * item);
+    const auto fetch = [&](const Companion& companion) {
+      const char* from = companion.at(row, column);
+      if (from != nullptr && companion.data != block.output) fetch_bytes(from, count * item);
+    };
+    fetch(block.factor);
+    fetch(block.residual);
   }
 }
 

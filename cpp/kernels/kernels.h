@@ -49,7 +49,8 @@ struct PartialState {
 // How a raw score becomes a logit, alike for all rows of a block.
 struct ScoreRules {
   float scale;
-  float softcap;  // 0 is none
+  float softcap;     // 0 is none
+  float skip_level;  // log2 of the weight below which a tile is left out; 0 is none
   bool alibi;
   DType bias_dtype;
   std::int64_t mask_key_stride;  // bytes from one key to the next; 0 repeats one element
@@ -136,6 +137,7 @@ struct AttendBlock {
   KeyRange keys;  // this visit looks at these only
   bool begin;
   bool end;
+  bool keeps_peaks;             // `begin` leaves them as an earlier visit has found them
   JoinedHeads heads;            // decode only
   bool fetch_ahead;             // keys and values come from afar: the first block of their head
   const PartialState* partial;  // where `end` writes; null: the rows' outputs
@@ -167,6 +169,16 @@ struct CombineRow {
 
 enum class Activation : std::uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu };
 
+// output[i] = activation(x[i]), which is computed in float32; output may be x.
+struct ActivatedElements {
+  const char* x;
+  std::int64_t stride;  // bytes from one to the next
+  DType dtype;          // of both
+  char* output;         // contiguous
+  std::int64_t count;
+  Activation activation;
+};
+
 // One panel of a weight (row_count, depth).
 struct PackWeight {
   Matrix weight;
@@ -177,8 +189,23 @@ struct PackWeight {
   char* packed;  // panel_bytes()
 };
 
-// out[i][n] = activation(Σ_k x[i][k] · weight[n][k] + bias[n]) + residual[i][n] for one block of
-// rows and successive panels of features.
+// An array beside a block's results, of their dtype and shape: element (row, feature) lies as in a
+// Matrix. No data: there is none.
+struct Companion {
+  const char* data;
+  std::int64_t row_stride;
+  std::int64_t column_stride;
+
+  const char* at(std::int64_t row, std::int64_t column) const {
+    return data == nullptr ? nullptr : data + row * row_stride + column * column_stride;
+  }
+  Companion from(std::int64_t row, std::int64_t column) const {
+    return {at(row, column), row_stride, column_stride};
+  }
+};
+
+// out[i][n] = activation(Σ_k x[i][k] · weight[n][k] + bias[n]) · factor[i][n] + residual[i][n] for
+// one block of rows and successive panels of features.
 struct GemmBlock {
   Matrix x;
   int row_count;
@@ -188,11 +215,10 @@ struct GemmBlock {
   std::int64_t column_count;  // features of the block
   const float* bias;          // of the first feature; null without
   Activation activation;
-  const char* residual;  // element (row 0, first feature); null without
-  std::int64_t residual_row_stride;
-  std::int64_t residual_column_stride;
-  DType output_dtype;  // of residual and output
-  char* output;        // element (row 0, first feature), columns contiguous
+  Companion factor;  // from element (row 0, first feature) on, as residual and output
+  Companion residual;
+  DType output_dtype;  // of all three
+  char* output;        // columns contiguous
   std::int64_t output_row_stride;
   float* workspace;
 };
@@ -291,6 +317,7 @@ struct Kernels {
   void (*layer_norm)(const NormRows&);
   void (*rms_norm)(const NormRows&);
   void (*rope)(const RopeBlock&);
+  void (*activate)(const ActivatedElements&);
 };
 
 // Floats from one area of a workspace to the next: whole cache lines.

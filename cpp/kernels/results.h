@@ -14,7 +14,7 @@ inline float* output_of(const AttendBlock& block, const Workspace& work, std::in
 inline void begin_state(const AttendBlock& block, const Workspace& work) {
   for (int first = 0; first < block.row_count; first += kLaneGroup) {
     for (int i = 0; i < kLaneGroup; ++i) {
-      work.peak[first + i] = -kInfinity;
+      if (!block.keeps_peaks) work.peak[first + i] = -kInfinity;
       work.sum[first + i] = 0.0f;
     }
     float* output = output_of(block, work, first);

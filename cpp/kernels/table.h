@@ -1,6 +1,7 @@
 // The table of kernels for the Vec in force; an ISA file exports it, and may override entries.
 #pragma once
 
+#include "activate.h"
 #include "combine.h"
 #include "decode.h"
 #include "float_panels.h"
@@ -66,7 +67,8 @@ constexpr Kernels make_kernels(const char* isa) {
           false,
           layer_norm,
           rms_norm,
-          rope};
+          rope,
+          activate};
 }
 
 }  // namespace

@@ -125,6 +125,16 @@ inline FloatRows float_rows(const TokenRows& tokens, KeyRange tile, std::int64_t
   return {copy, stride};
 }
 
+// Whether the rows of both begin with the same numbers, those in the same places: values may be the
+// first channels of keys (multi-head latent attention).
+__attribute__((noinline)) bool begin_alike(const TokenRows& a, const TokenRows& b) {
+  return a.matrix.data == b.matrix.data && a.matrix.dtype == b.matrix.dtype &&
+         a.matrix.row_stride == b.matrix.row_stride &&
+         a.matrix.column_stride == b.matrix.column_stride && a.page_stride == b.page_stride &&
+         a.scales == b.scales && a.scale_row_stride == b.scale_row_stride &&
+         a.scale_page_stride == b.scale_page_stride && a.wide_count == 0 && b.wide_count == 0;
+}
+
 // Such a copy as tokens 0, 1, … of a matrix.
 inline TokenRows copied(const TokenRows& tokens, KeyRange tile, std::int64_t width, float* copy) {
   const FloatRows rows = float_rows(tokens, tile, width, copy);

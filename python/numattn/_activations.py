@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
 
+from numattn import _core
 from numattn._aligned import empty
-from numattn._arguments import as_array, as_output, flag, in_kind_of
+from numattn._arguments import as_array, as_output, flag, in_kind_of, thread_count
 from numattn._dtypes import check_floating
 from numattn._memory import require_apart
 from numattn._names import Array, Output
-from numattn.linear import Linear
-
-# Elements at a time: few enough for the caches, many enough for a call of the core.
-BLOCK = 16384
 
 
 def gelu(
@@ -100,7 +96,6 @@ def _activated(
     out: Output | None,
     num_threads: int | None,
 ) -> Array:
-    """The activation of a projection with weight 0 whose bias is x: the core has no other entry."""
     given = as_array("x", x)
     check_floating("x", given)
     written_to = None if out is None else as_output(out)
@@ -117,12 +112,7 @@ def _activated(
     flat = given.reshape(-1)
     contiguous = result.flags.c_contiguous
     written = result.reshape(-1) if contiguous else empty(flat.shape, result.dtype)
-    one, zeros = np.zeros((1, 1), np.float32), np.zeros((BLOCK, 1), np.float32)
-    for begin in range(0, flat.size, BLOCK):
-        block = flat[begin : begin + BLOCK].astype(np.float32)
-        layer = Linear(zeros[: block.size], block)
-        sums = layer(one, activation=activation, num_threads=num_threads)
-        written[begin : begin + BLOCK] = sums[0]
+    _core.activate(flat, activation, written, thread_count(num_threads))
     if not contiguous:
         result[...] = written.reshape(result.shape)
-    return in_kind_of(x, result, out)  # type: ignore[no-any-return]
+    return in_kind_of(x, result, out)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn import _core
 from numattn._names import Array
+
+Result = TypeVar("Result")
 
 INT64 = np.dtype(np.int64)
 _array_of, _tensor_of = _core.array_of, _core.tensor_of
@@ -47,15 +49,16 @@ def as_output(out: Any) -> Array:
     return tensor
 
 
-def in_kind_of(model: object, result: Any, out: Any = None) -> Any:
+def in_kind_of(model: object, result: Result, out: Any = None) -> Result:
     """A result, or each of several, as a tensor where ``model`` is one: no number is copied. What
     was written to ``out`` is ``out`` itself."""
     if out is None and type(model) is np.ndarray:  # the usual case, told quickly
         return result
-    if type(result) is not tuple:
-        return _tensor_of(result, model) if out is None else out
+    if not isinstance(result, tuple):
+        return cast(Result, _tensor_of(cast(Array, result), model) if out is None else out)
     first, *others = result
-    return (in_kind_of(model, first, out), *(in_kind_of(model, other) for other in others))
+    kin = (in_kind_of(model, first, out), *(in_kind_of(model, other) for other in others))
+    return cast(Result, kin)
 
 
 def optional_array(name: str, value: ArrayLike | None) -> Array | None:

@@ -175,7 +175,7 @@ def attention(
             {"q": q, "k_wide": wide} | score, k_wide=wide, layout=layout, precision=precision,
             return_lse=return_lse, num_threads=num_threads,
         )  # fmt: skip
-        return in_kind_of(model, several, out)  # type: ignore[no-any-return]
+        return in_kind_of(model, several, out)
     rules = Score.of(**rules_given)
     if written is not None:
         scales = {"k_scale": k_factor, "v_scale": v_factor, "k_wide": wide}
@@ -188,7 +188,7 @@ def attention(
     )  # fmt: skip
     if q is model and written is out:  # arrays all, told quickly
         return result
-    return in_kind_of(model, result, out)  # type: ignore[no-any-return]
+    return in_kind_of(model, result, out)
 
 
 def _prepared(
@@ -273,7 +273,8 @@ def attention_weights(
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As for :func:`attention`; ValueError also for a row that does not exist.
+        As for :func:`attention`; ValueError also for a row that does not exist, and for a
+        ``skip_below`` other than 0.
 
     Examples
     --------
@@ -292,13 +293,18 @@ def attention_weights(
         queries, keys = batches.heads(queries), batches.heads(keys)
         given = batches.score(given)
     rules = Score.of(**given)
+    if rules.skip_below:
+        raise ValueError(
+            "skip_below must be 0 in attention_weights, which gives the weights of all keys, not "
+            f"{rules.skip_below}"
+        )
     count = queries.shape[-2] if layout == "bhsd" else queries.shape[-3]
     weights: Float32Array = _core.attention_weights(
         queries, keys, _row_indices(rows, count), rules, layout_name(layout),
         thread_count(num_threads),
     )  # fmt: skip
     whole = weights if batches is None else batches.restored(weights)
-    return in_kind_of(q, whole)  # type: ignore[no-any-return]
+    return in_kind_of(q, whole)
 
 
 def _row_indices(rows: ArrayLike | None, count: int) -> Int64Array | None:

@@ -46,6 +46,7 @@ def attention_varlen(
     query_starts: NDArray[Any],
     key_starts: NDArray[Any],
     score: tuple[Any, ...],
+    block_masks: tuple[Any, ...] | None,
     precision: str,
     num_threads: int,
     out: Any,
@@ -55,6 +56,7 @@ def attention_varlen(
 def attention_weights(
     q: Any, k: Any, rows: Any, score: tuple[Any, ...], layout: str, num_threads: int, /
 ) -> NDArray[Any]: ...
+def activate(x: NDArray[Any], activation: str, out: NDArray[Any], num_threads: int, /) -> None: ...
 def append_to_cache(
     held: tuple[Any, ...],
     tokens: tuple[Any, ...],
@@ -118,6 +120,7 @@ class PackedLinear:
         self,
         x: NDArray[Any],
         activation: str,
+        factor: NDArray[Any] | None,
         residual: NDArray[Any] | None,
         out: NDArray[Any] | None,
         num_threads: int,

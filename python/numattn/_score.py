@@ -2,7 +2,7 @@
 
 Each function that attends takes some of them, and says which by the kind of its ``**score``:
 
-    HeadScore        of a head and of positions alone: what every function takes
+    HeadScore        of heads, positions and structure: what every function takes
     CachedScore      and terms by distance: attention over a cache
     PackedScore      HeadScore, and where the queries stand: sequences in one array
     PagedScore       all of these, and arrays over (query, key): tokens in pages
@@ -33,6 +33,7 @@ from numattn._arguments import (
     integers,
     optional_array,
     optional_real,
+    real,
     size,
 )
 from numattn._names import Array, Float32Array, Int64Array
@@ -41,6 +42,7 @@ from numattn.position.relative import Relative
 
 Window: TypeAlias = Sequence[int | None] | None
 Scale: TypeAlias = float | ArrayLike | None
+BlockMasks: TypeAlias = BlockMask | Sequence[BlockMask | None] | None
 KeySpans: TypeAlias = tuple[ArrayLike, ArrayLike] | Array | None
 
 
@@ -49,8 +51,17 @@ class HeadScore(TypedDict, total=False):
     window : (left, right), optional
         Key j is visible iff ``pos - left <= j <= pos + right``, ``pos = q_offset + i``; −1 or None
         leaves a side unbounded.
+    key_spans : (begin, end) of int arrays, optional
+        Row i sees keys ``begin <= j < end`` alone, of those that the other arguments leave; each
+        broadcasts to (B, Hq, Sq) and is in 0 … Sk; begin ≥ end is an empty row.
+        :mod:`numattn.spans` makes them.
     sink_tokens : int
         The first keys, so many of them, stay visible whatever the window (attention sinks).
+    block_mask : numattn.BlockMask, optional
+        Which blocks of 64 keys each block of 64 queries sees, as a whole or by bits; made by
+        :mod:`numattn.patterns` and by the class itself. Its Sq and Sk are those of q and k. Blocks
+        that are not listed cost nothing and are never read. In :func:`numattn.attention_varlen`
+        also a sequence of N masks, one for each sequence of tokens, None for all of its keys.
     scale : float, optional
         Default ``1 / sqrt(D)``, or that of ``relative`` if it has one. 0, or of a magnitude from
         1.2e-38 to 2.3e38. In :func:`numattn.attention` and ``attention_weights`` also an array of
@@ -63,14 +74,23 @@ class HeadScore(TypedDict, total=False):
     sinks : array of shape (Hq,), optional
         One extra logit per head that takes probability and gives no value; a finite one beyond
         ±2.3e38 counts as ±2.3e38.
+    skip_below : float
+        Approximate where it is not 0, the default; less than 1. A tile of keys is left out, with
+        its values, where each of its weights, relative to the largest that its row has had before,
+        is below that, for all the rows whose scores are computed together (docs/approximations.md).
+        What of n keys is left out takes less than ``n · skip_below`` of what is kept. The lse is
+        then of what is kept; a NaN among the values that are left out goes unseen.
     """
 
     window: Window
+    key_spans: KeySpans
     sink_tokens: int
+    block_mask: BlockMasks
     scale: Scale
     softcap: float | None
     alibi_slopes: ArrayLike | None
     sinks: ArrayLike | None
+    skip_below: float
 
 
 class CachedScore(HeadScore, total=False):
@@ -88,17 +108,12 @@ class PackedScore(HeadScore, total=False):
     """
     is_causal : bool
         Key j is visible to query i iff ``j <= q_offset + i``.
-    key_spans : (begin, end) of int arrays, optional
-        Row i sees keys ``begin <= j < end`` alone, of those that the other arguments leave; each
-        broadcasts to (B, Hq, Sq) and is in 0 … Sk; begin ≥ end is an empty row.
-        :mod:`numattn.spans` makes them.
     q_offset : int or int array of shape (B,)
         Position of the first query among the keys. 0 aligns the causal diagonal top-left
         (PyTorch, JAX, ONNX); ``Sk - Sq`` bottom-right (a decoder with a cache).
     """
 
     is_causal: bool
-    key_spans: KeySpans
     q_offset: ArrayLike
 
 
@@ -109,16 +124,11 @@ class PagedScore(CachedScore, PackedScore, total=False):
         (Sq, Sk), and a padding of shape (B, Sk) is given as ``[:, None, None]`` of it. A key hidden
         here has weight exactly 0 whatever its score; but its value row may still be multiplied by
         0, so a NaN or infinity there may show. Hide padding with ``kv_lens`` to have it never read.
-    block_mask : numattn.BlockMask, optional
-        Which blocks of 64 keys each block of 64 queries sees, as a whole or by bits; made by
-        :mod:`numattn.patterns` and by the class itself. Its Sq and Sk are those of q and k. Blocks
-        that are not listed cost nothing and are never read.
     bias : float32 array (or q's dtype), optional
         Added to the scores; broadcasts likewise. −inf excludes a key.
     """
 
     mask: ArrayLike | None
-    block_mask: BlockMask | None
     bias: ArrayLike | None
 
 
@@ -148,6 +158,7 @@ class Score(NamedTuple):
     alibi_slopes: Float32Array | None
     sinks: Float32Array | None
     relative: Relative | None
+    skip_below: float
 
     @classmethod
     def of(
@@ -160,13 +171,14 @@ class Score(NamedTuple):
         window: Window = None,
         key_spans: KeySpans = None,
         sink_tokens: int = 0,
-        block_mask: BlockMask | None = None,
+        block_mask: BlockMasks = None,
         scale: Scale = None,
         softcap: float | None = None,
         kv_lens: ArrayLike | None = None,
         alibi_slopes: ArrayLike | None = None,
         sinks: ArrayLike | None = None,
         relative: Relative | None = None,
+        skip_below: float = 0.0,
     ) -> Score:
         """Coerce what a caller gave; shapes and most ranges are checked by the core."""
         if relative is not None:
@@ -196,6 +208,7 @@ class Score(NamedTuple):
             None if alibi_slopes is None else float_array("alibi_slopes", alibi_slopes, 2),
             None if sinks is None else float_array("sinks", sinks, 1, limit=True),
             relative,
+            real("skip_below", skip_below),
         )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from numattn._aligned import empty
 from numattn._arguments import as_array, flag, real
 from numattn._names import Array, Float32Array, Layout
+from numattn.approx.causal import sum_of_seen
 from numattn.approx.operands import Operands
 
 # Queries and keys of a tile of weights, 256 KiB per head.
@@ -40,7 +41,7 @@ def sigmoid_attention(
     bias : float, or array that broadcasts to (B, Hq, Sq, Sk), optional
         Added to the scores: ``−log(Sk)`` by default, as models are trained with; −inf hides a key.
     is_causal : bool
-        Query i sees keys up to i. A NaN in a later value may show in rows less than 512 before it.
+        Query i sees keys up to i.
     scale : float, optional
         Default ``1 / sqrt(D)``.
     layout : {"bhsd", "bshd"}
@@ -97,10 +98,13 @@ def sigmoid_attention(
                 scores = q_tile @ k_tile.swapaxes(-1, -2)
                 scores += added[..., rows, tile] if added.ndim else added
                 weights = _sigmoid(scores)
+                values = operands.v[:, :, np.newaxis, tile]
                 if causal and tile.stop > rows.start + 1:
                     position = np.arange(rows.start, rows.stop)[:, np.newaxis]
-                    weights *= np.arange(tile.start, tile.stop) <= position
-                o[..., rows, :] += weights @ operands.v[:, :, np.newaxis, tile]
+                    np.copyto(weights, 0, where=np.arange(tile.start, tile.stop) > position)
+                    o[..., rows, :] += sum_of_seen(weights, values, rows.start - first)
+                else:
+                    o[..., rows, :] += weights @ values
     whole: Float32Array = o.reshape(*full[:3], -1)
     return operands.result(whole)
 

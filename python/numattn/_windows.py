@@ -67,7 +67,7 @@ def windows(x: ArrayLike, size: ArrayLike, shift: ArrayLike = 0) -> Array:
     else:
         tokens = image.reshape(*leading, height * width, channels)
         grid = _gathered(tokens, _places(height, width, (rows, columns), (down, right)))
-    return in_kind_of(x, grid)  # type: ignore[no-any-return]
+    return in_kind_of(x, grid)
 
 
 def unwindow(
@@ -118,7 +118,7 @@ def unwindow(
         tokens = parts.reshape(*leading, height * width, channels)
         back = np.argsort(places, axis=None).reshape(height, width)
         image = _gathered(tokens, back)
-    return in_kind_of(x, image)  # type: ignore[no-any-return]
+    return in_kind_of(x, image)
 
 
 def window_mask(height: int, width: int, size: ArrayLike, shift: ArrayLike) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ def as_float_vector(name: str, value: ArrayLike) -> NDArray[np.float32]:
 
 
 class Linear:
-    """``y = activation(x · weightᵀ + bias) + residual`` with the weight packed at construction.
+    """``y = activation(x · weightᵀ + bias) · factor + residual``, the weight packed when made.
 
     Parameters
     ----------
@@ -117,6 +117,7 @@ class Linear:
         x: ArrayLike,
         *,
         activation: Activation | None = None,
+        factor: ArrayLike | None = None,
         residual: ArrayLike | None = None,
         out: Output | None = None,
         num_threads: int | None = None,
@@ -129,8 +130,12 @@ class Linear:
             float32, float16 or bfloat16; sums are float32.
         activation : {None, "relu", "gelu", "gelu_tanh", "silu"}
             "gelu" is the exact one, ``x · Phi(x)``; "gelu_tanh" its tanh approximation.
+        factor : array of shape (..., out_features), optional
+            Multiplied by what the activation gives, as gated layers do (Shazeer, GLU variants,
+            2020): ``gate(x, activation="silu", factor=(up := up(x)), out=up)``. The result's
+            dtype; it may be ``out`` itself.
         residual : array of shape (..., out_features), optional
-            Added after the activation; the result's dtype. May be ``out`` itself.
+            Added last; the result's dtype. May be ``out`` itself.
         out : array of shape (..., out_features), optional
             Where the result goes, apart from x. It has x's dtype; with bfloat16 or int8 storage
             any of float32, float16 and bfloat16, so that results pass between layers in the dtype
@@ -146,26 +151,30 @@ class Linear:
         Raises
         ------
         TypeError
-            x or the residual has a dtype that is not supported; nothing is written.
+            x, the factor or the residual has a dtype that is not supported; nothing is written.
         ValueError
-            Shapes do not fit, the residual has another dtype than the result, or ``out`` has a
-            dtype or memory that it cannot have; nothing is written.
+            Shapes do not fit, the factor or the residual has another dtype than the result, or
+            ``out`` has a dtype or memory that it cannot have; nothing is written.
         MemoryError
             Memory cannot be had; nothing is written.
         """
         rows = as_array("x", x)
         if rows.ndim == 0:
             raise ValueError("x must have at least one dimension")
+        multiplier = None if factor is None else as_array("factor", factor)
         addition = None if residual is None else as_array("residual", residual)
         shape = (*rows.shape[:-1], self.out_features)
+        _check_companion("factor", multiplier, shape)
         _check_companion("residual", addition, shape)
         written = None if out is None else as_output(out)
         if written is not None:
             _check_companion("out", written, shape)
-            require_apart(written, {"x": rows, "residual": addition}, may_be=("residual",))
+            arrays = {"x": rows, "factor": multiplier, "residual": addition}
+            require_apart(written, arrays, may_be=("factor", "residual"))
         result: Array = self._packed.run(
             as_matrix(rows),
             activation or "",
+            None if multiplier is None else as_matrix(multiplier),
             None if addition is None else as_matrix(addition),
             None if written is None else as_output_matrix(written),
             thread_count(num_threads),
@@ -174,7 +183,7 @@ class Linear:
             result = result.reshape(shape)
         if rows is x and (out is None or written is out):  # arrays all, told quickly
             return result if written is None else written
-        return in_kind_of(x, result, out)  # type: ignore[no-any-return]
+        return in_kind_of(x, result, out)
 
 
 def part_of(linear: Linear, begin: int, end: int) -> tuple[Linear, int]:

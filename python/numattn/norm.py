@@ -143,4 +143,4 @@ def _normalised(
     )
     if out is None and rows.ndim != 2:
         result = result.reshape(rows.shape)
-    return in_kind_of(x, result, out)  # type: ignore[no-any-return]
+    return in_kind_of(x, result, out)

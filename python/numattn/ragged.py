@@ -18,7 +18,8 @@ from numattn._arguments import (
 )
 from numattn._memory import require_apart
 from numattn._names import Output, Precision
-from numattn._score import PackedScore, Score, require_known, spelled_out
+from numattn._score import BlockMasks, PackedScore, Score, require_known, spelled_out
+from numattn.block_mask import BlockMask
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -54,6 +55,9 @@ def attention_varlen(
         Prefix sums of the lengths: they start at 0, never fall, and end at the totals.
     precision, **score
         As for :func:`numattn.attention`, with the N sequences for B; slopes of shape (Hq,) alone.
+        `key_spans` broadcast to (1, Hq, total queries), and count the keys of each sequence from 0.
+        `block_mask` is one mask for each sequence, in a list, of its own Sq and Sk, None where all
+        keys are seen; or one that fits them all.
     out : array of shape (total queries, Hq, Dv), optional
         Where the result goes.
     return_lse : bool
@@ -87,7 +91,8 @@ def attention_varlen(
     array([0.   , 0.576, 0.212, 0.212], dtype=float32)
     """
     require_known("attention_varlen", score, PackedScore)
-    rules = Score.of(**score)
+    others: dict[str, Any] = {**score, "block_mask": None}
+    rules = Score.of(**others)
     slopes = rules.alibi_slopes
     if slopes is not None and slopes.ndim != 1:
         raise ValueError(
@@ -97,12 +102,29 @@ def attention_varlen(
     q, k, v = as_array("q", q), as_array("k", k), as_array("v", v)
     query_starts = integer_array("cu_seqlens_q", cu_seqlens_q, scalar=False)
     key_starts = integer_array("cu_seqlens_k", cu_seqlens_k, scalar=False)
+    masks = _each_mask(score.get("block_mask"), max(query_starts.size - 1, 0))
     written = None if out is None else as_output(out)
     if written is not None:
         starts = {"cu_seqlens_q": query_starts, "cu_seqlens_k": key_starts}
         require_apart(written, {"q": q, "k": k, "v": v, **starts, "score": rules})
     result = _core.attention_varlen(
-        q, k, v, query_starts, key_starts, rules, precision_name(precision),
+        q, k, v, query_starts, key_starts, rules, masks, precision_name(precision),
         thread_count(num_threads), written, flag("return_lse", return_lse),
     )  # fmt: skip
     return in_kind_of(model, result, out)
+
+
+def _each_mask(given: BlockMasks, sequences: int) -> tuple[BlockMask | None, ...] | None:
+    """Return the mask of each sequence; None where none has one."""
+    if given is None:
+        return None
+    if isinstance(given, BlockMask):
+        return (given,) * sequences
+    masks = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+    for mask in masks:
+        if not (mask is None or isinstance(mask, BlockMask)):
+            raise TypeError(
+                "block_mask must be a numattn.BlockMask, or a list of one for each sequence, not "
+                f"{'a list with one of ' if mask is not given else ''}{type(mask).__name__}"
+            )
+    return masks

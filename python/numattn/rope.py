@@ -106,4 +106,4 @@ def apply_rope(
         written,
         thread_count(num_threads),
     )
-    return in_kind_of(x, result, out)  # type: ignore[no-any-return]
+    return in_kind_of(x, result, out)

@@ -77,18 +77,21 @@ struct Options {
   DType output = DType::kBFloat16;
   Activation activation = Activation::kNone;
   bool bias = false;
+  bool factor = false;
   bool residual = false;
-  int x_offset = 0;       // bytes behind a cache line
-  int x_padding = 0;      // elements between rows
-  int x_step = 1;         // elements from column to column
-  int residual_step = 1;  // likewise
-  float scale = 1.0f;     // of x
+  int x_offset = 0;     // bytes behind a cache line
+  int x_padding = 0;    // elements between rows
+  int x_step = 1;       // elements from column to column
+  int factor_step = 1;  // likewise
+  int residual_step = 1;
+  float scale = 1.0f;  // of x
 
   std::string text() const {
     return "x dtype " + std::to_string(static_cast<int>(x)) + " offset " +
            std::to_string(x_offset) + " padding " + std::to_string(x_padding) + " step " +
            std::to_string(x_step) + ", output dtype " + std::to_string(static_cast<int>(output)) +
            ", activation " + std::to_string(static_cast<int>(activation)) + (bias ? ", bias" : "") +
+           (factor ? ", factor by " + std::to_string(factor_step) : std::string()) +
            (residual ? ", residual by " + std::to_string(residual_step) : std::string());
   }
 };
@@ -109,7 +112,8 @@ class Projection {
         panels_((shape.columns + kPanelColumns - 1) / kPanelColumns *
                 panel_bytes(PanelFormat::kBFloat16, shape.depth)),
         bias_(static_cast<std::size_t>(shape.columns)),
-        residual_(shape.rows * residual_row()) {
+        factor_(shape.rows * row_bytes(options.factor_step)),
+        residual_(shape.rows * row_bytes(options.residual_step)) {
     std::normal_distribution<float> normal;
     const std::int64_t item = dtype_size(options.x);
     for (int i = 0; i < shape.rows; ++i) {
@@ -134,8 +138,10 @@ class Projection {
     }
     for (float& element : bias_) element = normal(random);
     const std::int64_t out_item = dtype_size(options.output);
-    for (std::int64_t i = 0; i * out_item < static_cast<std::int64_t>(residual_.size()); ++i) {
-      write(residual_.data() + i * out_item, options.output, normal(random));
+    for (Memory* companion : {&factor_, &residual_}) {
+      for (std::int64_t i = 0; i * out_item < static_cast<std::int64_t>(companion->size()); ++i) {
+        write(companion->data() + i * out_item, options.output, normal(random));
+      }
     }
   }
 
@@ -151,9 +157,11 @@ class Projection {
     block.column_count = shape_.columns;
     if (options_.bias) block.bias = bias_.data();
     block.activation = options_.activation;
-    if (options_.residual) block.residual = residual_.data();
-    block.residual_row_stride = residual_row();
-    block.residual_column_stride = options_.residual_step * out_item;
+    const auto companion = [&](const Memory& memory, int step) {
+      return Companion{memory.data(), row_bytes(step), step * out_item};
+    };
+    if (options_.factor) block.factor = companion(factor_, options_.factor_step);
+    if (options_.residual) block.residual = companion(residual_, options_.residual_step);
     block.output_dtype = options_.output;
     block.output_row_stride = (shape_.columns + 3) * out_item;
     return block;
@@ -186,8 +194,8 @@ class Projection {
 
  private:
   std::int64_t x_row() const { return shape_.depth * options_.x_step + options_.x_padding; }
-  std::int64_t residual_row() const {
-    return shape_.columns * options_.residual_step * dtype_size(options_.output);
+  std::int64_t row_bytes(int step) const {
+    return shape_.columns * step * dtype_size(options_.output);
   }
 
   Shape shape_;
@@ -195,6 +203,7 @@ class Projection {
   Memory x_;
   Memory panels_;
   std::vector<float> bias_;
+  Memory factor_;
   Memory residual_;
 };
 
@@ -210,10 +219,12 @@ Options some_options(Random& random) {
   options.output = kDTypes[below(random, 3)];
   options.activation = kActivations[below(random, 5)];
   options.bias = below(random, 2) == 0;
+  options.factor = below(random, 2) == 0;
   options.residual = below(random, 2) == 0;
   options.x_offset = sometimes(random) ? 16 : 0;
   options.x_padding = sometimes(random) ? below(random, 40) : 0;
   options.x_step = sometimes(random) ? 2 : 1;
+  options.factor_step = sometimes(random) ? 2 : 1;
   options.residual_step = sometimes(random) ? 3 : 1;
   return options;
 }
@@ -237,6 +248,7 @@ void bits_of_whole_blocks(Random& random) {
         options.activation = activation;
         options.residual = residual;
         options.bias = !residual;
+        options.factor = residual == (activation == Activation::kSilu);
         expect_same(random, {96, 144, 96}, options);
       }
     }

@@ -39,8 +39,10 @@ struct AttentionParams {
 // Sequences that lie one after the other: sequence i has the queries [query_starts[i],
 // query_starts[i + 1]) of q (total, heads, head_dim), and its keys and values by key_starts.
 struct RaggedParams {
-  AttentionParams shared;  // q, k, v of rank 3 in layout bshd; no mask, bias or lengths
+  AttentionParams
+      shared;  // q, k, v of rank 3 in layout bshd; no array over (query, key) or lengths
   IntArray query_starts, key_starts;
+  std::optional<std::vector<BlockLists>> block_masks;  // of each; without starts: has none
 };
 
 // Keys and values in pages: k and v of `shared` are the pools (pages, page rows, heads, width),
@@ -48,6 +50,7 @@ struct RaggedParams {
 struct PagedParams {
   AttentionParams shared;
   PageTable table;
+  std::optional<std::int64_t> keys;  // that lengths, intervals and masks fit; none: the pages' rows
 };
 
 // One problem in canonical form: views of rank 4, (batch, head, position, element).
@@ -78,6 +81,7 @@ struct AttentionCall {
   std::int64_t part_count = 1;
   std::vector<std::int64_t> query_starts, key_starts;  // kSequences: where each begins in `whole`
   std::vector<std::int64_t> token_counts;              // kEntries, kPagedEntries: keys of each
+  std::vector<RowBlocks> block_masks;                  // kSequences: of each, if any has one
   PageTable table;                                     // kPagedEntries: the pages of each
   std::vector<std::int64_t> wide_channels;
   Layout layout = Layout::kBhsd;  // of the caller's arrays, as is their rank

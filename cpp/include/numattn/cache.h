@@ -11,7 +11,8 @@
 
 namespace numattn {
 
-// As a cache holds them and a caller gives them; data == nullptr is "not given".
+// As a cache holds them and a caller gives them; data == nullptr is "not given". New values of rank
+// 0 are none: those of the cache are part of its keys.
 struct AppendParams {
   // Keys and values (B, Hkv, slots, width), scales without the last axis; with a table, pools of
   // pages (P, page, Hkv, width).

@@ -49,7 +49,8 @@ class PackedLinear {
   struct Call {
     View x;                        // (rows, in_features)
     std::string activation;        // "" is none
-    std::optional<View> residual;  // (rows, out_features), the output's dtype
+    std::optional<View> factor;    // (rows, out_features), the output's dtype
+    std::optional<View> residual;  // likewise
     // (rows, out_features), last dimension contiguous; x's dtype, or any where weights are not
     // float32.
     View output;

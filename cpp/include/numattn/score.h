@@ -25,7 +25,8 @@ namespace numattn {
   X(kv_lens)                    \
   X(alibi_slopes)               \
   X(sinks)                      \
-  X(relative)
+  X(relative)                   \
+  X(skip_below)
 
 #define NUMATTN_SCORE_FIELD(name) name,
 enum class ScoreField : int { NUMATTN_SCORE_FIELDS(NUMATTN_SCORE_FIELD) };
@@ -88,6 +89,7 @@ struct ScoreParams {
   std::optional<FloatArray> alibi_slopes;
   std::optional<FloatArray> sinks;
   std::optional<RelativeTerms> relative;
+  double skip_below = 0.0;
 };
 
 // Numbers for each batch entry; a stride of 0 where all have the same.
@@ -144,6 +146,7 @@ struct Score {
   ByEntry<std::int64_t> q_offset;  // without data: 0
   float scale = 0.0f;
   float softcap = 0.0f;           // 0: none
+  float skip_level = 0.0f;        // log2 of skip_below; 0: none
   ByEntry<std::int64_t> kv_lens;  // without data: all keys
   ByEntry<float> alibi_slopes;    // by query head
   const float* sinks = nullptr;   // by query head

@@ -18,6 +18,7 @@ from numattn._aligned import empty
 from numattn._arguments import as_array, flag
 from numattn._names import Array, Float32Array, Layout
 from numattn._pickled import reduced
+from numattn.approx.causal import sum_of_seen
 from numattn.approx.operands import Operands, require_square
 
 FeatureMap: TypeAlias = Literal["elu", "relu"] | Callable[[Float32Array], Array]
@@ -92,8 +93,7 @@ def linear_attention(
         (..., m). It sees the tokens in blocks, and must map each by itself; its numbers should not
         be negative.
     is_causal : bool
-        Each query sees the keys up to its own; Sq = Sk. A NaN in a later key or value may show in
-        rows less than 128 before it.
+        Each query sees the keys up to its own; Sq = Sk.
     state : LinearState, optional
         What an earlier call returned: its keys come before those of this call, and every query sees
         them.
@@ -216,7 +216,7 @@ def _causal(
         queries = _features(phi, q[..., block, :])
         weighed, total = _read(sums, queries)
         pairs = np.tril(queries @ keys.swapaxes(2, 3)[:, :, np.newaxis])
-        weighed += pairs @ values[:, :, np.newaxis]
+        weighed += sum_of_seen(pairs, values[:, :, np.newaxis])
         total += pairs.sum(axis=-1, keepdims=True)
         o[..., block, :] = _quotient(weighed, total)
         _add(sums, keys, values)

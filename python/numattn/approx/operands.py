@@ -78,10 +78,10 @@ class Operands(NamedTuple):
         rows = o.swapaxes(1, 2) if self.layout == "bshd" else o
         rows = rows[0] if self.one_entry else rows
         if rows.dtype == self.dtype and rows.flags.c_contiguous:
-            return in_kind_of(self.model, rows)  # type: ignore[no-any-return]
+            return in_kind_of(self.model, rows)
         whole = empty(rows.shape, self.dtype)
         whole[...] = rows
-        return in_kind_of(self.model, whole)  # type: ignore[no-any-return]
+        return in_kind_of(self.model, whole)
 
 
 def canonical(array: Array, layout: Layout) -> Float32Array:

@@ -26,6 +26,7 @@ from numattn._arguments import as_array, flag, size
 from numattn._attention import attention
 from numattn._dtypes import check_floating
 from numattn._names import Array, Float32Array, Layout
+from numattn.approx.causal import sum_of_seen
 from numattn.approx.operands import Operands, require_square, softmax_scale
 
 BLOCK = 128  # queries of a causal block: within it the cost of a token grows with the block
@@ -60,8 +61,7 @@ def performer(
     features : int, optional
         m; ``⌊D·log D⌋`` by default, at least 1.
     is_causal : bool
-        Each query sees the keys up to its own; Sq = Sk. A NaN in a later key or value may show in
-        rows less than 128 before it.
+        Each query sees the keys up to its own; Sq = Sk.
     seed : int
         The same seed gives the same features.
     projection : array of shape (m, D), optional
@@ -256,7 +256,7 @@ def _block(a_q: Array, a_k: Array, v: Array, before: Sums) -> tuple[Array, Array
     is shifted by its own largest exponent and queries by as much the other way, so that products
     are of numbers up to 1; a row that sees the keys with the largest has one of 1.
     """
-    shift = np.maximum(before.shift, a_k.max(axis=2))
+    shift = np.fmax(before.shift, np.fmax.reduce(a_k, axis=2))  # a key that is NaN gives none
     decay = np.where(np.isneginf(before.shift), 0, np.exp(before.shift - shift))
     weights = before.weights * decay
     values = before.values * decay[..., np.newaxis]
@@ -266,7 +266,7 @@ def _block(a_q: Array, a_k: Array, v: Array, before: Sums) -> tuple[Array, Array
     pairs = np.tril(q_features @ k_features.swapaxes(2, 3)[:, :, np.newaxis])
     total = pairs.sum(axis=-1, keepdims=True)
     total += q_features @ weights[:, :, np.newaxis, :, np.newaxis]
-    weighed = pairs @ v[:, :, np.newaxis] + q_features @ values[:, :, np.newaxis]
+    weighed = sum_of_seen(pairs, v[:, :, np.newaxis]) + q_features @ values[:, :, np.newaxis]
     rows = np.divide(weighed, total, out=np.zeros_like(weighed), where=total != 0)
     weights += k_features.sum(axis=2)
     values += k_features.swapaxes(2, 3) @ v

@@ -98,7 +98,8 @@ def top_pages(
         How many pages each key head of each entry reads. With as many as there are, the result is
         that of :func:`numattn.attention_paged` but for rounding.
     bounds : PageBounds, optional
-        Of k_pages; made anew otherwise, which costs more than it spares.
+        Of k_pages: those that a cache keeps (:meth:`numattn.PagedKVCache.page_bounds`), or the
+        caller. Made anew otherwise, which costs more than it spares.
     scale : float, optional
         Default ``1 / sqrt(D)``; positive.
     num_threads : int, optional

@@ -230,6 +230,14 @@ class BlockMask:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @classmethod
+    def of_arrays(cls, shape: Shape, starts: Array, entries: Array, words: Array) -> BlockMask:
+        """Return the mask of arrays that are known to be right, which become its own."""
+        mask = cls.__new__(cls)
+        mask.shape, mask.starts = shape, _fixed(starts)
+        mask.entries, mask.words = _fixed(entries), _fixed(words)
+        return mask
+
     def __reduce__(self) -> tuple[Any, ...]:
         return BlockMask, (self.shape, self.starts, self.blocks, self.bits, self.words)
 
@@ -341,7 +349,7 @@ def _combined(a: BlockMask, b: BlockMask, both: bool) -> BlockMask:
             raise ValueError(f"block masks of shapes {a.shape} and {b.shape} do not fit")
         lengths.append(sizes.pop() if sizes else 1)
     shape = _full_shape(lengths)
-    own, other = _BlocksByList(a), _BlocksByList(b)
+    own, other = BlocksByList(a), BlocksByList(b)
 
     def rule(entry: int, head: int, i: Int64Array, j: Int64Array) -> Bools:
         places = (entry, head, int(i[0, 0]) // BLOCK)
@@ -355,7 +363,7 @@ def _combined(a: BlockMask, b: BlockMask, both: bool) -> BlockMask:
     return BlockMask(shape, *lists_of(shape, rule, candidates))
 
 
-class _BlocksByList:
+class BlocksByList:
     """The bits of a mask's blocks, by list; a list of one batch entry or head is that of all."""
 
     def __init__(self, mask: BlockMask) -> None:

@@ -19,6 +19,7 @@ from numattn._arguments import (
     as_array,
     as_output,
     bounded_integer,
+    flag,
     in_kind_of,
     integer_array,
     size,
@@ -33,6 +34,7 @@ from numattn._score import CachedScore, Score, Window, require_known, spelled_ou
 from .layer import CacheLayer
 from .rows import attend_by_rows, differ, may_be_result
 from .rules import step_rules
+from .slots import names_keys, require_fit
 from .storage import Form, Tokens, check_storage, wide_channels, wide_table
 from .token_kind import TokenKind
 
@@ -50,6 +52,8 @@ class Cache(ABC):
     ----------
     layers, kv_heads, head_dim, value_dim : int
         Sizes.
+    shared_values : bool
+        Whether values are the first Dv elements of keys, and stored with them alone.
     dtype : numpy.dtype
         Of keys and values.
     storage : str or None
@@ -70,6 +74,7 @@ class Cache(ABC):
         kv_heads: int,
         head_dim: int,
         value_dim: int | None,
+        shared_values: bool,
         dtype: DTypeLike,
         storage: Storage,
         wide_keys: ArrayLike | None,
@@ -81,13 +86,16 @@ class Cache(ABC):
         self.value_dim = self.head_dim if value_dim is None else size("value_dim", value_dim)
         self.dtype: np.dtype[Any] = as_dtype(dtype, COMPUTED)
         self.max_length = None if max_length is None else size("max_length", max_length)
-        self._kind = TokenKind(self.kv_heads, self.head_dim, self.value_dim, self.dtype)
+        self.shared_values = flag("shared_values", shared_values)
+        self._kind = TokenKind(
+            self.kv_heads, self.head_dim, self.value_dim, self.dtype, self.shared_values
+        )
         check_storage(storage)
         self.storage = storage
         self.wide_keys: NDArray[np.bool_] | None = None
         if wide_keys is not None:
             shape = (self.layers, self.kv_heads, self.head_dim)
-            self.wide_keys = wide_channels(wide_keys, shape, storage)
+            self.wide_keys = wide_channels(wide_keys, shape, storage, self.shared_values)
         self._forms = [
             Form(storage, None if self.wide_keys is None else wide_table(self.wide_keys[layer]))
             for layer in range(self.layers)
@@ -140,7 +148,7 @@ class Cache(ABC):
         self,
         layer: int,
         k: Array,
-        v: Array,
+        v: Array | None = None,
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
@@ -155,6 +163,7 @@ class Cache(ABC):
             Keys of the new tokens, in the positions that `lengths` names. They may be views of what
             the cache itself holds.
         v : array of shape (B, Hkv, S, Dv), the cache's dtype
+            Not given to a cache with `shared_values`.
         counts : int array of shape (B,), optional
             Only the first counts[b] of the S tokens of row b are real; all by default.
         layout : {"bhsd", "bshd"}
@@ -163,7 +172,8 @@ class Cache(ABC):
         Raises
         ------
         TypeError
-            k or v has another dtype than the cache.
+            k or v has another dtype than the cache, or v is given to one with `shared_values`, or
+            to another one not.
         ValueError
             There is no such layer, a shape does not fit, or a row would have more tokens than
             `max_length`; nothing is stored.
@@ -177,7 +187,7 @@ class Cache(ABC):
         layer: int,
         q: Array,
         k: Array,
-        v: Array,
+        v: Array | None = None,
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
@@ -196,7 +206,9 @@ class Cache(ABC):
             meaning; the others, what they give if their row is alone, bit by bit.
         out, num_threads, **score
             As for :func:`numattn.attention`. The window and the sink tokens are the layer's own by
-            default.
+            default. `key_spans` and `block_mask` name keys by their positions, the first token of a
+            row being 0; Sk is what the longest row has with its new tokens, Sq is S. What a window
+            has dropped is not seen, whether they name it or not.
 
         Returns
         -------
@@ -226,19 +238,21 @@ class Cache(ABC):
             if may_be_result(written, (*queries.shape[:-1], self.value_dim), queries.dtype):
                 options = {**score, "window": rules.window, "num_threads": num_threads}
                 options["sink_tokens"] = rules.sink_tokens
-                o = self._attend_by_rows(index, queries, k, v, rows, layout, written, options)
-                return in_kind_of(q, o, out)  # type: ignore[no-any-return]
+                o = self._attend_by_rows(
+                    index, queries, k, v, rows, rules, layout, written, options
+                )
+                return in_kind_of(q, o, out)
         o = self._attend(index, queries, k, v, count, rows, rules, layout, threads, written)
         if queries is q and written is out:  # arrays all, told quickly
             return o
-        return in_kind_of(q, o, out)  # type: ignore[no-any-return]
+        return in_kind_of(q, o, out)
 
     def _attend(
         self,
         index: int,
         q: Array,
         k: Array,
-        v: Array,
+        v: Array | None,
         count: int,
         counts: Int64Array | None,
         rules: Score,
@@ -249,8 +263,12 @@ class Cache(ABC):
         """Do what `attend` does, its arguments checked; k and v hold `count` tokens a row."""
         tokens = self._prepared(index, k, v, count, counts, layout)
         held, table, first = self._place(index)
+        held = held.with_values(self.value_dim)
         lengths = self._lengths[index]
         try:
+            if first is not None and names_keys(rules) and first.any():
+                ends = lengths + (count if counts is None else counts)
+                rules = self._in_slots(index, q, ends, rules, layout)
             o: Array = _core.attend_in_cache(
                 q, held, tokens, self._forms[index].wide, table, lengths, first, counts, rules,
                 layout, threads, out,
@@ -265,7 +283,7 @@ class Cache(ABC):
         self,
         index: int,
         k: Array,
-        v: Array,
+        v: Array | None,
         count: int,
         counts: Int64Array | None,
         layout: Layout,
@@ -274,7 +292,8 @@ class Cache(ABC):
         if count > self._rooms[index]:
             held, lengths = self._place(index)[0], self._lengths[index]
             new = self._counts(counts, count)
-            k, v = self._apart(k, held), self._apart(v, held)
+            k = self._apart(k, held)
+            v = None if v is None else self._apart(v, held)
             self._check_lengths(lengths + new)
             self._rooms[index] = self._new_room(index, lengths, new)
         return self._as_stored(index, k, v, layout)
@@ -284,8 +303,9 @@ class Cache(ABC):
         index: int,
         q: Array,
         k: Array,
-        v: Array,
+        v: Array | None,
         counts: Int64Array,
+        rules: Score,
         layout: Layout,
         out: Array | None,
         options: dict[str, Any],
@@ -295,10 +315,28 @@ class Cache(ABC):
         cached = self.append(index, k, v, counts=counts, layout=layout)
         options = {**options, "is_causal": True, "layout": layout}
         try:
+            if names_keys(rules):
+                rules = self._in_slots(index, q, self._lengths[index], rules, layout)
+                options |= {"key_spans": rules.key_spans, "block_mask": rules.block_mask}
             return attend_by_rows(self._attention, q, cached, counts, out, options)
         except BaseException:
             self._forget(index, before)
             raise
+
+    def _in_slots(
+        self, index: int, q: Array, ends: Int64Array, rules: Score, layout: Layout
+    ) -> Score:
+        """Return a score that names keys by position as one that names slots of a layer.
+
+        Rows have ends[b] tokens then.
+
+        Raises
+        ------
+        ValueError
+            It does not fit the queries, or as many keys as the longest row has.
+        """
+        require_fit(rules, q, self._kind, int(ends.max()), layout)
+        return rules
 
     @abstractmethod
     def _place(self, index: int) -> tuple[Tokens, Int64Array | None, Int64Array | None]:
@@ -367,7 +405,7 @@ class Cache(ABC):
         return queries
 
     def _as_stored(
-        self, index: int, k: Array, v: Array, layout: Layout
+        self, index: int, k: Array, v: Array | None, layout: Layout
     ) -> tuple[Array | None, ...]:
         """Return new tokens in the form in which a layer stores them, in their layout."""
         if self.storage is None:
@@ -375,7 +413,7 @@ class Cache(ABC):
         form = self._forms[index]
         if layout == "bhsd":
             return form.of(k, v)
-        tokens = form.of(k.swapaxes(1, 2), v.swapaxes(1, 2))
+        tokens = form.of(k.swapaxes(1, 2), None if v is None else v.swapaxes(1, 2))
         return tokens.map(lambda array: array.swapaxes(1, 2))
 
     def _no_tokens(self) -> list[Tokens]:
@@ -384,7 +422,7 @@ class Cache(ABC):
             np.empty((self.kv_heads, 0, width), self.dtype)
             for width in (self.head_dim, self.value_dim)
         )
-        return [form.of(k, v) for form in self._forms]
+        return [form.of(k, None if self.shared_values else v) for form in self._forms]
 
     def _apart(self, new: Array, held: Tokens) -> Array:
         """Return new tokens, or a copy of them where they lie in the cache's own memory.

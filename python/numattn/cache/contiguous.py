@@ -13,11 +13,12 @@ from numattn._arguments import bounded_integer, size
 from numattn._attention import attention
 from numattn._names import Array, Int64Array, Layout
 from numattn._quantize import Storage
-from numattn._score import CachedScore, Window
+from numattn._score import CachedScore, Score, Window
 
 from .base import Cache
 from .memory import LayerMemory
 from .rules import left_of
+from .slots import in_slots
 from .storage import Tokens
 from .store import Store
 
@@ -41,6 +42,11 @@ class Cached(NamedTuple):
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
 
+    @property
+    def keys(self) -> int:
+        """Return how many keys attention finds there for each row, Sk."""
+        return int(self.kv_lens.max())
+
     def row(self, index: int) -> Cached:
         """Return the tokens of one row, as a batch of its own."""
         own = self._replace(k_wide=None)  # which is of all rows
@@ -63,6 +69,10 @@ class KVCache(Cache):
         Sizes; Hkv = kv_heads and D = head_dim.
     value_dim : int, optional
         Dv; D by default.
+    shared_values : bool
+        Values are the first Dv elements of keys, and `append` and `attend` take keys alone: the
+        latents of multi-head latent attention (DeepSeek-V2 and V3: kv_heads=1, head_dim=576,
+        value_dim=512), which are then held once.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
     storage : str, optional
@@ -98,6 +108,7 @@ class KVCache(Cache):
         The window of each layer.
     sink_tokens : int
     slack : int
+    shared_values : bool
     storage : str or None
     wide_keys : bool array of shape (layers, Hkv, D), or None
 
@@ -105,7 +116,8 @@ class KVCache(Cache):
     ------
     ValueError
         A size is not positive, the dtype or the storage is another one, or `wide_keys` does not
-        fit, or is given without a storage.
+        fit, or is given without a storage or with `shared_values`; or `value_dim` is larger than
+        `head_dim` with `shared_values`.
     TypeError
         `wide_keys` does not hold flags.
     ImportError
@@ -143,6 +155,7 @@ class KVCache(Cache):
         head_dim: int,
         *,
         value_dim: int | None = None,
+        shared_values: bool = False,
         dtype: DTypeLike = np.float32,
         storage: Storage = None,
         wide_keys: ArrayLike | None = None,
@@ -153,8 +166,9 @@ class KVCache(Cache):
         sink_tokens: int = 0,
     ) -> None:
         super().__init__(
-            layers, batch, kv_heads, head_dim, value_dim, dtype, storage, wide_keys, max_length
-        )
+            layers, batch, kv_heads, head_dim, value_dim, shared_values, dtype, storage, wide_keys,
+            max_length,
+        )  # fmt: skip
         first_capacity = size("capacity", capacity, least=0)
         if self.max_length is not None:
             first_capacity = min(first_capacity, self.max_length)
@@ -210,7 +224,7 @@ class KVCache(Cache):
         self,
         layer: int,
         k: Array,
-        v: Array,
+        v: Array | None = None,
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
@@ -225,16 +239,26 @@ class KVCache(Cache):
         self._rooms[index] -= count
         kv_lens = lengths - store.first
         end = int(kv_lens.max())
+        held = store.tokens.with_values(self.value_dim)
         if layout == "bshd":
-            held = store.tokens.map(lambda array: array[:, :, :end].swapaxes(1, 2))
+            held = held.map(lambda array: array[:, :, :end].swapaxes(1, 2))
         else:
-            held = store.tokens.map(lambda array: array[:, :, :end])
+            held = held.map(lambda array: array[:, :, :end])
         wide = self._forms[index].wide
-        return Cached(held.k, held.v, q_offset, kv_lens, held.k_scale, held.v_scale, wide)
+        return Cached(
+            held.k, held.values(self.value_dim), q_offset, kv_lens, held.k_scale, held.v_scale, wide
+        )
 
     def _place(self, index: int) -> tuple[Tokens, None, Int64Array]:
         store = self._stores[index]
         return store.tokens, None, store.first
+
+    def _in_slots(
+        self, index: int, q: Array, ends: Int64Array, rules: Score, layout: Layout
+    ) -> Score:
+        rules = super()._in_slots(index, q, ends, rules, layout)
+        store = self._stores[index]
+        return in_slots(rules, ends, store.first, store.sinks)
 
     def _new_room(self, index: int, lengths: Int64Array, new: Int64Array) -> int:
         return self._stores[index].make_room(lengths, new)

@@ -36,7 +36,7 @@ class CacheLayer:
         self,
         q: Array,
         k: Array,
-        v: Array,
+        v: Array | None = None,
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -16,9 +16,13 @@ from numattn._quantize import Storage
 from numattn.paged import attention_paged
 
 from .base import Cache
+from .bounds import PoolBounds
 from .memory import arrays_in, bytes_of, new_memory
-from .pages import PageAllocator
+from .pages import PageAllocator, filled_up
 from .storage import Tokens
+
+if TYPE_CHECKING:
+    from numattn.approx import PageBounds
 
 
 class CachedPages(NamedTuple):
@@ -42,6 +46,11 @@ class CachedPages(NamedTuple):
     k_wide: Int64Array | None = None
     """(Hkv, E): which channels of k have 16 bits, if any do."""
 
+    @property
+    def keys(self) -> int:
+        """Return how many keys attention finds there for each row: those of all its pages."""
+        return int(self.block_table.shape[1] * self.k_pages.shape[1])
+
     def row(self, index: int) -> CachedPages:
         """Return the tokens of one row, as a batch of its own."""
         one = slice(index, index + 1)
@@ -52,7 +61,7 @@ class CachedPages(NamedTuple):
         )
 
 
-DERIVED = frozenset(("_rooms", "_table"))
+DERIVED = frozenset(("_rooms", "_table", "_bounds"))
 
 
 class PagedKVCache(Cache):
@@ -73,7 +82,7 @@ class PagedKVCache(Cache):
         Dv; D by default.
     dtype : float32, float16 or bfloat16
         Of keys and values, which are stored as they come.
-    storage, wide_keys
+    shared_values, storage, wide_keys
         As for :class:`numattn.KVCache`.
     max_length : int, optional
         The most tokens that a row may have.
@@ -81,6 +90,7 @@ class PagedKVCache(Cache):
     Attributes
     ----------
     page_size : int
+    shared_values : bool
     storage : str or None
     wide_keys : bool array of shape (layers, Hkv, D), or None
 
@@ -131,14 +141,16 @@ class PagedKVCache(Cache):
         pages: int,
         page_size: int = 16,
         value_dim: int | None = None,
+        shared_values: bool = False,
         dtype: DTypeLike = np.float32,
         storage: Storage = None,
         wide_keys: ArrayLike | None = None,
         max_length: int | None = None,
     ) -> None:
         super().__init__(
-            layers, batch, kv_heads, head_dim, value_dim, dtype, storage, wide_keys, max_length
-        )
+            layers, batch, kv_heads, head_dim, value_dim, shared_values, dtype, storage, wide_keys,
+            max_length,
+        )  # fmt: skip
         self.page_size = size("page_size", page_size)
         self._allocator = PageAllocator(size("pages", pages))
         self._tables: list[list[int]] = [[] for _ in range(self.batch)]
@@ -157,6 +169,7 @@ class PagedKVCache(Cache):
 
         sizes = [bytes_of(tokens, shape_of) for tokens in nothing]
         memory, begin = new_memory(sum(sizes)), 0
+        self._bounds = PoolBounds()
         self._pools: list[Tokens] = []
         for tokens, length in zip(nothing, sizes, strict=True):
             arrays = arrays_in(memory[begin : begin + length], tokens, shape_of)
@@ -218,6 +231,41 @@ class PagedKVCache(Cache):
             self._table = filled_up(self._tables, np.int64)
         return self._table
 
+    def page_bounds(self, layer: int) -> PageBounds:
+        """Return bounds of the keys of each page of a layer, for :func:`numattn.approx.top_pages`.
+
+        The cache keeps them: a call looks at pages that were filled since the last. They are right
+        for pages that rows name and that are full.
+
+        Returns
+        -------
+        numattn.approx.PageBounds
+            Arrays (P, Hkv, D) of the cache's dtype, its own, which later calls change.
+
+        Raises
+        ------
+        ValueError
+            There is no such layer, or the cache stores integers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import numattn as na
+        >>> cache = na.PagedKVCache(1, batch=1, kv_heads=1, head_dim=2, pages=1, page_size=2)
+        >>> k = np.array([[[[1, 4], [3, 2]]]], np.float32)
+        >>> held = cache.append(0, k, k)
+        >>> cache.page_bounds(0).high[0]
+        array([[3., 4.]], dtype=float32)
+        """
+        from numattn.approx import PageBounds
+
+        index = self._layer(layer)
+        if self.storage is not None:
+            raise ValueError(f"a cache of storage {self.storage!r} has no bounds of its pages")
+        table = self._all_pages()
+        full = np.arange(table.shape[1]) < (self._lengths[index] // self.page_size)[:, np.newaxis]
+        return PageBounds(*self._bounds.of(index, self._pools[index].k, table[full])[:2])
+
     def reserve(self, counts: ArrayLike) -> None:
         new = self._counts(counts, None)
         ends = (self._lengths + new).max(axis=0)
@@ -228,7 +276,7 @@ class PagedKVCache(Cache):
         self,
         layer: int,
         k: Array,
-        v: Array,
+        v: Array | None = None,
         *,
         counts: ArrayLike | None = None,
         layout: Layout = "bhsd",
@@ -241,9 +289,10 @@ class PagedKVCache(Cache):
         q_offset = lengths.copy()
         _core.append_to_cache(pools, tokens, table, lengths, None, rows, layout)
         self._rooms[index] -= count
+        held = pools.with_values(self.value_dim)
         return CachedPages(
-            pools.k, pools.v, table.astype(np.int32), q_offset, lengths.copy(), pools.k_scale,
-            pools.v_scale, self._forms[index].wide,
+            held.k, held.values(self.value_dim), table.astype(np.int32), q_offset, lengths.copy(),
+            held.k_scale, held.v_scale, self._forms[index].wide,
         )  # fmt: skip
 
     def _room(self, lengths: Int64Array) -> int:
@@ -280,7 +329,9 @@ class PagedKVCache(Cache):
 
     def _release_unused(self) -> None:
         """Give back the pages beyond the last token of each row."""
-        for table, length in zip(self._tables, self._lengths.max(axis=0).tolist(), strict=True):
+        ends = (self._lengths.min(axis=0).tolist(), self._lengths.max(axis=0).tolist())
+        for table, least, length in zip(self._tables, *ends, strict=True):
+            self._bounds.forget(table[least // self.page_size :])
             needed = self._pages_of(length)
             self._allocator.release(table[needed:])
             del table[needed:]
@@ -337,6 +388,7 @@ class PagedKVCache(Cache):
         if not additions and not copies:
             return
         fresh = self._allocator.take(additions + len(copies))
+        self._bounds.forget(fresh)
         self._table = None
         for row, index in copies:
             old, new = self._tables[row][index], fresh.pop(0)
@@ -349,11 +401,3 @@ class PagedKVCache(Cache):
             count = max(self._pages_of(end) - len(table), 0)
             table += fresh[:count]
             del fresh[:count]
-
-
-def filled_up(tables: list[list[int]], dtype: type[Any]) -> NDArray[Any]:
-    """Return lists of pages as rows as long as the longest, filled up with 0."""
-    result = np.zeros((len(tables), max(map(len, tables), default=0)), dtype=dtype)
-    for row, table in enumerate(tables):
-        result[row, : len(table)] = table
-    return result

@@ -14,6 +14,7 @@ import numpy as np
 from numattn._aligned import empty
 from numattn._arguments import as_array
 from numattn._names import Array, Int64Array, Layout
+from numattn.block_mask.parts import first_queries
 
 
 def differ(counts: Int64Array, q: Array, layout: Layout) -> bool:
@@ -52,18 +53,29 @@ def attend_by_rows(
     out : array, optional
         Where the result goes.
     options : dict
-        Further arguments.
+        Further arguments; `key_spans` (2, B, Hq, S) and `block_mask`, checked.
     """
     width = cached[1].shape[-1]
     o = empty((*q.shape[:3], width), q.dtype) if out is None else out
     slopes = options.pop("alibi_slopes", None)
     if slopes is not None:
         slopes = as_array("alibi_slopes", slopes)
+    spans, mask = options.pop("key_spans", None), options.pop("block_mask", None)
     heads = [] if options["layout"] == "bshd" else [slice(None)]
     for row, count in enumerate(counts.tolist()):
         one = slice(row, row + 1)
         real, rest = (one, *heads, slice(count)), (one, *heads, slice(count, None))
-        own = slopes[one] if slopes is not None and slopes.ndim == 2 else slopes
-        attention(q[real], out=o[real], alibi_slopes=own, **cached.row(row)._asdict(), **options)
+        own = {
+            "alibi_slopes": slopes[one] if slopes is not None and slopes.ndim == 2 else slopes,
+            "key_spans": None if spans is None else first_spans(spans, row, count),
+            "block_mask": None if mask is None else first_queries(mask, row, count, cached.keys),
+        }
+        attention(q[real], out=o[real], **own, **cached.row(row)._asdict(), **options)
         o[rest] = 0
     return o
+
+
+def first_spans(spans: Int64Array, row: int, count: int) -> Int64Array:
+    """Return the intervals (2, 1, Hq, count) of a row's first queries; an axis may be 1 for all."""
+    own = spans[:, row : row + 1] if spans.shape[1] > 1 else spans
+    return own[..., :count] if spans.shape[3] > 1 else own

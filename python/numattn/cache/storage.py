@@ -23,23 +23,34 @@ FORMAT_NAMES = " or ".join(map(repr, FORMATS))
 
 
 class Tokens(NamedTuple):
-    """Keys, values, and the scales of both where there are any: (..., Hkv, S, D) and so on."""
+    """Keys, values, and the scales of both where there are any: (..., Hkv, S, D) and so on.
+
+    Where values are part of the keys they are not there.
+    """
 
     k: Array
-    v: Array
+    v: Array | None
     k_scale: Array | None = None
     v_scale: Array | None = None
 
     @property
     def arrays(self) -> tuple[Array, ...]:
         """Return those that there are."""
-        if self.k_scale is None or self.v_scale is None:
-            return (self.k, self.v)
-        return (self.k, self.v, self.k_scale, self.v_scale)
+        return tuple(array for array in self if array is not None)
 
     def map(self, change: Callable[[Array], Array]) -> Tokens:
         """Return what `change` makes of each."""
-        return Tokens(*map(change, self.arrays))
+        return Tokens(change(self.k), *(None if x is None else change(x) for x in self[1:]))
+
+    def values(self, value_dim: int) -> Array:
+        """Return the values, or a view of the keys' first `value_dim` elements."""
+        return self.k[..., :value_dim] if self.v is None else self.v
+
+    def with_values(self, value_dim: int) -> Tokens:
+        """Return them with values, whose scales are then those of keys if they are their part."""
+        if self.v is not None:
+            return self
+        return Tokens(self.k, self.values(value_dim), self.k_scale, self.k_scale)
 
     @property
     def nbytes(self) -> int:
@@ -58,13 +69,13 @@ class Form:
     wide: Int64Array | None
     """(Hkv, E): wide channels of each head's keys, −1 for none."""
 
-    def of(self, k: Array, v: Array) -> Tokens:
+    def of(self, k: Array, v: Array | None) -> Tokens:
         """Return keys and values (..., Hkv, S, D) as they are stored."""
         if self.storage is None:
             return Tokens(k, v)
         pack = FORMATS[self.storage]
         k_numbers, k_scale = pack(k) if self.wide is None else pack(k, wide=self.wide[:, None])
-        v_numbers, v_scale = pack(v)
+        v_numbers, v_scale = (None, None) if v is None else pack(v)
         return Tokens(k_numbers, v_numbers, k_scale, v_scale)
 
 
@@ -75,7 +86,7 @@ def check_storage(storage: object) -> None:
 
 
 def wide_channels(
-    wide_keys: ArrayLike, shape: tuple[int, int, int], storage: Storage
+    wide_keys: ArrayLike, shape: tuple[int, int, int], storage: Storage, shared_values: bool
 ) -> NDArray[np.bool_]:
     """Return flags of all channels of keys, (layers, Hkv, D), checked."""
     flags = as_array("wide_keys", wide_keys)
@@ -85,6 +96,10 @@ def wide_channels(
         raise ValueError(
             f"wide_keys is for caches that store integers, of storage {FORMAT_NAMES}; others keep "
             "all that keys have"
+        )
+    if shared_values:
+        raise ValueError(
+            "wide_keys has no meaning with shared_values: values would lack what wide channels hold"
         )
     try:
         every: NDArray[np.bool_] = np.broadcast_to(flags, shape).copy()

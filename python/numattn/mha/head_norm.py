@@ -94,12 +94,12 @@ class HeadNorm:
         weight = np.ones(width, np.float32) if self.weight is None else self.weight
         if self.kind == "rms":
             y = rms_norm(rows, weight, eps=self.eps, num_threads=num_threads)
-            return in_kind_of(x, y)  # type: ignore[no-any-return]
+            return in_kind_of(x, y)
         # The root of a mean is that of the sum over √D.
         root = math.sqrt(max(width, 1))
         eps = self.eps**2 / max(width, 1)
         y = rms_norm(rows, weight / np.float32(root), eps=eps, num_threads=num_threads)
-        return in_kind_of(x, y)  # type: ignore[no-any-return]
+        return in_kind_of(x, y)
 
 
 HeadNormLike: TypeAlias = HeadNorm | Kind | ArrayLike | None

@@ -1,4 +1,4 @@
-"""y = activation(x·Wᵀ + b) + residual, in float64."""
+"""y = activation(x·Wᵀ + b) · factor + residual, in float64."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[Float64Array], Float64Array]] = {
 
 
 class Linear:
-    """A dense layer: activation(x·Wᵀ + b) + residual, as `numattn.Linear` promises it, in float64.
+    """A dense layer in float64, activation(x·Wᵀ + b) · factor + residual, as `numattn.Linear`'s.
 
     Parameters
     ----------
@@ -103,18 +103,21 @@ class Linear:
         x: ArrayLike,
         *,
         activation: str | None = None,
+        factor: ArrayLike | None = None,
         residual: ArrayLike | None = None,
         out: NDArray[Any] | None = None,
         num_threads: int | None = None,
     ) -> NDArray[Any]:
-        """Return activation(x·Wᵀ + b) + residual.
+        """Return activation(x·Wᵀ + b) · factor + residual.
 
         Parameters
         ----------
         x : array (..., in_features)
         activation : None, "relu", "gelu", "gelu_tanh" or "silu"
+        factor : array (..., out_features), optional
+            Multiplied by what the activation gives.
         residual : array (..., out_features), optional
-            Added after the activation.
+            Added last.
         out : array (..., out_features), optional
             Receives the result, cast to its dtype.
         num_threads : int, optional
@@ -135,6 +138,8 @@ class Linear:
             y = self._products(x) + self.bias
             if activation is not None:
                 y = ACTIVATIONS[activation](y)
+            if factor is not None:
+                y = y * np.asarray(factor).astype(np.float64)
             if residual is not None:
                 y = y + np.asarray(residual).astype(np.float64)
         if out is None:

@@ -18,6 +18,8 @@ def attention_varlen(
     cu_seqlens_k: ArrayLike,
     *,
     q_offset: ArrayLike = 0,
+    key_spans: Any = None,
+    block_mask: Any = None,
     return_lse: bool = False,
     **score: Any,
 ) -> Any:
@@ -28,6 +30,9 @@ def attention_varlen(
     q, k, v : arrays (total, H, D)
     cu_seqlens_q, cu_seqlens_k : int arrays (N + 1,)
     q_offset : int or int array (N,)
+    key_spans : (begin, end) of int arrays that broadcast to (1, Hq, total), optional
+        Of the keys of each sequence, from 0.
+    block_mask : sequence of N objects with a method to_dense(), or None, or one for all; optional
     return_lse : bool
     **score
         As for :func:`attention`.
@@ -45,12 +50,18 @@ def attention_varlen(
     q, k, v = np.asarray(q), np.asarray(k), np.asarray(v)
     queries, keys = np.asarray(cu_seqlens_q), np.asarray(cu_seqlens_k)
     offsets = np.broadcast_to(np.asarray(q_offset), len(queries) - 1)
+    masks = block_mask if isinstance(block_mask, (list, tuple)) else [block_mask] * len(offsets)
     o = np.zeros((*q.shape[:2], v.shape[2]))
     lse = np.full((q.shape[1], q.shape[0]), -np.inf)
     for i, offset in enumerate(offsets):
         rows = slice(queries[i], queries[i + 1])
         seen = slice(keys[i], keys[i + 1])
+        spans = key_spans
+        if key_spans is not None:
+            full = (1, q.shape[1], q.shape[0])
+            spans = [np.broadcast_to(end, full)[..., rows] for end in key_spans]
         o[rows], lse[:, rows] = attention(
-            q[rows], k[seen], v[seen], q_offset=int(offset), layout="bshd", return_lse=True, **score
-        )
+            q[rows], k[seen], v[seen], q_offset=int(offset), layout="bshd", return_lse=True,
+            key_spans=spans, block_mask=masks[i], **score,
+        )  # fmt: skip
     return (o, lse) if return_lse else o

@@ -54,6 +54,7 @@ def final_scores(
     kv_lens: ArrayLike | None = None,
     alibi_slopes: ArrayLike | None = None,
     relative: Relative | None = None,
+    skip_below: float = 0.0,
 ) -> tuple[Float64Array, BoolArray]:
     """Return scores (B, Hq, R, Sk), −inf where a key is excluded, and allowed (B, Hq, R, Sk).
 
@@ -89,6 +90,8 @@ def final_scores(
         Adds −slope·|pos − j|.
     relative : object with the attributes of `numattn.position.Relative`, optional
         Terms by distance, as `relative.py` writes them.
+    skip_below : float
+        Accepted so that calls can be compared; the reference leaves nothing out.
     """
     batch, num_heads, q_len, width = q.shape
     k_len = k.shape[2]

@@ -111,8 +111,8 @@ class LlamaLayer:
         )  # fmt: skip
         x = add(x, self.output, joined, self.after_attention, threads)
         h = self.ffn_norm(x, threads)
-        inner = self.gate(h, activation=config.activation, num_threads=threads)
-        inner *= self.up(h, num_threads=threads)
+        up = self.up(h, num_threads=threads)
+        inner = self.gate(h, activation=config.activation, factor=up, out=up, num_threads=threads)
         return add(x, self.down, inner, self.after_ffn, threads)
 
 
