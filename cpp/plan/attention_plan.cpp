@@ -131,7 +131,8 @@ AttentionPlan plan_attention(const AttendKernel& attend, const AttendKernel& dec
                 plan.split_keys > facts.fold_keys};
   plan.size_workspace();
   if (plan.splits > 1) {
-    plan.partial_floats = plan.items * plan.rows_per_head * (shape.value_dim + 2);
+    const std::int64_t rows = shape.batch * shape.row_heads * plan.rows_per_head;
+    plan.partial_floats = rows * plan.splits * (shape.value_dim + 2);
   }
   plan.joins_heads = &kernel == &decode && needs.heads_inside && shape.row_heads > 1;
   plan.flops = 2.0 * static_cast<double>(shape.batch * shape.query_heads) *

@@ -55,7 +55,9 @@ void covers_everything(const Kernel& kernels, const AttentionShape& shape) {
          as_long(plan.splits * plan.split_keys), as_long(shape.keys));
   expect(plan.splits == 1 || (plan.splits - 1) * plan.split_keys < shape.keys, "an empty split");
   expect(plan.splits == 1 || plan.split_keys % plan.key_block == 0, "a split inside a key tile");
-  expect(plan.splits == 1 || plan.blocks <= 1, "splits of several blocks");
+  const std::int64_t states = shape.batch * shape.row_heads * plan.splits * plan.rows_per_head;
+  expect(plan.partial_floats == (plan.splits == 1 ? 0 : states * (shape.value_dim + 2)),
+         "%ld floats of partial states", as_long(plan.partial_floats));
   expect(plan.visit_keys % plan.key_block == 0, "a visit that ends inside a key tile");
   expect(
       plan.items * plan.heads_per_item == shape.batch * shape.row_heads * plan.blocks * plan.splits,
