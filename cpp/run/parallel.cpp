@@ -1,7 +1,7 @@
 #include "parallel.h"
 
-#include <omp.h>
-
+#include "openmp_runtime.h"
+#include "plain_threads.h"
 #include "team.h"
 
 namespace numattn {
@@ -9,6 +9,33 @@ namespace {
 
 // An interrupt is to be seen within 0.2 s; asking costs taking the interpreter's lock.
 constexpr std::chrono::milliseconds kAskEvery{20};
+
+// Runs work(index) for every index below `workers`, or below fewer, on as many threads.
+template <class Work>
+void run_on_threads(int workers, const Work& work) {
+  const OpenMPRuntime* openmp = openmp_runtime();
+  if (openmp == nullptr) {
+    const auto part = [](const void* erased, int index) {
+      (*static_cast<const Work*>(erased))(index);
+    };
+    return run_on_plain_threads(workers, part, &work);
+  }
+  struct Region {
+    const OpenMPRuntime& openmp;
+    const Work& work;
+    int workers;
+  };
+  Region region{*openmp, work, workers};
+  const int threads = region_threads(*openmp, workers);
+  if (threads == 1) return work(0);
+  const auto body = [](void* erased) {
+    const Region& mine = *static_cast<const Region*>(erased);
+    const int index = mine.openmp.get_thread_num();
+    if (index == 0) had_region_threads(mine.openmp.get_num_threads());
+    if (index < mine.workers) mine.work(index);
+  };
+  openmp->parallel(body, &region, static_cast<unsigned>(threads), 0);
+}
 
 }  // namespace
 
@@ -39,16 +66,10 @@ Outcome run_items(std::int64_t count, int threads, InterruptCheck check, Item it
   };
   const AtWork at_work;
   const int workers = count <= 1 ? 1 : at_work.share(threads);
-  const int region = workers == 1 ? 1 : region_threads(workers);
-  if (region == 1) {
+  if (workers == 1) {
     work(0);
   } else {
-#pragma omp parallel num_threads(region)
-    {
-      const int index = omp_get_thread_num();
-      if (index == 0) had_region_threads(omp_get_num_threads());
-      if (index < workers) work(index);
-    }
+    run_on_threads(workers, work);
   }
   return stop.load() ? Outcome::kInterrupted : Outcome::kFinished;
 }

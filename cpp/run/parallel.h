@@ -1,4 +1,4 @@
-// The sole user of OpenMP: a parallel loop over work items that can be stopped.
+// The one parallel loop: over work items, on OpenMP's threads, and it can be stopped.
 #pragma once
 
 #include <atomic>

@@ -36,14 +36,17 @@ std::size_t stack_bytes(const char* text) {
 }
 
 // The stack that OpenMP gives its threads, 0 for the system's default. OpenMP reads the environment
-// when it is loaded, and so does this.
-const std::size_t openmp_stack_bytes = [] {
-  for (const char* name : {"OMP_STACKSIZE", "GOMP_STACKSIZE"}) {
-    const char* text = std::getenv(name);
-    if (text != nullptr && stack_bytes(text) > 0) return stack_bytes(text);
-  }
-  return std::size_t{0};
-}();
+// once, when it is loaded, and this soon after.
+std::size_t openmp_stack_bytes() {
+  static const std::size_t bytes = [] {
+    for (const char* name : {"OMP_STACKSIZE", "GOMP_STACKSIZE"}) {
+      const char* text = std::getenv(name);
+      if (text != nullptr && stack_bytes(text) > 0) return stack_bytes(text);
+    }
+    return std::size_t{0};
+  }();
+  return bytes;
+}
 
 // Keeps threads until all are there.
 class Gate {
@@ -105,7 +108,7 @@ int started_and_joined(int wanted, Visitor* visitors) {
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) != 0) return 0;
   // One that the system refuses is left out, as OpenMP does.
-  if (openmp_stack_bytes > 0) pthread_attr_setstacksize(&attributes, openmp_stack_bytes);
+  if (openmp_stack_bytes() > 0) pthread_attr_setstacksize(&attributes, openmp_stack_bytes());
   Gate gate;
   int started = 0;
   while (started < wanted && visitors[started].start(gate, attributes)) ++started;

@@ -1,6 +1,5 @@
 #include "team.h"
 
-#include <omp.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -26,8 +25,9 @@ std::atomic<int> loops_at_work{0};
 struct OfThread {
   int at_work = 0;  // loops: an interrupt's handler may call while it is asked for
   int share = kNoShare;
-  int loops_alone = 0;  // since another call was met
-  int ready = 1;        // threads of the last region
+  int loops_alone = 0;                    // since another call was met
+  const OpenMPRuntime* openmp = nullptr;  // of the last region
+  int ready = 1;                          // threads of the last region
   int smaller_regions = 0;
   int most_of_smaller = 1;  // threads that any of these had work for
 };
@@ -37,7 +37,9 @@ thread_local OfThread own;
 // A child forked after a parallel region would wait for the parent's pool for ever (libgomp): the
 // pool is dissolved before the fork, and both sides make a new one when they need it.
 void before_fork() {
-  omp_pause_resource_all(omp_pause_soft);
+  constexpr int kSoft = 1;  // omp_pause_soft
+  const OpenMPRuntime* openmp = openmp_runtime_in_use();
+  if (openmp != nullptr) openmp->pause_resource_all(kSoft);
   own.ready = 1;
 }
 
@@ -75,7 +77,11 @@ int AtWork::share(int threads) const {
   return std::min(threads, own.share);
 }
 
-int region_threads(int workers) {
+int region_threads(const OpenMPRuntime& openmp, int workers) {
+  if (own.openmp != &openmp) {  // another than before has none of this thread's
+    own.openmp = &openmp;
+    own.ready = 1;
+  }
   if (workers < own.ready) {
     own.most_of_smaller = std::max(own.most_of_smaller, workers);
     if (++own.smaller_regions < kLoopsKept) return own.ready;

@@ -1,6 +1,8 @@
 // How many threads a call's loop has, beside those of other calls and of its thread's last loops.
 #pragma once
 
+#include "openmp_runtime.h"
+
 namespace numattn {
 
 // A loop at work, for as long as this lives. Where several threads of a program call at once, each
@@ -24,7 +26,7 @@ class AtWork {
 // many: those beyond are left from the calling thread's last region. libgomp has just that region's
 // threads ready, and ends all that a smaller one does not take, so that they must be made anew for
 // the next large one. Such are kept for a while.
-int region_threads(int workers);
+int region_threads(const OpenMPRuntime& openmp, int workers);
 
 // What the region had; the calling thread itself is among them.
 void had_region_threads(int threads);

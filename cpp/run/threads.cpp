@@ -1,30 +1,69 @@
 #include "numattn/threads.h"
 
-#include <omp.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <initializer_list>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <thread>
+
+#include "openmp_runtime.h"
 
 namespace numattn {
 namespace {
 
 std::atomic<int> process_limit{0};
 
+// The places of an OpenMP runtime, which do not change; 0 where it has none.
+int processors_in_places(const OpenMPRuntime& openmp) {
+  int count = 0;
+  for (int i = 0; i < openmp.get_num_places(); ++i) count += openmp.get_place_num_procs(i);
+  return count;
+}
+
+int processors_of_the_system() {
+#ifdef __linux__
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
 // OpenMP's count of processors, not that of sched_getaffinity: where OpenMP binds threads
 // (OMP_PROC_BIND, OMP_PLACES, GOMP_CPU_AFFINITY), it has bound the calling one to a single place.
-int processor_count() {
-  static const int in_places = [] {
-    int count = 0;
-    for (int i = 0; i < omp_get_num_places(); ++i) count += omp_get_place_num_procs(i);
-    return count;
-  }();
-  const int available = omp_get_num_procs();
+int processor_count(const OpenMPRuntime* openmp) {
+  if (openmp == nullptr) return processors_of_the_system();
+  const int in_places = processors_in_places(*openmp);
+  const int available = openmp->get_num_procs();
   return in_places > 0 ? std::min(available, in_places) : available;
+}
+
+// The number at the beginning of a variable of the environment, 0 where there is none.
+int number_of(const char* name) {
+  const char* text = std::getenv(name);
+  const long number = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+  return static_cast<int>(std::clamp(number, 0L, long{std::numeric_limits<int>::max()}));
+}
+
+// What OpenMP allows; where there is none, what it would be told by the environment.
+int openmp_limit(const OpenMPRuntime* openmp) {
+  if (openmp != nullptr) return std::min(openmp->get_max_threads(), openmp->get_thread_limit());
+  int limit = processors_of_the_system();
+  for (const char* name : {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT"}) {
+    if (number_of(name) > 0) limit = std::min(limit, number_of(name));
+  }
+  return limit;
+}
+
+bool in_region(const OpenMPRuntime* openmp) {
+  return openmp != nullptr && openmp->in_parallel() != 0;
 }
 
 int processors(double quota, double period) {
@@ -87,13 +126,15 @@ void set_num_threads(int count) {
 }
 
 ThreadLimits thread_limits() {
-  return {process_limit.load(), std::min(omp_get_max_threads(), omp_get_thread_limit()),
-          processor_count(), cgroup_count(), omp_in_parallel() != 0};
+  const OpenMPRuntime* openmp = openmp_runtime();
+  return {process_limit.load(), openmp_limit(openmp), processor_count(openmp), cgroup_count(),
+          in_region(openmp)};
 }
 
 int thread_budget(int call) {
-  if (call == 1 || omp_in_parallel() != 0) return 1;
+  if (call == 1) return 1;
   const ThreadLimits limits = thread_limits();
+  if (limits.nested) return 1;
   int budget = limits.openmp;
   for (const int limit : {call, limits.process, limits.affinity, limits.cgroup}) {
     if (limit > 0) budget = std::min(budget, limit);
