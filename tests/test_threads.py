@@ -191,6 +191,7 @@ def test_inside_another_parallel_region_there_is_one_thread() -> None:
         import numpy as np
         import numattn as na
 
+        na.get_num_threads()  # OpenMP is found when it is first needed
         omp = next((line.split()[-1] for line in open("/proc/self/maps") if "gomp" in line), None)
         plans, results = [], []
         x = np.random.default_rng(0).standard_normal((2, 4, 100, 32), dtype=np.float32)
@@ -207,7 +208,7 @@ def test_inside_another_parallel_region_there_is_one_thread() -> None:
     """
     absent, *plans = output_of(script).split()
     if absent == "True":
-        pytest.skip("built with another OpenMP than GCC's")
+        pytest.skip("another OpenMP than GCC's")
     assert plans == ["1", "1"]
 
 
@@ -218,6 +219,7 @@ def test_libraries_beside_us_keep_their_threads() -> None:
         import numpy as np
         import numattn as na
 
+        na.get_num_threads()  # OpenMP is found when it is first needed
         omp = next((line.split()[-1] for line in open("/proc/self/maps") if "omp" in line), None)
         if omp is None:
             print("absent absent")
@@ -232,7 +234,7 @@ def test_libraries_beside_us_keep_their_threads() -> None:
     """
     printed = output_of(script).split()
     if printed[0] == "absent":
-        pytest.skip("built without OpenMP")
+        pytest.skip("no OpenMP here")
     assert printed == ["3", "0"]
 
 
