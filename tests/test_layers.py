@@ -1,7 +1,7 @@
 """The layers of the house, read from includes and imports: who may use whom.
 
 bind → include      api → plan, run, isa, kernels.h, include      isa → kernels.h, include
-plan → kernels.h, include      kernels → include      run → the standard library and OpenMP
+plan → kernels.h, include      kernels → include      run → the standard library and the system
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Compile the core with every g++ and clang++ on the search path: no errors, no warnings.
 
 Takes the commands that CMake would run and puts another compiler in front, so that the sources,
-the flags of each instruction set and the warnings are the build's own. clang without its OpenMP's
-header is given g++'s: nothing is linked here.
+the flags of each instruction set and the warnings are the build's own.
 
     python tools/try_compilers.py [--only NAME] [--files PART] [--syntax]
 """
@@ -49,18 +48,6 @@ def commands(build: Path) -> list[list[str]]:
     return found
 
 
-def openmp_flags(compiler: Path, folder: Path) -> list[str]:
-    """Where a clang that has no omp.h of its own finds one."""
-    asked = [compiler, "-fopenmp", "-fsyntax-only", "-x", "c++", "-include", "omp.h", os.devnull]
-    if subprocess.run(asked, capture_output=True).returncode == 0:
-        return []
-    answer = ["g++", "-print-file-name=include/omp.h"]
-    header = subprocess.run(answer, check=True, capture_output=True, text=True).stdout.strip()
-    text = Path(header).read_text().replace("__malloc__ (omp_free)", "__malloc__")  # g++'s alone
-    (folder / "omp.h").write_text(text)
-    return ["-isystem", str(folder)]
-
-
 def main() -> int:
     """Report each compiler; 1 if one cannot compile a file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -82,8 +69,7 @@ def main() -> int:
             print(f"no file with {arguments.files} in its name")
             return 1
         for name, path in chosen.items():
-            extra = openmp_flags(path, folder)
-            extra += ["-fsyntax-only"] if arguments.syntax else ["-o", os.devnull]
+            extra = ["-fsyntax-only"] if arguments.syntax else ["-o", os.devnull]
 
             def compile_one(
                 words: list[str], command: tuple[str, ...] = (str(path), *extra)
