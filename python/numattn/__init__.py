@@ -73,7 +73,6 @@ __all__ = [
 ]
 
 _core.load_numpy()
-isa._use_environment()
 threads._use_environment()
 
 
