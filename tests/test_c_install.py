@@ -138,7 +138,7 @@ PROJECT = """
 cmake_minimum_required(VERSION 3.20)
 project(user LANGUAGES {languages})
 {numattn}
-foreach(target numattn::numattn numattn::static Python::Module)
+foreach(target numattn::numattn numattn::static numattn::headers)
   if(TARGET ${{target}})
     message(STATUS "has ${{target}}")
   endif()
@@ -172,3 +172,25 @@ def test_an_unknown_instruction_set_is_not_built(tmp_path: Path) -> None:
     done = configure(ROOT, tmp_path, "-DNUMATTN_ISAS=avx3")
     assert done.returncode != 0
     assert "'avx3' is none of scalar" in done.stderr
+
+
+def test_the_headers_beside_the_python_package(tmp_path: Path) -> None:
+    """Those of the wheel, which has no library."""
+    tool("cc")
+    text = (
+        PROJECT.format(languages="C", numattn="find_package(numattn REQUIRED)")
+        + """
+add_library(user STATIC user.c)
+target_link_libraries(user PRIVATE numattn::headers)
+"""
+    )
+    (tmp_path / "CMakeLists.txt").write_text(text)
+    (tmp_path / "user.c").write_text(
+        "#include <numattn.h>\nint abi(void) { return NUMATTN_ABI_VERSION; }\n"
+    )
+    done = configure(tmp_path, tmp_path / "build", f"-Dnumattn_DIR={na.get_cmake_dir()}")
+    assert done.returncode == 0, done.stderr
+    assert "has numattn::headers" in done.stdout and "has numattn::numattn" not in done.stdout
+    build(tmp_path / "build")
+    installed = {path.name for path in Path(na.get_include(), "numattn").iterdir()}
+    assert installed == {path.name for path in (ROOT / "cpp" / "include" / "numattn").iterdir()}

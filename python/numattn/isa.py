@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from numattn import _core
 
 
-
 def _first_choice() -> str:
     """What holds at first; a name in ``NUMATTN_ISA`` that cannot be obeyed fails the import."""
     try:
