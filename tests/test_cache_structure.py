@@ -171,6 +171,23 @@ def test_shared_by_rows_heads_and_queries(isa: str, rng: np.random.Generator) ->
         assert_same_bits(one, each)
 
 
+@pytest.mark.parametrize("name", ["contiguous", "window", "paged"])
+def test_where_values_are_parts_of_keys(isa: str, rng: np.random.Generator, name: str) -> None:
+    """A cache of latents beside one that holds values of their own."""
+    given: dict[str, Any] = {"paged": {"pages": 40}, "window": {"window": 9}}.get(name, {})
+    kind: Any = na.PagedKVCache if name == "paged" else na.KVCache
+    latents = kind(1, BATCH, 1, 24, value_dim=16, shared_values=True, **given)
+    plain = kind(1, BATCH, 1, 24, value_dim=16, **given)
+    ends = np.zeros(BATCH, np.int64)
+    for count, counts in STEPS:
+        q, k = normal(rng, (BATCH, 4, count, 24)), normal(rng, (BATCH, 1, count, 24))
+        ends += count if counts is None else np.array(counts)
+        rules = structure(rng, "both", count, int(ends.max()))
+        o = latents.attend(0, q, k, counts=counts, **rules)
+        expected = plain.attend(0, q, k, k[..., :16], counts=counts, **rules)
+        np.testing.assert_allclose(o, expected, rtol=1e-5, atol=1e-6)
+
+
 @both
 def test_through_a_layer_of_a_model(rng: np.random.Generator, make: Callable[..., Cache]) -> None:
     weights = [normal(rng, (32, 32)) / 6 for _ in range(4)]

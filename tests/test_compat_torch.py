@@ -174,6 +174,24 @@ def test_the_operators_are_right_of_their_kind() -> None:
         torch.library.opcheck(torch.ops.numattn.attention_weights.default, (q2, k2), arguments)
 
 
+@torch.no_grad()
+def test_compile_passes_through_the_layer_and_flash_attention() -> None:
+    layer = nt.MultiheadAttention(16, 4, batch_first=True, add_zero_attn=True).eval()
+    x = torch.randn(2, 6, 16)
+    padding = torch.tensor([[False] * 4 + [True] * 2, [False] * 6])
+    hidden = torch.ones(6, 6, dtype=torch.bool).triu(1)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    options = {"key_padding_mask": padding, "attn_mask": hidden}
+    for found, expected in zip(
+        compiled(x, x, x, **options), layer(x, x, x, **options), strict=True
+    ):
+        assert_close(found, expected)
+    q, k, v = (x.transpose(1, 2) for x in qkv(heads=4, kv_heads=2))
+    options = {"causal": True, "window_size": (2, 0), "softcap": 9.0}
+    flash = torch.compile(nt.flash_attn_func, backend="aot_eager", fullgraph=True)
+    assert_close(flash(q, k, v, **options), nt.flash_attn_func(q, k, v, **options))
+
+
 # --- flash-attn -----------------------------------------------------------------------------------
 
 

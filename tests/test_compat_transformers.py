@@ -247,7 +247,7 @@ def test_packed_sequences(name: str, options: dict[str, Any], calls: list[Any]) 
     ids = torch.randint(3, 99, (2, 9))
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3, 4], [0, 1, 0, 1, 2, 3, 4, 5, 0]])
     assert_agree(model, calls, lambda: model(ids, position_ids=positions, use_cache=False).logits)
-    assert "key_begin" in calls[0]._numattn_rules
+    assert "key_spans" in calls[0]._numattn_rules
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ def test_packed_sequences_are_spans() -> None:
             "batch_size": 2, "q_length": 6, "kv_length": 6, "mask_function": function
         }  # fmt: skip
         mask = nt.attention_mask(**arguments)
-        assert "key_begin" in rules_of(mask)
+        assert "key_spans" in rules_of(mask)
         agree(mask, masking_utils.sdpa_mask(**arguments, allow_is_causal_skip=False))
 
 

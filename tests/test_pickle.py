@@ -149,7 +149,7 @@ def test_float32_as_two_parts_is_read_everywhere(isa: str, rng: np.random.Genera
     parts = [part.reshape(48, 32, 2).transpose(1, 0, 2) for part in (high, low)]
     panels = np.stack(parts).reshape(1, -1).view(np.uint16)
     split = kind(*(state | {"format": "split", "panels": panels}).values())
-    got = split.run(x, "", None, None, 0)
+    got = split.run(x, "", None, None, None, 0)
     exact = x.astype(np.float64) @ weight.astype(np.float64).T
     assert np.linalg.norm(got - exact) <= 2e-5 * np.linalg.norm(exact)
     assert np.linalg.norm(got - x @ high.astype(np.float32).T) > 1e-4 * np.linalg.norm(exact)

@@ -154,7 +154,8 @@ def paged_cache() -> Any:
 
 def linear_calls(rng: np.random.Generator) -> Iterator[Call]:
     linear = na.Linear(normal(rng, (WIDTH, WIDTH)))
-    yield linear, {"x": normal(rng, (LENGTH, WIDTH)), "residual": normal(rng, (LENGTH, WIDTH))}
+    names = ("x", "factor", "residual")
+    yield linear, {name: normal(rng, (LENGTH, WIDTH)) for name in names}
 
 
 def norm_calls(rng: np.random.Generator) -> Iterator[Call]:
@@ -199,6 +200,7 @@ CALLS: dict[str, Callable[[np.random.Generator], Iterator[Call]]] = {
 
 # Arguments that may be `out` itself, as their function's docstring says.
 MAY_BE_OUT = {
+    ("Linear.__call__", "factor"),
     ("Linear.__call__", "residual"),
     ("layer_norm", "x"),
     ("rms_norm", "x"),

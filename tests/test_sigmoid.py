@@ -83,6 +83,17 @@ def test_no_row_reads_a_later_token(
         assert np.isnan(o[1, 0, token:]).all()
 
 
+def test_a_key_hidden_by_the_bias_has_no_weight_whatever_its_score(
+    rng: np.random.Generator,
+) -> None:
+    q, k, v = (normal(rng, (1, 2, 70, 16)) for _ in range(3))
+    bias = np.zeros(70, np.float32)
+    bias[[3, 69]] = -np.inf
+    expected = na.sigmoid_attention(q, k, v, bias=bias)
+    k[:, :, [3, 69]] = np.nan
+    np.testing.assert_array_equal(na.sigmoid_attention(q, k, v, bias=bias), expected)
+
+
 def test_no_matrix_of_all_pairs(rng: np.random.Generator) -> None:
     q, k, v = normal(rng, (3, 1, 1, 4096, 16))
     tracemalloc.start()

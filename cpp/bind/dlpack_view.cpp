@@ -9,10 +9,11 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "dlpack.h"
-#include "interpreter.h"
-#include "numattn/dtype.h"
 #include "numpy_view.h"
 
 namespace numattn::bind {
@@ -174,8 +175,16 @@ std::optional<py::array> unpacked(const py::capsule& capsule, bool writable) {
   return array_over(managed->tensor, owner, writable);
 }
 
+// What callers give most, if not an array: told quickly, since to look for what a type has not
+// takes half a microsecond.
+bool is_plain(py::handle object) {
+  PyObject* const given = object.ptr();
+  return PyLong_Check(given) || PyFloat_Check(given) || PyList_Check(given) || PyTuple_Check(given);
+}
+
 // An array over a tensor's memory; None for what is no tensor.
 py::object array_of(py::handle tensor, py::handle name) {
+  if (is_plain(tensor)) return py::none();
   const dlpack::ExchangeApi* const api = exchange_api(tensor);
   if (api != nullptr) {
     if (const std::optional<py::array> array = exchanged(*api, tensor)) return *array;
@@ -245,6 +254,7 @@ std::unique_ptr<Lent<Owner>> lent(const py::array& array) {
 // An array as a tensor of the model's library; the array itself where the model is no tensor.
 py::object tensor_of(py::handle result, py::handle model) {
   const auto array = py::reinterpret_borrow<py::array>(result);
+  if (is_plain(model)) return array;
   const dlpack::ExchangeApi* const api = exchange_api(model);
   if (api == nullptr && !is_tensor(model)) return array;
   if (api == nullptr) return py::module_::import(kPythonPart).attr("tensor_of")(array, model);

@@ -41,7 +41,7 @@ def as_array(name: str, value: ArrayLike) -> Array:
 
 def as_output(out: Any) -> Array:
     """Where a result is to be written: an array, or the memory of a tensor."""
-    if isinstance(out, np.ndarray):
+    if type(out) is np.ndarray or isinstance(out, np.ndarray):  # the first is told quickly
         return out
     tensor = _array_of(out, "out")
     if tensor is None:

@@ -186,6 +186,8 @@ def attention(
         precision_name(precision), thread_count(num_threads), written,
         flag("return_lse", return_lse),
     )  # fmt: skip
+    if q is model and written is out:  # arrays all, told quickly
+        return result
     return in_kind_of(model, result, out)
 
 

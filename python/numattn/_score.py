@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn._arguments import (
+    INT64,
     bounded_integer,
     flag,
     float_array,
@@ -228,6 +229,10 @@ def window_sides(window: Window) -> tuple[int, int]:
 
 def _row_spans(key_spans: KeySpans) -> Int64Array:
     """Begins and ends as one array (2, B or 1, Hq or 1, Sq or 1) of the call's own."""
+    if type(key_spans) is np.ndarray and key_spans.dtype is INT64 and key_spans.ndim == 4:
+        if len(key_spans) == 2:  # told quickly: as it is to be
+            whole: Int64Array = key_spans.copy()
+            return whole
     try:
         given = tuple(key_spans)  # type: ignore[arg-type]
     except TypeError:

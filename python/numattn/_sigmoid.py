@@ -96,7 +96,9 @@ def sigmoid_attention(
                 tile = slice(first, min(first + TILE_KEYS, seen))
                 k_tile = operands.k[:, :, np.newaxis, tile]
                 scores = q_tile @ k_tile.swapaxes(-1, -2)
-                scores += added[..., rows, tile] if added.ndim else added
+                tile_bias = added[..., rows, tile] if added.ndim else added
+                np.copyto(scores, 0, where=tile_bias == -np.inf)  # hidden, a NaN or not
+                scores += tile_bias
                 weights = _sigmoid(scores)
                 values = operands.v[:, :, np.newaxis, tile]
                 if causal and tile.stop > rows.start + 1:

@@ -181,6 +181,8 @@ class Linear:
         )
         if out is None and rows.ndim != 2:
             result = result.reshape(shape)
+        if rows is x and (out is None or written is out):  # arrays all, told quickly
+            return result if written is None else written
         return in_kind_of(x, result, out)
 
 

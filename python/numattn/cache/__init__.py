@@ -9,8 +9,9 @@ from __future__ import annotations
 from numattn._quantize import Storage
 
 from .base import Cache
+from .cached_pages import CachedPages
 from .contiguous import Cached, KVCache
 from .layer import CacheLayer
-from .paged import CachedPages, PagedKVCache
+from .paged import PagedKVCache
 
 __all__ = ["Cache", "CacheLayer", "Cached", "CachedPages", "KVCache", "PagedKVCache", "Storage"]

@@ -15,13 +15,10 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import _core
 from numattn._arguments import (
-    INT64,
-    as_array,
     as_output,
     bounded_integer,
     flag,
     in_kind_of,
-    integer_array,
     size,
     thread_count,
 )
@@ -32,6 +29,7 @@ from numattn._quantize import Storage
 from numattn._score import CachedScore, Score, Window, require_known, spelled_out, window_sides
 
 from .layer import CacheLayer
+from .row_numbers import new_tokens, per_row
 from .rows import attend_by_rows, differ, may_be_result
 from .rules import step_rules
 from .slots import names_keys, require_fit
@@ -227,9 +225,9 @@ class Cache(ABC):
             score, self._window(index, score.get("window")), self._sinks(index, score)
         )
         k, v, count = self._kind.checked(k, v, self.batch, layout)
-        queries = self._queries(q, k, layout)
+        queries = self._kind.queries(q, k, layout)
         written = None if out is None else as_output(out)
-        rows = None if counts is None else self._per_row("counts", counts)
+        rows = None if counts is None else per_row("counts", counts, self.batch)
         if written is not None:
             given = {"q": queries, "k": k, "v": v, "counts": rows, "score": rules, **score}
             require_apart(written, {**given, "the cache": self._place(index)[0]})
@@ -243,6 +241,8 @@ class Cache(ABC):
                 )
                 return in_kind_of(q, o, out)
         o = self._attend(index, queries, k, v, count, rows, rules, layout, threads, written)
+        if queries is q and written is out:  # arrays all, told quickly
+            return o
         return in_kind_of(q, o, out)
 
     def _attend(
@@ -289,12 +289,12 @@ class Cache(ABC):
         """Make room for new tokens in a layer, and return them in the form that it stores."""
         if count > self._rooms[index]:
             held, lengths = self._place(index)[0], self._lengths[index]
-            new = self._counts(counts, count)
-            k = self._apart(k, held)
-            v = None if v is None else self._apart(v, held)
+            new = new_tokens(counts, count, self.batch)
+            k = held.apart(k)
+            v = None if v is None else held.apart(v)
             self._check_lengths(lengths + new)
             self._rooms[index] = self._new_room(index, lengths, new)
-        return self._as_stored(index, k, v, layout)
+        return self._forms[index].of(k, v, layout)
 
     def _attend_by_rows(
         self,
@@ -390,30 +390,6 @@ class Cache(ABC):
             raise ValueError(f"layer must be in 0 … {self.layers - 1}, not {index}")
         return index
 
-    def _queries(self, q: ArrayLike, k: Array, layout: Layout) -> Array:
-        """Return q, of as many tokens as k: the positions of both are those of new tokens."""
-        queries = as_array("q", q)
-        axis = 2 if layout == "bhsd" else 1
-        shape, count = queries.shape, k.shape[axis]
-        if len(shape) == 4 and shape[axis] != count:
-            raise ValueError(
-                f"q must hold as many tokens as k and v, {count}, not {shape[axis]}: "
-                f"their shapes are {shape} and {k.shape}"
-            )
-        return queries
-
-    def _as_stored(
-        self, index: int, k: Array, v: Array | None, layout: Layout
-    ) -> tuple[Array | None, ...]:
-        """Return new tokens in the form in which a layer stores them, in their layout."""
-        if self.storage is None:
-            return k, v
-        form = self._forms[index]
-        if layout == "bhsd":
-            return form.of(k, v)
-        tokens = form.of(k.swapaxes(1, 2), None if v is None else v.swapaxes(1, 2))
-        return tokens.map(lambda array: array.swapaxes(1, 2))
-
     def _no_tokens(self) -> list[Tokens]:
         """Return for each layer arrays of 0 tokens, as they are stored: (Hkv, 0, D) and so on."""
         k, v = (
@@ -421,23 +397,6 @@ class Cache(ABC):
             for width in (self.head_dim, self.value_dim)
         )
         return [form.of(k, None if self.shared_values else v) for form in self._forms]
-
-    def _apart(self, new: Array, held: Tokens) -> Array:
-        """Return new tokens, or a copy of them where they lie in the cache's own memory.
-
-        Room is made and tokens are written in steps, which would change what is still to be read.
-        """
-        return new.copy() if any(np.may_share_memory(new, array) for array in held.arrays) else new
-
-    def _counts(self, counts: ArrayLike | None, most: int | None) -> Int64Array:
-        """Return new tokens per row, (B,); `most` is the S that they cannot exceed."""
-        if counts is None:
-            return np.full(self.batch, most or 0, dtype=np.int64)
-        given = self._per_row("counts", counts)
-        if given.min() < 0 or (most is not None and given.max() > most):
-            limit = "0 or more" if most is None else f"in 0 … {most}"
-            raise ValueError(f"counts must be {limit}, not {given.tolist()}")
-        return given
 
     def _check_lengths(self, lengths: Int64Array) -> None:
         """Raise ValueError if rows (B,) were to have more tokens than `max_length`."""
@@ -447,29 +406,3 @@ class Cache(ABC):
                 f"the cache holds at most {self.max_length} tokens a row (max_length), "
                 f"and row {row} would have {lengths[row]}"
             )
-
-    def _limits(self, lengths: ArrayLike) -> Int64Array:
-        """Return the argument of `truncate` as (B,)."""
-        limits = self._per_row("lengths", lengths)
-        if limits.min() < 0:
-            raise ValueError(f"lengths must be 0 or more, not {limits.tolist()}")
-        return limits
-
-    def _per_row(self, name: str, value: ArrayLike) -> Int64Array:
-        """Return one number, or one for each row, as (B,)."""
-        if type(value) is np.ndarray and value.dtype is INT64 and value.flags.c_contiguous:
-            if value.shape == self._lengths.shape[1:]:  # the usual case, told quickly
-                return value
-        given = integer_array(name, value, scalar=True)
-        if np.ndim(value) == 1 and given.shape != (self.batch,):
-            raise ValueError(f"{name} must have shape ({self.batch},), not {given.shape}")
-        return np.ascontiguousarray(np.broadcast_to(given, (self.batch,)))
-
-    def _rows(self, name: str, rows: ArrayLike) -> Int64Array:
-        """Return indices of rows, one or more, all of which exist."""
-        indices = integer_array(name, rows, scalar=False)
-        if indices.size == 0:
-            raise ValueError(f"{name} must name at least one row")
-        if indices.min() < 0 or indices.max() >= self.batch:
-            raise ValueError(f"{name} must be in 0 … {self.batch - 1}, not {indices.tolist()}")
-        return indices

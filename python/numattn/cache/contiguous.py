@@ -17,6 +17,7 @@ from numattn._score import CachedScore, Score, Window
 
 from .base import Cache
 from .memory import LayerMemory
+from .row_numbers import kept_lengths, new_tokens, per_row, row_indices
 from .rules import left_of
 from .slots import in_slots
 from .storage import Tokens
@@ -215,7 +216,7 @@ class KVCache(Cache):
         return sum(store.tokens.nbytes for store in self._stores)
 
     def reserve(self, counts: ArrayLike) -> None:
-        new = self._counts(counts, None)
+        new = new_tokens(counts, None, self.batch)
         self._check_lengths((self._lengths + new).max(axis=0))
         for index, lengths in enumerate(self._lengths):
             self._rooms[index] = self._new_room(index, lengths, new)
@@ -231,7 +232,7 @@ class KVCache(Cache):
     ) -> Cached:
         index = self._layer(layer)
         k, v, count = self._kind.checked(k, v, self.batch, layout)
-        rows = None if counts is None else self._per_row("counts", counts)
+        rows = None if counts is None else per_row("counts", counts, self.batch)
         tokens = self._prepared(index, k, v, count, rows, layout)
         store, lengths = self._stores[index], self._lengths[index]
         q_offset = lengths - store.first
@@ -274,7 +275,7 @@ class KVCache(Cache):
             A length is negative, or a window has dropped keys that the next query would see;
             nothing is changed.
         """
-        limits = self._limits(lengths)
+        limits = kept_lengths(lengths, self.batch)
         for layer, store in enumerate(self._stores):
             row = store.first_row_in_want(self._lengths[layer], limits)
             if row is not None:
@@ -299,7 +300,7 @@ class KVCache(Cache):
         MemoryError
             There is no room for the copies; nothing is changed.
         """
-        rows = self._rows("indices", indices)
+        rows = row_indices("indices", indices, self.batch)
         self._stores = [
             store.of_rows(rows, lengths)
             for store, lengths in zip(self._stores, self._lengths, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -17,49 +17,14 @@ from numattn.paged import attention_paged
 
 from .base import Cache
 from .bounds import PoolBounds
+from .cached_pages import CachedPages
 from .memory import arrays_in, bytes_of, new_memory
 from .pages import PageAllocator, filled_up
+from .row_numbers import kept_lengths, new_tokens, per_row, row_indices
 from .storage import Tokens
 
 if TYPE_CHECKING:
     from numattn.approx import PageBounds
-
-
-class CachedPages(NamedTuple):
-    """The tokens of one layer as :func:`numattn.attention_paged` reads them: its arguments."""
-
-    k_pages: Array
-    """(P, page, Hkv, D): the pool's pages of this layer, a view. With wide channels
-    (P, page, Hkv, D + E)."""
-    v_pages: Array
-    """(P, page, Hkv, Dv), likewise."""
-    block_table: NDArray[np.int32]
-    """(B, n): token t of row b is in slot t % page of page block_table[b, t // page]."""
-    q_offset: Int64Array
-    """(B,): the position of the first new token of each row."""
-    kv_lens: Int64Array
-    """(B,): how many tokens each row has."""
-    k_scale: Array | None = None
-    """(P, page, Hkv): what the integers of k are multiplied by, if the cache stores such."""
-    v_scale: Array | None = None
-    """(P, page, Hkv), likewise."""
-    k_wide: Int64Array | None = None
-    """(Hkv, E): which channels of k have 16 bits, if any do."""
-
-    @property
-    def keys(self) -> int:
-        """Return how many keys attention finds there for each row: those of all its pages."""
-        return int(self.block_table.shape[1] * self.k_pages.shape[1])
-
-    def row(self, index: int) -> CachedPages:
-        """Return the tokens of one row, as a batch of its own."""
-        one = slice(index, index + 1)
-        return self._replace(
-            block_table=self.block_table[one],
-            q_offset=self.q_offset[one],
-            kv_lens=self.kv_lens[one],
-        )
-
 
 DERIVED = frozenset(("_rooms", "_table", "_bounds"))
 
@@ -224,7 +189,9 @@ class PagedKVCache(Cache):
         """
         if rows is None:
             return self._all_pages().astype(np.int32)
-        return filled_up([self._tables[row] for row in self._rows("rows", rows).tolist()], np.int32)
+        return filled_up(
+            [self._tables[row] for row in row_indices("rows", rows, self.batch).tolist()], np.int32
+        )
 
     def _all_pages(self) -> Int64Array:
         if self._table is None:
@@ -267,7 +234,7 @@ class PagedKVCache(Cache):
         return PageBounds(*self._bounds.of(index, self._pools[index].k, table[full])[:2])
 
     def reserve(self, counts: ArrayLike) -> None:
-        new = self._counts(counts, None)
+        new = new_tokens(counts, None, self.batch)
         ends = (self._lengths + new).max(axis=0)
         self._check_lengths(ends)
         self._make_room(np.where(new > 0, self.lengths, ends), ends)
@@ -283,7 +250,7 @@ class PagedKVCache(Cache):
     ) -> CachedPages:
         index = self._layer(layer)
         k, v, count = self._kind.checked(k, v, self.batch, layout)
-        rows = None if counts is None else self._per_row("counts", counts)
+        rows = None if counts is None else per_row("counts", counts, self.batch)
         tokens = self._prepared(index, k, v, count, rows, layout)
         pools, lengths, table = self._pools[index], self._lengths[index], self._all_pages()
         q_offset = lengths.copy()
@@ -324,7 +291,7 @@ class PagedKVCache(Cache):
 
         A row that is shorter stays as it is. Pages that no row names any more are free.
         """
-        np.minimum(self._lengths, self._limits(lengths), out=self._lengths)
+        np.minimum(self._lengths, kept_lengths(lengths, self.batch), out=self._lengths)
         self._release_unused()
 
     def _release_unused(self) -> None:
@@ -340,7 +307,7 @@ class PagedKVCache(Cache):
     def free(self, rows: ArrayLike) -> None:
         """Forget all tokens of some rows, which stay as empty rows."""
         limits = self._lengths.max(axis=0)
-        limits[self._rows("rows", rows)] = 0
+        limits[row_indices("rows", rows, self.batch)] = 0
         self.truncate(limits)
 
     def fork(self, indices: ArrayLike) -> None:
@@ -353,7 +320,7 @@ class PagedKVCache(Cache):
         ValueError
             A row does not exist, or none is named.
         """
-        rows = self._rows("indices", indices)
+        rows = row_indices("indices", indices, self.batch)
         former = self._tables
         self._tables = [list(former[row]) for row in rows.tolist()]
         for table in self._tables:

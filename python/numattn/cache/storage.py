@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import as_array
-from numattn._names import Array, Int64Array
+from numattn._names import Array, Int64Array, Layout
 from numattn._pickled import reduced
 from numattn._quantize import FORMATS, Storage
 
@@ -41,6 +41,13 @@ class Tokens(NamedTuple):
     def map(self, change: Callable[[Array], Array]) -> Tokens:
         """Return what `change` makes of each."""
         return Tokens(change(self.k), *(None if x is None else change(x) for x in self[1:]))
+
+    def apart(self, new: Array) -> Array:
+        """Return new tokens, or a copy of them where they lie in the memory of these.
+
+        Room is made and tokens are written in steps, which would change what is still to be read.
+        """
+        return new.copy() if any(np.may_share_memory(new, array) for array in self.arrays) else new
 
     def values(self, value_dim: int) -> Array:
         """Return the values, or a view of the keys' first `value_dim` elements."""
@@ -69,10 +76,13 @@ class Form:
     wide: Int64Array | None
     """(Hkv, E): wide channels of each head's keys, −1 for none."""
 
-    def of(self, k: Array, v: Array | None) -> Tokens:
-        """Return keys and values (..., Hkv, S, D) as they are stored."""
+    def of(self, k: Array, v: Array | None, layout: Layout = "bhsd") -> Tokens:
+        """Return keys and values (..., Hkv, S, D) as they are stored, in their layout."""
         if self.storage is None:
             return Tokens(k, v)
+        if layout == "bshd":
+            by_heads = self.of(k.swapaxes(1, 2), None if v is None else v.swapaxes(1, 2))
+            return by_heads.map(lambda array: array.swapaxes(1, 2))
         pack = FORMATS[self.storage]
         k_numbers, k_scale = pack(k) if self.wide is None else pack(k, wide=self.wide[:, None])
         v_numbers, v_scale = (None, None) if v is None else pack(v)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from numattn._arguments import as_array
 from numattn._names import Array, Layout
@@ -62,6 +63,18 @@ class TokenKind:
         ):
             self._refuse(k, v, batch, layout)
         return k, v, count
+
+    def queries(self, q: ArrayLike, k: Array, layout: Layout) -> Array:
+        """Return q, of as many tokens as k: the positions of both are those of new tokens."""
+        queries = as_array("q", q)
+        axis = 2 if layout == "bhsd" else 1
+        shape, count = queries.shape, k.shape[axis]
+        if len(shape) == 4 and shape[axis] != count:
+            raise ValueError(
+                f"q must hold as many tokens as k and v, {count}, not {shape[axis]}: "
+                f"their shapes are {shape} and {k.shape}"
+            )
+        return queries
 
     def shape(
         self, batch: int, count: int, width: int, layout: Layout

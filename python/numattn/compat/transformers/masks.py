@@ -140,9 +140,10 @@ class _View:
             rules["q_offset"] = offset
         rules |= self._padding(padding)
         if self.spans:
-            begin, end = (np.broadcast_arrays(*parts) for parts in zip(*self.spans, strict=True))
-            rules["key_begin"] = np.clip(np.maximum.reduce(begin), 0, self.keys)
-            rules["key_end"] = np.clip(np.minimum.reduce(end), 0, self.keys)
+            begin, end = zip(*self.spans, strict=True)
+            both = np.broadcast_arrays(*begin, *end)
+            ends = [np.maximum.reduce(both[: len(begin)]), np.minimum.reduce(both[len(begin) :])]
+            rules["key_spans"] = np.clip(np.stack(ends), 0, self.keys)
         return rules
 
     def _padding(self, padding: Tensor | None) -> dict[str, Any]:
