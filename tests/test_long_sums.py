@@ -15,7 +15,7 @@ from tolerance import HIGH, UNIT_ROUNDOFF, assert_same_bits, expect
 # unit, of bfloat16 and of two parts.
 FOLD, TILE_FOLD, PARTS_FOLD = 4608, 8192, 1024
 SMALLEST = {"float32": 2.0**-149, "bfloat16": 2.0**-133}
-MANY_ROWS = 97  # of a key head: as many as are not split along the keys
+MANY_ROWS = 129  # of a key head: as many as are not split along the keys
 
 
 def chain_bound(rows: int, keys: int, **options: Any) -> float:

@@ -32,6 +32,7 @@ from numattn.threads import get_num_threads, set_num_threads
 if TYPE_CHECKING:
     from numattn import approx, reference
     from numattn._activations import gelu, silu
+    from numattn._headers import get_cmake_dir, get_include
     from numattn._sigmoid import sigmoid_attention
     from numattn._windows import unwindow, window_mask, windows
 
@@ -52,6 +53,8 @@ __all__ = [
     "attention_varlen",
     "attention_weights",
     "gelu",
+    "get_cmake_dir",
+    "get_include",
     "get_num_threads",
     "isa",
     "layer_norm",
@@ -73,7 +76,6 @@ __all__ = [
 ]
 
 _core.load_numpy()
-isa._use_environment()
 threads._use_environment()
 
 
@@ -81,6 +83,8 @@ threads._use_environment()
 _WAITING = {
     "approx": "numattn.approx",
     "gelu": "numattn._activations",
+    "get_cmake_dir": "numattn._headers",
+    "get_include": "numattn._headers",
     "reference": "numattn.reference",
     "sigmoid_attention": "numattn._sigmoid",
     "silu": "numattn._activations",

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from numattn import _core
 
+
+def _first_choice() -> str:
+    """What holds at first; a name in ``NUMATTN_ISA`` that cannot be obeyed fails the import."""
+    try:
+        name: str = _core.current_isa()
+    except ValueError as error:
+        raise ImportError(str(error)) from None
+    return name
+
+
 _lock = threading.RLock()  # a block that is collected as garbage may end in the middle of another's
-_chosen: dict[object, str] = {None: _core.current_isa()}
+_chosen: dict[object, str] = {None: _first_choice()}
 """What holds outside of every block of :func:`use`, and what the open ones have chosen, in the
 order in which they were entered."""
 
@@ -75,15 +84,3 @@ def use(name: str) -> Iterator[None]:
         with _lock:
             del _chosen[block]
             _core.use_isa(next(reversed(_chosen.values())))
-
-
-def _use_environment() -> None:
-    """Obey ``NUMATTN_ISA``; a name that cannot be obeyed fails the import."""
-    name = os.environ.get("NUMATTN_ISA")
-    if not name:
-        return
-    try:
-        _core.use_isa(name)
-    except ValueError as error:
-        raise ImportError(f"NUMATTN_ISA={name!r}: {error}") from None
-    _chosen[None] = name

@@ -1,0 +1,11 @@
+# NUMATTN_VERSION and NUMATTN_ABI_VERSION, as cpp/include/numattn.h says them.
+set(numattn_h ${CMAKE_CURRENT_LIST_DIR}/../cpp/include/numattn.h)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${numattn_h})
+file(STRINGS ${numattn_h} numattn_lines REGEX "^#define NUMATTN_[A-Z_]+ [0-9]+$")
+foreach(name VERSION_MAJOR VERSION_MINOR VERSION_PATCH ABI_VERSION)
+  if(NOT "${numattn_lines}" MATCHES "NUMATTN_${name} ([0-9]+)")
+    message(FATAL_ERROR "numattn.h does not define NUMATTN_${name}")
+  endif()
+  set(NUMATTN_${name} ${CMAKE_MATCH_1})
+endforeach()
+set(NUMATTN_VERSION ${NUMATTN_VERSION_MAJOR}.${NUMATTN_VERSION_MINOR}.${NUMATTN_VERSION_PATCH})
