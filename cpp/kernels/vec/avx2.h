@@ -131,7 +131,7 @@ inline Vec load(const Int8* from) {
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
 }
-// By instructions chosen here, for the sake of loops with sixteen registers (pair_rows of
+// By instructions chosen here, for the sake of loops with sixteen registers (PairPanelOperands of
 // float_panels.h): the compiler would load a pair once for both halves, or keep the mask in a
 // register, or a product in another one than its sum's, and then one of twelve sums goes through
 // memory at every step: bfloat16 weights ran at 65 instead of 87 GFLOP/s on Zen 3.
