@@ -26,18 +26,14 @@ struct NearLines {
   }
 };
 
-// sums[row][column] of one panel over one slice of the depth, added to what is there or not. Each
-// of the slice's tiles fetches its share of the slice that follows in memory, so that weights from
-// afar arrive while others are at work.
+// sums[row][column] of one panel over one slice of the depth, added to what is there or not;
+// operands(row, column) are those of a tile. From tile to tile, what is fetched moves on by
+// `ahead_bytes`.
 //
 // Not kept: fetching the lines that the epilogue will write. Measured 2 to 4% slower on Zen 4.
-template <class Fetch>
-inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const float* panel,
-                           std::int64_t tiles, bool add, float* sums) {
-  const std::int64_t step = kPanelColumns * 4 / tiles;
-  constexpr bool kNear = std::is_same_v<Fetch, NearLines>;
-  const float* fetched = kNear ? panel : panel + depth * kPanelColumns;
-  Fetch ahead{reinterpret_cast<const char*>(fetched), step};
+template <class OperandsOf, class Fetch = NothingAhead>
+inline void multiply_tiles(int row_count, const OperandsOf& operands, bool add, float* sums,
+                           Fetch ahead = {}, std::int64_t ahead_bytes = 0) {
   for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
     for (int row = 0; row < row_count; row += kTileRows) {
       const int rows = row_count - row < kTileRows ? row_count - row : kTileRows;
@@ -46,13 +42,25 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
         float* at = to + m * kPanelColumns + v * Vec::kWidth;
         store(at, add ? load(at) + sum : sum);
       };
-      multiply_rows<kTileVectors>(
-          rows,
-          TileOperands{depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns},
-          finish, ahead);
-      ahead.data += depth * step;
+      multiply_rows<kTileVectors>(rows, operands(row, column), finish, ahead);
+      ahead.data += ahead_bytes;
     }
   }
+}
+
+// Panels of float32. Each of the slice's tiles fetches its share of the slice that follows in
+// memory, so that weights from afar arrive while others are at work.
+template <class Fetch>
+inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const float* panel,
+                           std::int64_t tiles, bool add, float* sums) {
+  const std::int64_t step = kPanelColumns * 4 / tiles;
+  constexpr bool kNear = std::is_same_v<Fetch, NearLines>;
+  const float* fetched = kNear ? panel : panel + depth * kPanelColumns;
+  const auto operands = [&](int row, int column) {
+    return TileOperands{depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns};
+  };
+  multiply_tiles(row_count, operands, add, sums,
+                 Fetch{reinterpret_cast<const char*>(fetched), step}, depth * step);
 }
 
 template <class Fetch>
@@ -140,27 +148,6 @@ struct PairPanelOperands {
   }
 };
 
-// multiply_slice() of pairs.
-template <int Parts>
-inline void multiply_pair_slice(FloatRows x, int row_count, std::int64_t depth,
-                                const std::uint16_t* pairs, std::int64_t part_elements, bool add,
-                                float* sums) {
-  for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
-    for (int row = 0; row < row_count; row += kTileRows) {
-      const int rows = row_count - row < kTileRows ? row_count - row : kTileRows;
-      float* to = sums + row * kPanelColumns + column;
-      const auto finish = [to, add](int m, int v, Vec sum) {
-        float* at = to + m * kPanelColumns + v * Vec::kWidth;
-        store(at, add ? load(at) + sum : sum);
-      };
-      multiply_rows<kTileVectors>(rows,
-                                  PairPanelOperands<Parts>{depth, x.data + row * x.stride, x.stride,
-                                                           1, pairs + 2 * column, part_elements},
-                                  finish);
-    }
-  }
-}
-
 template <int Parts>
 class WidenedPanels : public FloatPanels {
  public:
@@ -170,9 +157,13 @@ class WidenedPanels : public FloatPanels {
     const std::int64_t part_elements = padded_panel_depth(depth_) * kPanelColumns;
     for (std::int64_t k = 0; k < depth_; k += kPairSlice) {
       const std::int64_t depth = depth_ - k < kPairSlice ? depth_ - k : kPairSlice;
-      const FloatRows part{x_.data + row * x_.stride + k, x_.stride};
+      const float* x = x_.data + row * x_.stride + k;
       const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel) + k * kPanelColumns;
-      multiply_pair_slice<Parts>(part, rows, depth, pairs, part_elements, k > 0, sums);
+      const auto operands = [&](int first, int column) {
+        return PairPanelOperands<Parts>{depth, x + first * x_.stride, x_.stride,
+                                        1,     pairs + 2 * column,    part_elements};
+      };
+      multiply_tiles(rows, operands, k > 0, sums);
     }
   }
 };
