@@ -10,11 +10,15 @@ from .decoders.gpt import Gpt
 from .decoders.llama import Llama
 from .decoders.sampling import Sampler
 from .encoder.bert import Bert
+from .encoder_decoder.bart import Bart
+from .encoder_decoder.t5 import T5
 from .files.installed import installed_folder, installed_translator
 from .load import load
 from .translator.seq2seq import Seq2Seq
 
 __all__ = [
+    "T5",
+    "Bart",
     "Bert",
     "Gpt",
     "Llama",

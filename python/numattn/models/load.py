@@ -14,15 +14,21 @@ from .files.settings import Settings, shown
 
 # model_type of config.json → module and class, which are imported when they are asked for.
 CLASSES = {
+    "bart": "encoder_decoder.bart:Bart",
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
     "gemma2": "decoders.llama:Llama",
     "gpt2": "decoders.gpt:Gpt",
     "llama": "decoders.llama:Llama",
+    "marian": "encoder_decoder.bart:Bart",
+    "mbart": "encoder_decoder.bart:Bart",
     "mistral": "decoders.llama:Llama",
+    "mt5": "encoder_decoder.t5:T5",
     "phi3": "decoders.llama:Llama",
     "qwen2": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
+    "t5": "encoder_decoder.t5:T5",
+    "whisper": "encoder_decoder.whisper:Whisper",
     "xlm-roberta": "encoder.bert:Bert",
 }
 MARIAN = "translator.seq2seq:Seq2Seq"
