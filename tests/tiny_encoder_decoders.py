@@ -62,6 +62,40 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 FAMILIES = tuple(CONFIGS)
+
+END, START, TRANSLATE, TRANSCRIBE, NO_TIMES, STEPS = 50, 51, 55, 56, 59, 100
+LANGUAGES = {"<|en|>": 52, "<|de|>": 53, "<|pt|>": 54}
+WHISPER: dict[str, Any] = {
+    **{name: FAIRSEQ[name] for name in FAIRSEQ if name.endswith(("layers", "heads", "ffn_dim"))},
+    "model_type": "whisper",
+    "d_model": 32,
+    "vocab_size": NO_TIMES + 2 + STEPS,
+    "num_mel_bins": 20,
+    "max_source_positions": STEPS,
+    "max_target_positions": 40,
+    "activation_function": "gelu",
+    "pad_token_id": END,
+    "bos_token_id": END,
+    "eos_token_id": END,
+    "decoder_start_token_id": START,
+}
+SPEECH: dict[str, Any] = {
+    "pad_token_id": END,
+    "bos_token_id": END,
+    "eos_token_id": END,
+    "decoder_start_token_id": START,
+    "is_multilingual": True,
+    "lang_to_id": LANGUAGES,
+    "task_to_id": {"translate": TRANSLATE, "transcribe": TRANSCRIBE},
+    "no_timestamps_token_id": NO_TIMES,
+    "max_initial_timestamp_index": 50,
+    "suppress_tokens": [1, 2, START, 52, 53, 54, TRANSLATE, TRANSCRIBE, 57, 58],
+    "begin_suppress_tokens": [3, END],
+    "forced_decoder_ids": [[1, None], [2, TRANSCRIBE]],
+    "max_length": 40,
+}
+SOUND = {"feature_size": 20, "chunk_length": 2, "sampling_rate": 16000, "hop_length": 160,
+         "n_fft": 400, "feature_extractor_type": "WhisperFeatureExtractor"}  # fmt: skip
 POSITIONS_OF_FAIRSEQ = 2
 
 
@@ -152,6 +186,41 @@ def t5_tensors(config: dict[str, Any], seed: int) -> dict[str, NDArray[np.float3
         )
         weights.norm(f"{stack}.final_layer_norm", width, bias=False)
     return weights.tensors
+
+
+def whisper_tensors(seed: int) -> dict[str, NDArray[np.float32]]:
+    weights, width, bands = Weights(seed), WHISPER["d_model"], WHISPER["num_mel_bins"]
+    for name, columns in (("conv1", bands), ("conv2", width)):
+        weights.linear(f"model.encoder.{name}", width, 3 * columns)
+        flat = weights.tensors.pop(f"model.encoder.{name}.weight")
+        weights.tensors[f"model.encoder.{name}.weight"] = flat.reshape(width, columns, 3)
+    weights.matrix("model.encoder.embed_positions.weight", STEPS, width, 0.5)
+    weights.matrix("model.decoder.embed_positions.weight", 40, width, 0.5)
+    weights.matrix("model.decoder.embed_tokens.weight", WHISPER["vocab_size"], width, 0.5)
+    fairseq_layers(weights, WHISPER, keys_biased=False)
+    for stack in ("encoder", "decoder"):
+        weights.norm(f"model.{stack}.layer_norm", width)
+    return weights.tensors
+
+
+def write_whisper(folder: Path, speech: dict[str, Any] | None = None, seed: int = 0) -> Path:
+    """Write the folder of a Whisper whose windows are of 2 s."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(WHISPER))
+    (folder / "generation_config.json").write_text(json.dumps({**SPEECH, **(speech or {})}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(SOUND))
+    save_file(whisper_tensors(seed), folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def speech_like(seconds: float, seed: int = 0) -> NDArray[np.float32]:
+    """Return samples at 16 kHz of tones that come and go, with noise."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(round(seconds * 16000)) / 16000
+    sound = 0.02 * rng.standard_normal(time.size)
+    for frequency in rng.uniform(80, 4000, 12):
+        sound += 0.1 * np.sin(2 * np.pi * frequency * time) * (np.sin(frequency * time / 99) > 0)
+    return sound.astype(np.float32)
 
 
 def write_folder(

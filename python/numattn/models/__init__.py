@@ -12,6 +12,7 @@ from .decoders.sampling import Sampler
 from .encoder.bert import Bert
 from .encoder_decoder.bart import Bart
 from .encoder_decoder.t5 import T5
+from .encoder_decoder.whisper import Whisper
 from .files.installed import installed_folder, installed_translator
 from .load import load
 from .translator.seq2seq import Seq2Seq
@@ -24,6 +25,7 @@ __all__ = [
     "Llama",
     "Sampler",
     "Seq2Seq",
+    "Whisper",
     "generate",
     "installed_folder",
     "installed_translator",
