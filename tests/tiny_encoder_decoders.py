@@ -35,8 +35,8 @@ T5: dict[str, Any] = {
     "d_kv": 12,
     "d_ff": 40,
     "num_heads": 3,
-    "num_layers": 2,
-    "num_decoder_layers": 3,
+    "num_layers": 3,
+    "num_decoder_layers": 2,  # no more than of the encoder, or transformers' cache fails
     "relative_attention_num_buckets": 8,
     "relative_attention_max_distance": 12,
     "layer_norm_epsilon": 1e-6,
@@ -195,8 +195,8 @@ def whisper_tensors(seed: int) -> dict[str, NDArray[np.float32]]:
         flat = weights.tensors.pop(f"model.encoder.{name}.weight")
         weights.tensors[f"model.encoder.{name}.weight"] = flat.reshape(width, columns, 3)
     weights.matrix("model.encoder.embed_positions.weight", STEPS, width, 0.5)
-    weights.matrix("model.decoder.embed_positions.weight", 40, width, 0.5)
-    weights.matrix("model.decoder.embed_tokens.weight", WHISPER["vocab_size"], width, 0.5)
+    weights.matrix("model.decoder.embed_positions.weight", 40, width, 2.0)
+    weights.matrix("model.decoder.embed_tokens.weight", WHISPER["vocab_size"], width, 0.3)
     fairseq_layers(weights, WHISPER, keys_biased=False)
     for stack in ("encoder", "decoder"):
         weights.norm(f"model.{stack}.layer_norm", width)

@@ -41,9 +41,7 @@ def read_projections(
     for part, named, biased in zip("qkvo", form.names, form.biased, strict=True):
         shape = (form.width, inner) if part == "o" else (inner, form.width)
         parts[f"w{part}"] = checkpoint.take(f"{name}.{named}.weight", shape, dtype=read)
-        parts[f"b{part}"] = (
-            checkpoint.take(f"{name}.{named}.bias", shape[:1]) if biased else None
-        )
+        parts[f"b{part}"] = checkpoint.take(f"{name}.{named}.bias", shape[:1]) if biased else None
     return parts
 
 
@@ -94,9 +92,7 @@ class SelfAttention:
         q, k, v = self._project(h, num_threads)
         scale = self.form.scale
         if bias is None:
-            o = cache.attend(
-                layer, q, k, v, layout="bshd", scale=scale, num_threads=num_threads
-            )
+            o = cache.attend(layer, q, k, v, layout="bshd", scale=scale, num_threads=num_threads)
         else:
             held = cache.append(layer, k, v, layout="bshd")
             o = attention(
@@ -147,7 +143,5 @@ class CrossAttention:
         """
         batch = lengths.size
         rows = h.reshape(batch, -1, h.shape[2])
-        y = self.attention(
-            rows, source, kv_lens=lengths, scale=self.scale, num_threads=num_threads
-        )
+        y = self.attention(rows, source, kv_lens=lengths, scale=self.scale, num_threads=num_threads)
         x += y.reshape(x.shape)

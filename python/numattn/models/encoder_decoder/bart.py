@@ -147,7 +147,9 @@ class Bart(TextToText):
         super().__init__(config, dtype)
         self.config, self.generation, self._tokens = config, generation, tokens
         shape, width = (config.vocab_size, config.hidden_size), config.hidden_size
-        for stack, count in zip(STACKS, (config.encoder_layers, config.decoder_layers), strict=True):
+        for stack, count in zip(
+            STACKS, (config.encoder_layers, config.decoder_layers), strict=True
+        ):
             checkpoint.check_layers(f"{stack}.layers", count, f"{stack}_layers")
         shared = checkpoint.take("shared.weight", shape, dtype=self._number)
         self._tables = [
@@ -163,7 +165,9 @@ class Bart(TextToText):
         norm = read_layer_norm(NORM_EPS, width)
         self._first_norms = self._last_norms = None
         if config.family != "marian":
-            self._first_norms = [norm(checkpoint, f"{stack}.layernorm_embedding") for stack in STACKS]
+            self._first_norms = [
+                norm(checkpoint, f"{stack}.layernorm_embedding") for stack in STACKS
+            ]
         if config.norm_first:
             self._last_norms = [norm(checkpoint, f"{stack}.layer_norm") for stack in STACKS]
         self._encoder = [
@@ -193,7 +197,7 @@ class Bart(TextToText):
     def _embedded(
         self, stack: int, ids: Int64Array, first: int, num_threads: int | None
     ) -> Float32Array:
-        """Return tokens (B, S) from position `first` on as the first layer of a stack takes them."""
+        """Return tokens (B, S) from position `first` on as a stack's first layer takes them."""
         x = embedded(self._tables[stack], ids, self.config.embedding_scale)
         x += self._places[stack][first : first + ids.shape[1]]
         return x if self._first_norms is None else self._first_norms[stack](x, num_threads, out=x)

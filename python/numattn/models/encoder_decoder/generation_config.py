@@ -100,7 +100,7 @@ class GenerationConfig:
             rules=rules,
             beams=settings.size("num_beams", 1),
             length_penalty=any_number(settings, "length_penalty", 1.0),
-            early_stopping=settings.one_of("early_stopping", (False, True, "never"), False),  # type: ignore[arg-type]
+            early_stopping=settings.one_of("early_stopping", (False, True, "never"), False),
             max_length=settings.optional_size("max_length"),
             max_new_tokens=settings.optional_size("max_new_tokens"),
         )

@@ -1,10 +1,10 @@
 """The layers of an encoder–decoder.
 
-    before:  x = x + part(norm(x))      T5, mBART, Whisper
-    after:   x = norm(x + part(x))      BART, Marian
+before:  x = x + part(norm(x))      T5, mBART, Whisper
+after:   x = norm(x + part(x))      BART, Marian
 
-    encoder layer    attention to itself; feed-forward
-    decoder layer    attention to what is before; attention to the source; feed-forward
+encoder layer    attention to itself; feed-forward
+decoder layer    attention to what is before; attention to the source; feed-forward
 """
 
 from __future__ import annotations

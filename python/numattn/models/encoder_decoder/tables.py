@@ -14,7 +14,7 @@ from ..files.checkpoint import Checkpoint
 def read_table(
     checkpoint: Checkpoint, name: str, shared: NDArray[Any], *, from_root: bool = False
 ) -> NDArray[Any]:
-    """Return a table of the file if it has one of that name and other numbers, or the shared one."""
+    """Return the file's table of that name, or the shared one if there is none or it is equal."""
     if not checkpoint.has(name, from_root=from_root):
         return shared
     own = checkpoint.take(name, shared.shape, from_root=from_root, dtype=shared.dtype)

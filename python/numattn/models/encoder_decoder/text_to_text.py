@@ -1,5 +1,4 @@
-"""What models from text to text share: sources are token ids, and texts by the folder's tokenizer.
-"""
+"""What models from text to text share: sources are token ids, or texts by a tokenizer."""
 
 from __future__ import annotations
 
@@ -195,7 +194,5 @@ class TextToText(EncoderDecoder):
                 raise ValueError("prompt must have a token")
             return tokens
         if self.generation.start is None:
-            raise ValueError(
-                "prompt must be given: the folder names no decoder_start_token_id"
-            )
+            raise ValueError("prompt must be given: the folder names no decoder_start_token_id")
         return np.array([self.generation.start], dtype=np.int64)

@@ -92,9 +92,7 @@ class Pieces:
         self.ids: dict[str, int] = vocabulary
         self.pieces = {number: piece for piece, number in vocabulary.items()}
         self.special = {
-            number
-            for piece, number in vocabulary.items()
-            if piece in ("<unk>", "</s>", "<pad>")
+            number for piece, number in vocabulary.items() if piece in ("<unk>", "</s>", "<pad>")
         }
         self.source, self.target = (
             SentencePieceProcessor(model_file=str(folder / name))

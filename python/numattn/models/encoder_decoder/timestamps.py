@@ -79,9 +79,7 @@ def pieces_of(tokens: list[int], first: int, frames: int) -> tuple[list[Piece], 
     times is cut off in the middle, and left to the next window.
     """
     is_time = [token >= first for token in tokens]
-    ends = [
-        place for place in range(1, len(tokens)) if is_time[place - 1] and is_time[place]
-    ]
+    ends = [place for place in range(1, len(tokens)) if is_time[place - 1] and is_time[place]]
     whole = is_time[-2:] == [False, True]
     if not ends:
         times = [token for token in tokens if token >= first]

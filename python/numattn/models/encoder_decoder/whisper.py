@@ -108,7 +108,9 @@ class Whisper(EncoderDecoder):
         self.config, self.generation, self._tokens = config, generation, tokens
         self.speech, self.log_mel = speech, log_mel
         width, number = config.hidden_size, self._number
-        for stack, count in zip(STACKS, (config.encoder_layers, config.decoder_layers), strict=True):
+        for stack, count in zip(
+            STACKS, (config.encoder_layers, config.decoder_layers), strict=True
+        ):
             checkpoint.check_layers(f"{stack}.layers", count, f"{stack}_layers")
         self._convolutions = [
             Convolution(checkpoint, "encoder.conv1", width, config.bands, 1, number),
@@ -340,7 +342,9 @@ class Whisper(EncoderDecoder):
             if language is not None:
                 speech.language_token(language)
             if task not in (None, "transcribe"):
-                raise ValueError(f"task must be 'transcribe' in a model of one language, not {task!r}")
+                raise ValueError(
+                    f"task must be 'transcribe' in a model of one language, not {task!r}"
+                )
             tokens += speech.forced
         if timestamps and tokens[-1] == none:
             tokens.pop()
