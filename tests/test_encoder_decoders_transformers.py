@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from numattn.models import load
-from tiny_encoder_decoders import CONFIGS, FAMILIES, VOCABULARY, write_folder
+from tiny_encoder_decoders import CONFIGS, FAMILIES, VOCABULARY, settings_of, write_folder
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -71,10 +71,7 @@ def test_texts(
     folder: Path, theirs: Any, tmp_path: Path, options: dict[str, Any], rng: np.random.Generator
 ) -> None:
     config = CONFIGS[folder.name[:-1]]
-    names = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "forced_eos_token_id")
-    settings = {name: config[name] for name in names if name in config}
-    settings |= {"bad_words_ids": config["bad_words_ids"]} if "bad_words_ids" in config else {}
-    settings |= {"max_length": 20, **options}
+    settings = {**settings_of(config), **options}
     own = write_folder(tmp_path / "own", folder.name[:-1], generation=settings)
     ids = rng.integers(3, VOCABULARY, (3, 11))
     mask = np.arange(11) < LENGTHS[:, np.newaxis]

@@ -223,6 +223,13 @@ def speech_like(seconds: float, seed: int = 0) -> NDArray[np.float32]:
     return sound.astype(np.float32)
 
 
+def settings_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a config.json a generation_config.json says."""
+    names = ("pad_token_id", "eos_token_id", "decoder_start_token_id", "forced_eos_token_id")
+    names += ("bad_words_ids",)
+    return {name: config[name] for name in names if name in config} | {"max_length": 20}
+
+
 def write_folder(
     folder: Path,
     family: str,
