@@ -88,7 +88,10 @@ def test_texts(
     for text, expected in zip(got, found.sequences.tolist(), strict=True):
         tokens = text[0].tokens
         assert tokens == expected[1 : 1 + len(tokens)]
-        assert set(expected[1 + len(tokens) :]) <= {settings["pad_token_id"]}
+        if after := set(expected[1 + len(tokens) :]):
+            ends = np.atleast_1d(settings["eos_token_id"]).tolist()
+            assert tokens[-1] in ends
+            assert after <= {settings["pad_token_id"], ends[0]}
     if options["num_beams"] > 1:
         scores = [text[0].score for text in got]
         np.testing.assert_allclose(scores, found.sequences_scores.numpy(), rtol=1e-5, atol=1e-5)
