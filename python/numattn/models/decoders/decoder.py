@@ -16,7 +16,8 @@ from ..arrays import Float32Array, Int64Array
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
-from .generate import Stop, check_kind, generate
+from .generate import Stop, generate
+from .generation import check_kind
 from .padding import Padding
 from .sampling import Sampler
 from .step import Step
