@@ -32,6 +32,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stop_strings": (),
     "max_time": (),
     "remove_invalid_values": (False,),
+    "renormalize_logits": (False,),
+    "token_healing": (False,),
+    "num_return_sequences": (1,),
 }
 
 

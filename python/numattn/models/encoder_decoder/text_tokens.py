@@ -81,7 +81,7 @@ class Pieces:
             from sentencepiece import SentencePieceProcessor
         except ImportError:
             raise ImportError(
-                "reading source.spm needs sentencepiece: pip install 'numattn[models]'"
+                "reading source.spm needs sentencepiece: pip install 'numattn[sentencepiece]'"
             ) from None
         if (folder / "target_vocab.json").exists():
             raise ValueError(f"{folder}: a target_vocab.json beside vocab.json is not supported")
