@@ -54,6 +54,23 @@ def test_texts_are_those_of_ids(tmp_path: Path) -> None:
         model.generate_text("w5")
 
 
+@pytest.mark.parametrize("pairs", [False, True])
+@pytest.mark.parametrize("clean", [False, True])
+def test_spaces_before_points(tmp_path: Path, pairs: bool, clean: bool) -> None:
+    words = {word: number for number, word in enumerate(["u", "it", "does", "n't", "go", ".", "'"])}
+    kind = models.BPE(words, []) if pairs else models.WordLevel(words, unk_token="u")
+    Tokenizer(kind).save(str(tmp_path / "tokenizer.json"))
+    config = {"tokenizer_class": "TokenizersBackend", "clean_up_tokenization_spaces": clean}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    ids = [1, 2, 3, 4, 6, 1, 5]
+    cleaned = clean and not pairs
+    expected = "it doesn't go'it." if cleaned else "it does n't go ' it ."
+    assert TextTokens(tmp_path).decode(ids) == expected
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert theirs.decode(ids, skip_special_tokens=True) == expected
+
+
 @pytest.fixture(scope="module")
 def marian(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pieces of sentencepiece, learned from a few texts."""

@@ -33,7 +33,7 @@ def read_wav(path: str | Path) -> tuple[Float32Array, int]:
             data = file.readframes(count)
     except (wave.Error, EOFError) as error:
         raise ValueError(
-            f"{path} is no WAV file of whole numbers (PCM), which alone is read: {error}"
+            f"{path} is no WAV file that is read, which is one of whole numbers (PCM): {error}"
         ) from None
     if width not in (1, 2, 3, 4) or not channels:
         raise ValueError(f"{path} has samples of {8 * width} bits; 8, 16, 24 and 32 are read")

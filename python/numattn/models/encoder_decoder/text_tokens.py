@@ -1,7 +1,8 @@
 """Texts of a folder's tokenizer, which is read when it is first asked for.
 
 tokenizer.json, or, in folders of Marian's, source.spm, target.spm and vocab.json: pieces of
-sentencepiece, and their numbers.
+sentencepiece, and their numbers. Where tokenizer_config.json has clean_up_tokenization_spaces, the
+space before a point goes, as in transformers; in a tokenizer of pairs (BPE) it does not.
 """
 
 from __future__ import annotations
@@ -11,13 +12,24 @@ from threading import Lock
 from typing import Any, Protocol
 
 from ..files.json_file import read_json_object
+from ..files.settings import Settings
 from ..files.tokens import load_tokenizer
 
 UNDERLINE = "\u2581"  # what stands for a space in pieces
+# What becomes what in a text that is to be cleaned up.
+CLEAN = {
+    **{f" {mark}": mark for mark in ".?!,"},
+    " ' ": "'",
+    **{f" {ending}": ending for ending in ("n't", "'m", "'s", "'ve", "'re")},
+}
 
 
 class Codec(Protocol):
     """Text → ids, its end token included, and back without special tokens."""
+
+    @property
+    def pairs(self) -> bool:
+        """Return whether it is a tokenizer of pairs."""
 
     def encode(self, text: str) -> list[int]: ...
     def decode(self, tokens: list[int]) -> str: ...
@@ -29,6 +41,7 @@ class TextTokens:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._codec: Codec | None = None
+        self._clean = False
         self._lock = Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -44,7 +57,9 @@ class TextTokens:
             if self._codec is None:
                 own = (self.folder / "tokenizer.json").exists()
                 marian = (self.folder / "source.spm").exists() and not own
-                self._codec = Pieces(self.folder) if marian else JsonTokens(self.folder)
+                codec: Codec = Pieces(self.folder) if marian else JsonTokens(self.folder)
+                self._clean = cleaned_up(self.folder, codec.pairs)
+                self._codec = codec
             return self._codec
 
     def encode(self, text: str) -> list[int]:
@@ -53,7 +68,21 @@ class TextTokens:
 
     def decode(self, tokens: list[int]) -> str:
         """Return the text of ids."""
-        return self.codec.decode(tokens)
+        text = self.codec.decode(tokens)
+        for old, new in CLEAN.items() if self._clean else ():
+            text = text.replace(old, new)
+        return text
+
+
+def cleaned_up(folder: Path, pairs: bool) -> bool:
+    """Return whether texts of a folder's tokenizer are to be cleaned up."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        return False
+    settings, name = Settings.from_file(path), "clean_up_tokenization_spaces"
+    wanted = settings.flag(name, False)
+    anyway = settings.flag(f"{name}_for_bpe_even_though_it_will_corrupt_output", False)
+    return wanted and (anyway or not pairs)
 
 
 class JsonTokens:
@@ -63,6 +92,11 @@ class JsonTokens:
         self.tokenizer = load_tokenizer(folder)
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
+
+    @property
+    def pairs(self) -> bool:
+        """Return whether it is a tokenizer of pairs."""
+        return type(self.tokenizer.model).__name__ == "BPE"
 
     def encode(self, text: str) -> list[int]:
         """Return a text's ids."""
@@ -75,6 +109,8 @@ class JsonTokens:
 
 class Pieces:
     """source.spm, target.spm and vocab.json of a Marian model."""
+
+    pairs = False  # to transformers, whatever the pieces are
 
     def __init__(self, folder: Path) -> None:
         try:
