@@ -89,7 +89,8 @@ $(PEERS_VENV)/.installed: $(SOURCES)
 # The suite skips them where the others are not installed.
 test-frameworks: $(PEERS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_readme.py \
-	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py)
+	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py) \
+	    tests/test_encoder_decoders_transformers.py tests/test_whisper_transformers.py
 
 # Of Keras' own tests one trains, which its NumPy backend cannot.
 test-keras: $(PEERS_VENV)/.installed

@@ -103,6 +103,8 @@ def test_a_prompt(tmp_path: Path) -> None:
         ("marian", {"decoder_vocab_size": 12}, "decoder_vocab_size 12 is not supported"),
         ("t5", {"feed_forward_proj": "double-gelu"}, "feed_forward_proj 'double-gelu'"),
         ("t5", {"d_kv": 11}, "shape"),
+        ("t5", {"is_gated_act": True}, "is_gated_act True is not supported"),
+        ("t5", {"dense_act_fn": "silu"}, "dense_act_fn 'silu' is not supported"),
         ("t5", {"num_layers": 2}, "num_layers"),
     ],
 )

@@ -50,6 +50,16 @@ def test_logits(folder: Path, theirs: Any, rng: np.random.Generator) -> None:
         np.testing.assert_allclose(got, expected[:, place], **tolerance)
 
 
+def test_a_folder_that_transformers_writes(
+    folder: Path, theirs: Any, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    theirs.save_pretrained(tmp_path)
+    ids = rng.integers(3, VOCABULARY, (1, 9))
+    ours, again = load(folder), load(tmp_path)
+    expected = ours.logits(ids, ours.encode(ids))
+    np.testing.assert_array_equal(again.logits(ids, again.encode(ids)), expected)
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import wave
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def test_stored_weights(folder: Path, golden: dict[str, NDArray[Any]], dtype: st
     model, expected = read(folder, dtype=dtype), golden["logits"]
     got = model.logits(golden["decoder_ids"], model.encode(golden["frames"][np.newaxis, :, :200]))
     assert 0 < np.linalg.norm(got - expected) < 0.05 * np.linalg.norm(expected)
+    copy, sound = pickle.loads(pickle.dumps(model, protocol=5)), speech_like(SECONDS)
+    assert copy.transcribe(sound, language="de") == model.transcribe(sound, language="de")
 
 
 def write_wav(path: Path, samples: NDArray[Any], width: int, channels: int, rate: int) -> Path:

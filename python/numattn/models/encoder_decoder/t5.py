@@ -22,7 +22,7 @@ from ..files.activations import ACTIVATIONS, Activation
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.model_config import read_model_config
-from ..files.settings import shown
+from ..files.settings import Settings, shown
 from ..norms import RmsNorm
 from .attentions import AttentionForm
 from .generation_config import GenerationConfig
@@ -77,9 +77,12 @@ class T5Config:
         settings.one_of("is_encoder_decoder", (True,), True)
         settings.one_of("is_decoder", (False,), False)
         default = "relu" if family == "t5" else "gated-gelu"
-        activation, gated = read_activation(settings.get("feed_forward_proj", default), path)
+        activation, gated = read_activation(settings, default)
         width, layers = settings.size("d_model"), settings.size("num_layers")
-        scaled = family == "t5" and settings.flag("tie_word_embeddings", True)
+        # Files of transformers 5 say it; older ones by whether the head is the table, as it was.
+        scaled = family == "t5" and settings.flag(
+            "scale_decoder_outputs", settings.flag("tie_word_embeddings", True)
+        )
         return cls(
             vocab_size=settings.size("vocab_size"),
             hidden_size=width,
@@ -117,17 +120,23 @@ class T5Config:
         )  # fmt: skip
 
 
-def read_activation(name: Any, path: Path) -> tuple[Activation, bool]:
-    """Return the activation that feed_forward_proj names, and whether it is a gate's."""
+def read_activation(settings: Settings, default: str) -> tuple[Activation, bool]:
+    """Return the activation that feed_forward_proj names, and whether it is a gate's.
+
+    transformers 5 says both once more, as dense_act_fn and is_gated_act.
+    """
+    name = settings.get("feed_forward_proj", default)
     gated = isinstance(name, str) and name.startswith("gated-")
     kind = name.removeprefix("gated-") if isinstance(name, str) else name
     if name == "gated-gelu":
         kind = "gelu_new"
     if kind not in ACTIVATIONS:
         raise ValueError(
-            f"{path}: feed_forward_proj {shown(name)} is not supported; supported: one of "
+            f"{settings.path}: feed_forward_proj {shown(name)} is not supported; supported: one of "
             f"{[*ACTIVATIONS]}, or such a one after 'gated-'"
         )
+    settings.one_of("dense_act_fn", (kind,), kind)
+    settings.one_of("is_gated_act", (gated,), gated)
     return ACTIVATIONS[kind], gated
 
 
