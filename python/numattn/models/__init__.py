@@ -5,6 +5,7 @@ They need the libraries safetensors and tokenizers; importing this module does n
 
 from __future__ import annotations
 
+from .decoders.beams import Beam, beam_search
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
@@ -14,11 +15,13 @@ from .files.installed import installed_folder, installed_translator
 from .translator.seq2seq import Seq2Seq
 
 __all__ = [
+    "Beam",
     "Bert",
     "Gpt",
     "Llama",
     "Sampler",
     "Seq2Seq",
+    "beam_search",
     "generate",
     "installed_folder",
     "installed_translator",

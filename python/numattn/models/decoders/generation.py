@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -84,28 +85,12 @@ class Generation:
         self._model, self._chunk, self._threads = model, chunk, num_threads
         self._sampler = greedy() if sampler is None else sampler
         self.prompts = token_lists("prompts", prompts, model.vocab_size)
-        for number, prompt in enumerate(self.prompts):
-            if prompt.size == 0:
-                raise ValueError(f"prompt {number} is empty")
+        check_prompts(self.prompts)
         self.texts: list[list[int]] = [[] for _ in self.prompts]
         self.active = np.full(len(self.prompts), self._most > 0, dtype=np.int64)
         self._ids, self._lengths = padded(self.prompts, 0)  # what is to be read next
         if self.active.any():
-            self._cache = self._checked(cache)
-
-    def _checked(self, cache: Cache | None) -> Cache:
-        """Return a cache that has room for all, a new one if none is given."""
-        if cache is None:
-            room = self._ids.shape[1] + min(self._most - 1, ROOM)
-            cache = self._model.new_cache(len(self.texts), capacity=room)
-        check_kind(cache)
-        if cache.batch != len(self.texts):
-            raise ValueError(
-                f"the cache has {cache.batch} rows, and there are {len(self.texts)} prompts"
-            )
-        check_length(cache, self._lengths, self._most)
-        check_switch(cache, self._lengths, self._most, self._model.switch_length)
-        return cache
+            self._cache = checked_cache(model, cache, self.prompts, self._most)
 
     def step(self) -> Int64Array:
         """Read what is new, and return the next token of each text (B,), which is added to it.
@@ -146,6 +131,35 @@ class Generation:
             ],
             0,
         )
+
+
+def check_prompts(prompts: Sequence[Int64Array]) -> None:
+    """Raise ValueError if one of them is empty."""
+    for number, prompt in enumerate(prompts):
+        if prompt.size == 0:
+            raise ValueError(f"prompt {number} is empty")
+
+
+def checked_cache(
+    model: LanguageModel, cache: Cache | None, prompts: Sequence[Int64Array], most: int
+) -> Cache:
+    """Return a cache that has room for prompts and `most` new tokens, a new one if none is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no cache, of another number of rows, or cannot hold as much.
+    """
+    lengths = np.array([prompt.size for prompt in prompts], dtype=np.int64)
+    if cache is None:
+        room = int(lengths.max()) + min(most - 1, ROOM)
+        cache = model.new_cache(lengths.size, capacity=room)
+    check_kind(cache)
+    if cache.batch != lengths.size:
+        raise ValueError(f"the cache has {cache.batch} rows, and there are {lengths.size} prompts")
+    check_length(cache, lengths, most)
+    check_switch(cache, lengths, most, model.switch_length)
+    return cache
 
 
 def check_kind(cache: object) -> None:
