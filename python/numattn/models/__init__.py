@@ -6,6 +6,7 @@ They need the libraries safetensors and tokenizers; importing this module does n
 from __future__ import annotations
 
 from .decoders.beams import Beam, beam_search
+from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
@@ -19,6 +20,8 @@ __all__ = [
     "Bert",
     "Gpt",
     "Llama",
+    "ModelDraft",
+    "NgramDraft",
     "Sampler",
     "Seq2Seq",
     "beam_search",

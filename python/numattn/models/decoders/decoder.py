@@ -21,6 +21,7 @@ from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding
 from .sampling import Sampler
+from .speculation import Draft
 from .step import Step
 from .writer import Writer
 
@@ -242,6 +243,7 @@ class Decoder(Writer, ABC):
         *,
         sampler: Sampler | None = None,
         stop: Stop = None,
+        draft: Draft | None = None,
         cache: Cache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
@@ -249,7 +251,8 @@ class Decoder(Writer, ABC):
         """Return what the model writes after each prompt; see `numattn.models.generate`."""
         return generate(
             self, prompts, max_new_tokens,
-            sampler=sampler, stop=stop, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, stop=stop, draft=draft, cache=cache, chunk=chunk,
+            num_threads=num_threads,
         )  # fmt: skip
 
     def beam_search(

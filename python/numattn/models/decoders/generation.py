@@ -29,7 +29,7 @@ class LanguageModel(Protocol):
     @property
     def switch_length(self) -> int | None: ...
 
-    def new_cache(self, batch: int, *, capacity: int = 0) -> KVCache: ...
+    def new_cache(self, batch: int, *, capacity: int = 0, slack: int = 0) -> KVCache: ...
 
     def __call__(
         self,
@@ -50,6 +50,8 @@ class Generation:
     ----------
     model, prompts, max_new_tokens, sampler, cache, chunk, num_threads
         As for `generate`.
+    slack : int
+        How many tokens must be able to be taken back from the cache.
 
     Attributes
     ----------
@@ -76,6 +78,7 @@ class Generation:
         cache: Cache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
+        slack: int = 0,
     ) -> None:
         self._most = bounded_integer("max_new_tokens", max_new_tokens)
         if self._most < 0:
@@ -90,29 +93,38 @@ class Generation:
         self.active = np.full(len(self.prompts), self._most > 0, dtype=np.int64)
         self._ids, self._lengths = padded(self.prompts, 0)  # what is to be read next
         if self.active.any():
-            self._cache = checked_cache(model, cache, self.prompts, self._most)
+            self._cache = checked_cache(model, cache, self.prompts, self._most, slack)
 
-    def step(self) -> Int64Array:
-        """Read what is new, and return the next token of each text (B,), which is added to it.
+    def step(self) -> list[list[int]]:
+        """Read what is new, and return what is added to each text: a token of those that go on.
 
-        Those of texts that have ended are without meaning. Only while one is active.
+        Only while one is active.
         """
         if any(self.texts):
             self._ids, self._lengths = self._new()
         logits = read_parts(
             self._model, self._ids, self._lengths, self._cache, self._chunk, self._threads
         )
-        tokens = self._sampler(logits, self.prompts, self.texts)
-        for row in np.flatnonzero(self.active):
-            self.texts[row].append(int(tokens[row]))
-            if len(self.texts[row]) == self._most:
-                self.end(int(row))
-        self._last = tokens
-        return tokens
+        tokens = self._sampler(logits, self.prompts, self.texts).tolist()
+        new = [[token] * alive for token, alive in zip(tokens, self.active, strict=True)]
+        self._add(new)
+        return new
 
-    def end(self, row: int) -> None:
-        """Let a text have no more tokens."""
+    def _add(self, new: Sequence[Sequence[int]]) -> None:
+        """Add tokens to the texts, and end those that have as many as they may."""
+        for row, tokens in enumerate(new):
+            self.texts[row] += tokens
+            if len(self.texts[row]) == self._most:
+                self.end(row)
+
+    def end(self, row: int, dropped: int = 0) -> None:
+        """Let a text have no more tokens, and without the last `dropped` of those that it has."""
         self.active[row] = 0
+        if dropped:
+            del self.texts[row][-dropped:]
+            lengths = self._cache.lengths
+            lengths[row] -= dropped
+            self._cache.truncate(lengths)
 
     def _new(self) -> tuple[Int64Array, Int64Array]:
         """Return what is to be read before the next step: ids (B, S), and how many of each row.
@@ -121,7 +133,8 @@ class Generation:
         """
         anew = grown_beyond(self._model.switch_length, self._cache, self.active)
         if not anew.any():
-            return self._last[:, np.newaxis], self.active
+            last = np.array([[text[-1]] for text in self.texts], dtype=np.int64)
+            return last, self.active
         self._cache.truncate(np.where(anew, 0, self._cache.lengths))
         parts = zip(self.prompts, self.texts, anew, self.active, strict=True)
         return padded(
@@ -141,25 +154,40 @@ def check_prompts(prompts: Sequence[Int64Array]) -> None:
 
 
 def checked_cache(
-    model: LanguageModel, cache: Cache | None, prompts: Sequence[Int64Array], most: int
+    model: LanguageModel,
+    cache: Cache | None,
+    prompts: Sequence[Int64Array],
+    most: int,
+    slack: int = 0,
 ) -> Cache:
     """Return a cache that has room for prompts and `most` new tokens, a new one if none is given.
 
     Raises
     ------
     TypeError, ValueError
-        If it is no cache, of another number of rows, or cannot hold as much.
+        If it is no cache, of another number of rows, or cannot hold as much or give back `slack`
+        tokens.
     """
     lengths = np.array([prompt.size for prompt in prompts], dtype=np.int64)
     if cache is None:
         room = int(lengths.max()) + min(most - 1, ROOM)
-        cache = model.new_cache(lengths.size, capacity=room)
+        cache = model.new_cache(lengths.size, capacity=room, slack=slack)
     check_kind(cache)
+    if isinstance(cache, KVCache) and cache.slack < slack and any_window(cache):
+        raise ValueError(
+            f"the cache has a window and slack {cache.slack}: guesses of {slack} tokens need "
+            f"slack={slack}"
+        )
     if cache.batch != lengths.size:
         raise ValueError(f"the cache has {cache.batch} rows, and there are {lengths.size} prompts")
     check_length(cache, lengths, most)
     check_switch(cache, lengths, most, model.switch_length)
     return cache
+
+
+def any_window(cache: KVCache) -> bool:
+    """Return whether a layer keeps a window of its keys."""
+    return any(window is not None for window in cache.windows)
 
 
 def check_kind(cache: object) -> None:

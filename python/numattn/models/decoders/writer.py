@@ -15,6 +15,7 @@ from .detokenizer import Detokenizer
 from .generate import Stop
 from .generation import LanguageModel
 from .sampling import Sampler
+from .speculation import Draft
 from .text_folder import TextSource
 from .written import TextStream, Written, write_texts
 
@@ -244,6 +245,7 @@ class Writer(LanguageModel):
         stop: str | Iterable[str] = (),
         ends: Stop = None,
         sampler: Sampler | None = None,
+        draft: Draft | None = None,
         keep_special: bool = False,
         cache: Cache | None = None,
         chunk: int | None = None,
@@ -264,7 +266,7 @@ class Writer(LanguageModel):
             `end_tokens` by default, () for none.
         keep_special : bool
             Write special tokens as others.
-        sampler, cache, chunk, num_threads
+        sampler, draft, cache, chunk, num_threads
             As for `generate`.
 
         Returns
@@ -289,7 +291,7 @@ class Writer(LanguageModel):
             self, self.tokenizer, [self.prompt_ids(each) for each in in_order(
                 "prompts", prompts, "texts, chats or token ids")], max_new_tokens,
             ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
-            sampler=sampler, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, draft=draft, cache=cache, chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
 
     def generate_text(self, prompt: Prompt, max_new_tokens: int, **options: Any) -> Written:
@@ -305,6 +307,7 @@ class Writer(LanguageModel):
         stop: str | Iterable[str] = (),
         ends: Stop = None,
         sampler: Sampler | None = None,
+        draft: Draft | None = None,
         keep_special: bool = False,
         cache: Cache | None = None,
         chunk: int | None = None,
@@ -325,5 +328,5 @@ class Writer(LanguageModel):
         return TextStream(
             self, self.tokenizer, self.prompt_ids(prompt), max_new_tokens,
             ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
-            sampler=sampler, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, draft=draft, cache=cache, chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
