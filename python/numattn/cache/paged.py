@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numattn.paged import attention_paged
 from .base import Cache
 from .bounds import PoolBounds
 from .cached_pages import CachedPages
+from .gathered import gathered
 from .memory import arrays_in, bytes_of, new_memory
 from .pages import PageAllocator, filled_up
 from .row_numbers import kept_lengths, new_tokens, per_row, row_indices
@@ -232,6 +234,13 @@ class PagedKVCache(Cache):
         table = self._all_pages()
         full = np.arange(table.shape[1]) < (self._lengths[index] // self.page_size)[:, np.newaxis]
         return PageBounds(*self._bounds.of(index, self._pools[index].k, table[full])[:2])
+
+    def gather(self, rows: Sequence[tuple[PagedKVCache, int]]) -> PagedKVCache:
+        """Return a cache of the same pool whose row i continues rows[i], a row of a cache of it.
+
+        No token is copied. See `numattn.cache.gathered`.
+        """
+        return gathered(self, rows)
 
     def reserve(self, counts: ArrayLike) -> None:
         new = new_tokens(counts, None, self.batch)

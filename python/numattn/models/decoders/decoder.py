@@ -20,6 +20,7 @@ from .beams import Beam, EarlyStopping, beam_search
 from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding
+from .prefix_cache import PrefixCache
 from .sampling import Sampler
 from .speculation import Draft
 from .step import Step
@@ -154,6 +155,25 @@ class Decoder(Writer, ABC):
             wide_keys=self._wide_keys_for(storage),
         )  # fmt: skip
 
+    def new_prefix_cache(
+        self,
+        *,
+        pages: int,
+        page_size: int = 16,
+        texts: int = 64,
+        dtype: DTypeLike | None = None,
+        storage: Storage = None,
+    ) -> PrefixCache:
+        """Return what keeps up to so many texts, of which later prompts share the beginnings.
+
+        The pages are for those and for what is being written. With "longrope" positions nothing is
+        kept: what a token's keys are depends on the length of the whole text.
+        """
+        pool = self.new_paged_cache(
+            1, pages=pages, page_size=page_size, dtype=dtype, storage=storage
+        )
+        return PrefixCache(pool, texts, reusable=self.switch_length is None)
+
     def __call__(
         self,
         token_ids: ArrayLike,
@@ -245,13 +265,14 @@ class Decoder(Writer, ABC):
         stop: Stop = None,
         draft: Draft | None = None,
         cache: Cache | None = None,
+        prefixes: PrefixCache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
     ) -> list[list[int]]:
         """Return what the model writes after each prompt; see `numattn.models.generate`."""
         return generate(
             self, prompts, max_new_tokens,
-            sampler=sampler, stop=stop, draft=draft, cache=cache, chunk=chunk,
+            sampler=sampler, stop=stop, draft=draft, cache=cache, prefixes=prefixes, chunk=chunk,
             num_threads=num_threads,
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from numattn.cache import Cache
 
 from ..token_lists import TokenLists, token_list
 from .generation import Generation, LanguageModel
+from .prefix_cache import PrefixCache
 from .sampling import Sampler
 from .speculation import Draft, Speculation
 
@@ -27,6 +28,7 @@ def generate(
     stop: Stop = None,
     draft: Draft | None = None,
     cache: Cache | None = None,
+    prefixes: PrefixCache | None = None,
     chunk: int | None = None,
     num_threads: int | None = None,
 ) -> list[list[int]]:
@@ -51,6 +53,9 @@ def generate(
     cache : KVCache or PagedKVCache, optional
         The tokens in it come before the prompts, and afterwards it holds all but the last token of
         each text. A new KVCache by default.
+    prefixes : PrefixCache, optional
+        In place of a cache: what is kept of texts that begin as the prompts do is not read again,
+        and these texts are kept in turn.
     chunk : int, optional
         Read that many tokens of the prompts at once, which bounds the memory; all by default.
     num_threads : int, optional
@@ -84,13 +89,16 @@ def generate(
     ends = stop_tokens(stop, model.vocab_size)
     generation = generation_of(
         model, prompts, max_new_tokens, draft,
-        sampler=sampler, cache=cache, chunk=chunk, num_threads=num_threads,
+        sampler=sampler, cache=cache, prefixes=prefixes, chunk=chunk, num_threads=num_threads,
     )  # fmt: skip
-    while generation.active.any():
-        for row, new in enumerate(generation.step()):
-            place = next((place for place, token in enumerate(new) if token in ends), None)
-            if place is not None:
-                generation.end(row, len(new) - 1 - place)
+    try:
+        while generation.active.any():
+            for row, new in enumerate(generation.step()):
+                place = next((place for place, token in enumerate(new) if token in ends), None)
+                if place is not None:
+                    generation.end(row, len(new) - 1 - place)
+    finally:
+        generation.finish()
     return generation.texts
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import bounded_integer
-from numattn.cache import Cache, KVCache
+from numattn.cache import Cache, KVCache, PagedKVCache
 
 from ..arrays import Float32Array, Int64Array
 from ..token_lists import TokenLists, padded, token_lists
+from .prefix_cache import PrefixCache
 from .sampling import Sampler, greedy
 
 # For how many new tokens of each text a cache has room from the start. It grows when it is full,
@@ -52,6 +53,8 @@ class Generation:
         As for `generate`.
     slack : int
         How many tokens must be able to be taken back from the cache.
+    prefixes : PrefixCache, optional
+        Texts that are kept, in place of a cache. Call `finish` then, whatever happens.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class Generation:
         chunk: int | None = None,
         num_threads: int | None = None,
         slack: int = 0,
+        prefixes: PrefixCache | None = None,
     ) -> None:
         self._most = bounded_integer("max_new_tokens", max_new_tokens)
         if self._most < 0:
@@ -91,9 +95,37 @@ class Generation:
         check_prompts(self.prompts)
         self.texts: list[list[int]] = [[] for _ in self.prompts]
         self.active = np.full(len(self.prompts), self._most > 0, dtype=np.int64)
-        self._ids, self._lengths = padded(self.prompts, 0)  # what is to be read next
-        if self.active.any():
-            self._cache = checked_cache(model, cache, self.prompts, self._most, slack)
+        self._prefixes: PrefixCache | None = None
+        if prefixes is not None and cache is not None:
+            raise ValueError("give a cache or prefixes, not both")
+        if self.active.any() and prefixes is None:
+            self._begin(cache, self.prompts, slack)
+        elif self.active.any() and prefixes is not None:
+            self._begin_with(prefixes, slack)
+
+    def _begin(self, cache: Cache | None, unread: Sequence[Int64Array], slack: int) -> None:
+        self._ids, self._lengths = padded(unread, 0)  # what is to be read next
+        self._cache = checked_cache(self._model, cache, unread, self._most, slack)
+
+    def _begin_with(self, prefixes: PrefixCache, slack: int) -> None:
+        """Begin with a cache that holds what is kept of the prompts' beginnings."""
+        cache = prefixes.begin(self.prompts, self._most - 1)
+        try:
+            parts = zip(self.prompts, cache.lengths, strict=True)
+            self._begin(cache, [prompt[length:] for prompt, length in parts], slack)
+        except BaseException:
+            cache.truncate(0)
+            raise
+        self._prefixes = prefixes
+
+    def finish(self) -> None:
+        """Let `prefixes`, if there are any, keep the texts as they are; no step follows."""
+        prefixes, self._prefixes = self._prefixes, None
+        if prefixes is not None and isinstance(self._cache, PagedKVCache):
+            self.active[:] = 0
+            parts = zip(self.prompts, self.texts, strict=True)
+            wholes = [np.array([*prompt, *text], dtype=np.int64) for prompt, text in parts]
+            prefixes.finish(self._cache, wholes)
 
     def step(self) -> list[list[int]]:
         """Read what is new, and return what is added to each text: a token of those that go on.

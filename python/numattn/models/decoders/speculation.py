@@ -21,6 +21,7 @@ from numattn.cache import Cache
 from ..arrays import Float32Array, Int64Array
 from ..token_lists import TokenLists, padded
 from .generation import Generation, LanguageModel, grown_beyond
+from .prefix_cache import PrefixCache
 from .sampling import Sampler, drawn
 
 
@@ -79,14 +80,20 @@ class Speculation(Generation):
         cache: Cache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
+        prefixes: PrefixCache | None = None,
     ) -> None:
         self._draft = draft
         self.proposed = self.accepted = 0
         super().__init__(
             model, prompts, max_new_tokens,
             sampler=sampler, cache=cache, chunk=chunk, num_threads=num_threads, slack=draft.most,
+            prefixes=prefixes,
         )  # fmt: skip
-        draft.begin(model, len(self.texts))
+        try:
+            draft.begin(model, len(self.texts))
+        except BaseException:
+            self.finish()
+            raise
 
     def step(self) -> list[list[int]]:
         """Read what is new and what is guessed, and add to each text the tokens that are kept."""

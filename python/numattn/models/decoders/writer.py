@@ -14,6 +14,7 @@ from .chat import render_chat
 from .detokenizer import Detokenizer
 from .generate import Stop
 from .generation import LanguageModel
+from .prefix_cache import PrefixCache
 from .sampling import Sampler
 from .speculation import Draft
 from .text_folder import TextSource
@@ -248,6 +249,7 @@ class Writer(LanguageModel):
         draft: Draft | None = None,
         keep_special: bool = False,
         cache: Cache | None = None,
+        prefixes: PrefixCache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
     ) -> list[Written]:
@@ -266,7 +268,7 @@ class Writer(LanguageModel):
             `end_tokens` by default, () for none.
         keep_special : bool
             Write special tokens as others.
-        sampler, draft, cache, chunk, num_threads
+        sampler, draft, cache, prefixes, chunk, num_threads
             As for `generate`.
 
         Returns
@@ -291,7 +293,8 @@ class Writer(LanguageModel):
             self, self.tokenizer, [self.prompt_ids(each) for each in in_order(
                 "prompts", prompts, "texts, chats or token ids")], max_new_tokens,
             ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
-            sampler=sampler, draft=draft, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, draft=draft, cache=cache, prefixes=prefixes, chunk=chunk,
+            num_threads=num_threads,
         )  # fmt: skip
 
     def generate_text(self, prompt: Prompt, max_new_tokens: int, **options: Any) -> Written:
@@ -310,6 +313,7 @@ class Writer(LanguageModel):
         draft: Draft | None = None,
         keep_special: bool = False,
         cache: Cache | None = None,
+        prefixes: PrefixCache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
     ) -> TextStream:
@@ -328,5 +332,6 @@ class Writer(LanguageModel):
         return TextStream(
             self, self.tokenizer, self.prompt_ids(prompt), max_new_tokens,
             ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
-            sampler=sampler, draft=draft, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, draft=draft, cache=cache, prefixes=prefixes, chunk=chunk,
+            num_threads=num_threads,
         )  # fmt: skip

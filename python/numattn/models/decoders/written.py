@@ -67,12 +67,16 @@ def write_texts(
 ) -> list[Written]:
     """Return what a model writes after each prompt, given as ids; see `Writer.generate_texts`."""
     generation = generation_of(model, prompts, max_new_tokens, draft, **options)
-    texts = continuations(
-        tokenizer, generation.prompts, max_new_tokens, model.vocab_size, ends, stop, keep_special
-    )
-    while generation.active.any():
-        for row, new in enumerate(generation.step()):
-            add_all(generation, row, texts[row], new)
+    try:
+        texts = continuations(
+            tokenizer, generation.prompts, max_new_tokens, model.vocab_size, ends, stop,
+            keep_special,
+        )  # fmt: skip
+        while generation.active.any():
+            for row, new in enumerate(generation.step()):
+                add_all(generation, row, texts[row], new)
+    finally:
+        generation.finish()
     return [
         Written(
             text.text, text.tokens, text.finish_reason or "length", text.stopped_by, prompt.size
@@ -128,7 +132,17 @@ class TextStream(Iterator[str]):
             piece = add_all(self._generation, 0, self._text, new)
             if piece:
                 return piece
+        self.close()
         raise StopIteration
+
+    def close(self) -> None:
+        """Write no more. A PrefixCache keeps what has been written."""
+        self._generation.active[:] = 0
+        self._generation.finish()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_generation"):
+            self.close()
 
     @property
     def text(self) -> str:
