@@ -141,16 +141,27 @@ class Speculation(Generation):
         begin = len(text)
         for place, token in enumerate(guess.tokens):
             wanted = sampler.probabilities(logits[place], prompt, text)
-            if guess.probabilities is None:
-                given = np.zeros_like(wanted)
-                given[token] = 1
-            else:
-                given = guess.probabilities[place]
-            if sampler.uniform(row) * given[token] >= wanted[token]:
-                missed = np.maximum(wanted - given, 0)
-                if missed.any():  # else the two are the same but for rounding
-                    wanted = missed / missed.sum()
-                return [*text[begin:], drawn(wanted, sampler.uniform(row))]
+            given = None if guess.probabilities is None else guess.probabilities[place]
+            likely = 1.0 if given is None else given[token]
+            if sampler.uniform(row) * likely >= wanted[token]:
+                rest = missed(wanted, given, token)
+                return [*text[begin:], drawn(rest, sampler.uniform(row))]
             text.append(token)
         wanted = sampler.probabilities(logits[len(guess.tokens)], prompt, text)
         return [*text[begin:], drawn(wanted, sampler.uniform(row))]
+
+
+def missed(
+    wanted: NDArray[np.float64], given: NDArray[np.float64] | None, token: int
+) -> NDArray[np.float64]:
+    """Return how the token in the place of one that was not kept is distributed.
+
+    That one was drawn from `given`, or without a choice.
+    """
+    if given is None:
+        rest = wanted.copy()
+        rest[token] = 0
+    else:
+        rest = np.maximum(wanted - given, 0)
+    total = rest.sum()
+    return rest / total if total > 0 else wanted  # which is `given` but for rounding
