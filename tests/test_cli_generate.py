@@ -80,6 +80,18 @@ def test_tokens_are_chosen_as_asked(
     assert text != model.generate_text("the cat", MOST).text
 
 
+def test_tokens_are_chosen_as_the_folder_says(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = {"do_sample": True, "temperature": 1.4, "top_p": 0.95}
+    model = Llama.from_folder(write_text_folder(tmp_path, generation_config=config))
+    sampler = Sampler(temperature=1.4, top_k=50, top_p=0.5, seed=2)
+    text = model.generate_text("the cat", MOST, sampler=sampler).text
+    assert printed(capsys, tmp_path, "the cat", "--top-p", 0.5, "--seed", 2) == with_end(text)
+    greedy = model.generate_text("the cat", MOST).text
+    assert printed(capsys, tmp_path, "the cat", "--temperature", 0) == with_end(greedy) != text
+
+
 @pytest.mark.parametrize("prompt", [[], ["-"]])
 def test_standard_input_is_a_text(
     capsys: pytest.CaptureFixture[str],

@@ -86,7 +86,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--seed": (int, "the same seed draws the same text"),
     }
     for name, (kind, what) in numbers.items():
-        parser.add_argument(name, type=kind, metavar="N", help=what)
+        default = "" if name == "--seed" else " (default: as the model's folder says)"
+        parser.add_argument(name, type=kind, metavar="N", help=what + default)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = load_decoder(arguments.model, arguments)
     options = {
         "stop": arguments.stop,
-        "sampler": sampler_of(arguments),
+        "sampler": sampler_of(model, arguments),
         "draft": draft_of(arguments),
     }
     if arguments.chat:
@@ -130,19 +131,11 @@ def load_decoder(folder: Path, arguments: argparse.Namespace) -> Decoder:
     return model
 
 
-def sampler_of(arguments: argparse.Namespace) -> Any:
-    """Return how tokens are chosen: greedily unless a temperature is given."""
-    from numattn.models import Sampler
-
-    penalty = arguments.repetition_penalty
-    return Sampler(
-        temperature=0 if arguments.temperature is None else arguments.temperature,
-        top_k=arguments.top_k,
-        top_p=arguments.top_p,
-        min_p=arguments.min_p,
-        repetition_penalty=1.0 if penalty is None else penalty,
-        seed=arguments.seed,
-    )
+def sampler_of(model: Decoder, arguments: argparse.Namespace) -> Any:
+    """Return how tokens are chosen: as the model's folder says, but for what is given."""
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
+    given = {name: getattr(arguments, name) for name in names}
+    return model.sampler(**{name: value for name, value in given.items() if value is not None})
 
 
 def draft_of(arguments: argparse.Namespace) -> Any:

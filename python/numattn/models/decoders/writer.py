@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numattn.cache import Cache
 
 from ..arrays import Int64Array
+from ..files.settings import Settings
 from ..texts import check_text, in_order
 from ..token_lists import token_list
 from .chat import render_chat
@@ -15,9 +17,10 @@ from .detokenizer import Detokenizer
 from .generate import Stop
 from .generation import LanguageModel
 from .prefix_cache import PrefixCache
+from .sampler_defaults import sampler_of
 from .sampling import Sampler
 from .speculation import Draft
-from .text_folder import TextSource
+from .text_folder import TextFolder, TextSource
 from .written import TextStream, Written, write_texts
 
 if TYPE_CHECKING:
@@ -73,6 +76,28 @@ class Writer(LanguageModel):
                 f"eos_token_id must be in 0 … {self.vocab_size - 1}, not {sorted(ends)}"
             )
         return ends
+
+    def sampler(self, **changes: Any) -> Sampler:
+        """Return the sampler that the folder's generation_config.json asks for.
+
+        Parameters
+        ----------
+        **changes
+            Arguments of `Sampler` that go before what the file says: a seed, say.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As by `Sampler`; ValueError also if the file asks for what is not supported.
+
+        Notes
+        -----
+        Greedy without such a file, or without do_sample in it, as transformers is. What generates
+        does not ask for it by itself: give the result as `sampler`.
+        """
+        source = self._source()
+        given = source.sampling if isinstance(source, TextFolder) else Settings({}, Path())
+        return sampler_of(given, changes)
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of a text.
