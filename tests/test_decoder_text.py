@@ -115,6 +115,7 @@ def test_what_is_no_character_is_not_held_for_ever(model: Llama) -> None:
     detokenizer = model.detokenizer()
     assert (detokenizer.add(wrong), detokenizer.finish()) == ("", "\ufffd")
     assert detokenizer.finish() == ""
+    assert model.detokenizer([*good, wrong]).finish() == ""  # which is not what follows
 
 
 def test_special_tokens_among_others(model: Llama) -> None:

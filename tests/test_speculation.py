@@ -270,6 +270,24 @@ def test_bad_drafts(small: Gpt | Llama, tmp_path: Path) -> None:
         ModelDraft(small).propose([np.array([1])], [[1]], [1], greedy())
 
 
+def test_a_step_that_fails_leaves_the_cache_as_it_was(
+    small: Gpt | Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    expected = small.generate([[1, 2, 3]], 9)
+    cache = small.new_cache(1)
+    generation = Speculation(small, [[1, 2, 3]], 9, draft=Oracle(expected, 3, 99), cache=cache)
+    generation.step()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Sampler, "probabilities", fail)
+        generation.step()
+    assert cache.lengths.tolist() == [3]
+    assert steps_of(generation) == 2
+    assert generation.texts == expected
+
+
 def test_a_window_needs_slack(tmp_path: Path) -> None:
     model = load(write_folder(tmp_path, "mistral"), "mistral")
     cache = model.new_cache(1, slack=3)

@@ -194,7 +194,8 @@ class Streams:
 
     def __init__(self, seed: Any) -> None:
         self._seeds: list[np.random.SeedSequence] | None = None
-        if seed is not None and not isinstance(seed, (str, bytes)) and hasattr(seed, "__len__"):
+        several = hasattr(seed, "__len__") and getattr(seed, "ndim", 1) == 1
+        if several and not isinstance(seed, (str, bytes)):
             self._seeds = [made_of(each) for each in seed]
         else:
             self._root = made_of(seed)

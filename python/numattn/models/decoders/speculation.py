@@ -111,15 +111,20 @@ class Speculation(Generation):
             ],
             0,
         )
-        held = self._cache.lengths
-        logits = self._model(ids, lengths, cache=self._cache, num_threads=self._threads)
-        new: list[list[int]] = [[] for _ in self.texts]
-        for row in np.flatnonzero(self.active).tolist():
-            new[row] = self._verified(row, guesses[row], logits[row])
-            self.proposed += len(guesses[row].tokens)
-            self.accepted += len(new[row]) - 1
-            held[row] += len(new[row])
-        self._cache.truncate(held)  # the last token of each is not read yet
+        before = self._cache.lengths
+        try:
+            logits = self._model(ids, lengths, cache=self._cache, num_threads=self._threads)
+            new = [
+                self._verified(row, guesses[row], logits[row]) if alive else []
+                for row, alive in enumerate(self.active.tolist())
+            ]
+        except BaseException:
+            self._cache.truncate(before)
+            raise
+        added = np.array([len(tokens) for tokens in new], dtype=np.int64)
+        self._cache.truncate(before + added)  # the last token of each is not read yet
+        self.proposed += sum(len(guesses[row].tokens) for row in np.flatnonzero(added))
+        self.accepted += int(np.maximum(added - 1, 0).sum())
         self._add(new)
         return new
 
