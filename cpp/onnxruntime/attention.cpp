@@ -4,6 +4,8 @@
 //   q_offset = past_sequence_length, or nonpad_kv_seqlen − q_sequence_length, or 0
 //   kv_lens  = nonpad_kv_seqlen        window = (left_window_size, right_window_size)
 //   mask     = boolean attn_mask       bias   = attn_mask of numbers
+//
+// The attribute opset, which is ours, says which it was: in 23 a mask of one column is for all keys.
 #include <algorithm>
 
 #include "heads.h"
@@ -21,6 +23,7 @@ class Attention final : public Kernel {
         key_heads_(info.integer("kv_num_heads", 0)),
         left_(info.integer("left_window_size", -1)),
         right_(info.integer("right_window_size", -1)),
+        opset_(info.integer("opset", 25)),
         scale_(info.number("scale", 0)),
         softcap_(info.number("softcap", 0)),
         has_scale_(info.has_number("scale")) {
@@ -49,7 +52,7 @@ class Attention final : public Kernel {
   std::int64_t add_mask(const Array& mask, std::int64_t length, numattn_attention_args& args) const;
 
   bool causal_;
-  std::int64_t query_heads_, key_heads_, left_, right_;
+  std::int64_t query_heads_, key_heads_, left_, right_, opset_;
   float scale_, softcap_;
   bool has_scale_;
 };
@@ -60,6 +63,7 @@ std::int64_t Attention::add_mask(const Array& mask, std::int64_t length,
   (mask.type == kBool ? args.mask : args.bias) = tensor_of(mask, "attn_mask");
   if (mask.rank == 0) return length;
   const std::int64_t columns = mask.shape[static_cast<std::size_t>(mask.rank - 1)];
+  if (columns == 1 && opset_ < 24) return length;  // there it can only stand for all keys
   for (std::int64_t i = 0; i < args.kv_lens.count; ++i) {
     if (args.kv_lens.data[i] > columns) {
       refuse("attn_mask " + mask.shape_text() + " has fewer columns than nonpad_kv_seqlen says, " +

@@ -77,7 +77,7 @@ void add_padding(Context& context, const Array& mask, std::int64_t length,
       args.mask = numattn_contiguous(bools, NUMATTN_BOOL, 4, shape);
     }
   }
-  args.kv_lens = {lengths.data(), static_cast<std::int64_t>(lengths.size())};
+  if (!lengths.empty()) args.kv_lens = {lengths.data(), batch};
 }
 
 void MultiHeadAttention::run(Context& context) const {

@@ -57,6 +57,8 @@ struct AttentionArgs {
     key_spans_shape: [i64; 3],
     interrupt: Option<extern "C" fn(*mut c_void) -> i32>,
     interrupt_context: *mut c_void,
+    parallel: Option<extern "C" fn()>,
+    parallel_context: *mut c_void,
 }
 
 extern "C" {
