@@ -1,6 +1,7 @@
 // What is used of ONNX Runtime's C interface, whose header comes with no package: a table of
 // functions that grows at its end alone, and the structure that describes an operator of one's own.
-// The numbers are facts of that interface; tests/test_onnxruntime.py runs every function named here.
+// The numbers are facts of that interface; tests/test_onnxruntime.py runs every function named
+// here.
 #pragma once
 
 #include <cstddef>

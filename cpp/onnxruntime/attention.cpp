@@ -5,7 +5,8 @@
 //   kv_lens  = nonpad_kv_seqlen        window = (left_window_size, right_window_size)
 //   mask     = boolean attn_mask       bias   = attn_mask of numbers
 //
-// The attribute opset, which is ours, says which it was: in 23 a mask of one column is for all keys.
+// The attribute opset, which is ours, says which it was: in 23 a mask of one column is for all
+// keys.
 #include <algorithm>
 
 #include "heads.h"
@@ -111,9 +112,8 @@ void Attention::run(Context& context) const {
   args.softcap = static_cast<double>(softcap_);
 
   const std::int64_t heads = args.q.shape[1], width = args.v.shape[3];
-  const Array result =
-      query.rank == 3 ? context.output(0, {batch, queries, heads * width})
-                      : context.output(0, {batch, heads, queries, width});
+  const Array result = query.rank == 3 ? context.output(0, {batch, queries, heads * width})
+                                       : context.output(0, {batch, heads, queries, width});
   args.out = heads_of(result, query.rank == 3 ? query_heads_ : 0, "Y");
   context.attend(args);
 }

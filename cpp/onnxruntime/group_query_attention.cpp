@@ -90,7 +90,8 @@ GroupQueryAttention::Step GroupQueryAttention::step_of(Context& context) const {
   }
   step.total = *static_cast<const std::int32_t*>(total.data);
   for (std::int64_t entry = 0; entry < batch; ++entry) {
-    const std::int64_t own = std::int64_t{1} + static_cast<const std::int32_t*>(lengths.data)[entry];
+    const std::int64_t own =
+        std::int64_t{1} + static_cast<const std::int32_t*>(lengths.data)[entry];
     const bool prompt = length == step.total;
     step.totals.push_back(own);
     step.past.push_back(prompt ? 0 : own - length);
@@ -170,8 +171,8 @@ void GroupQueryAttention::run(Context& context) const {
       past_length({context.input(3), context.input(4)}, {step.key, step.value});
   for (const std::int64_t past : step.past) {
     if (past > before) {
-      refuse("seqlens_k says " + std::to_string(past) + " tokens before the new ones; past_key has " +
-             std::to_string(before));
+      refuse("seqlens_k says " + std::to_string(past) +
+             " tokens before the new ones; past_key has " + std::to_string(before));
     }
   }
   numattn_attention_args args = context.attention_args();

@@ -1,5 +1,5 @@
-// The functions of numattn.h that are used, out of numattn._core: a second copy of the kernels would
-// double the wheel, and a module of Python's cannot be linked to everywhere.
+// The functions of numattn.h that are used, out of numattn._core: a second copy of the kernels
+// would double the wheel, and a module of Python's cannot be linked to everywhere.
 #include <dlfcn.h>
 
 #include "core.h"

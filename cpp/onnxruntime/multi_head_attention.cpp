@@ -1,6 +1,6 @@
 // MultiHeadAttention of com.microsoft, as onnxruntime.transformers' optimizer writes it. Where
-// ONNX Runtime adds mask_filter_value to the scores of padding, keys are excluded here: the same but
-// for a row that may attend nothing, which is 0.
+// ONNX Runtime adds mask_filter_value to the scores of padding, keys are excluded here: the same
+// but for a row that may attend nothing, which is 0.
 #include <algorithm>
 
 #include "heads.h"
@@ -37,7 +37,6 @@ class MultiHeadAttention final : public Kernel {
   bool causal_;
   float scale_;
 };
-
 
 Array MultiHeadAttention::with_bias(Context& context, const Array& x, const char* terms) const {
   Array sum = x;

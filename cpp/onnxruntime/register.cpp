@@ -64,9 +64,8 @@ struct Node {
 
 OrtStatus* create(const CustomOp* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   const Operator* described = registered(op).described;
-  return guarded(api, described->name, [&] {
-    *kernel = new Node{api, described, described->make(Info(api, info))};
-  });
+  return guarded(api, described->name,
+                 [&] { *kernel = new Node{api, described, described->make(Info(api, info))}; });
 }
 
 OrtStatus* compute(void* kernel, OrtKernelContext* context) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from numattn.compat.onnxruntime import named, pattern
@@ -33,7 +32,8 @@ def rewrite(model: Any) -> Rewritten:
 
     These are nodes Attention of ai.onnx, MultiHeadAttention and GroupQueryAttention of
     com.microsoft, and attention in pieces (MatMul, Softmax, MatMul, as exporters write it), in
-    inner graphs and functions too. Transpositions of heads around them go where shapes are known.
+    inner graphs too, and in functions, which are inlined. Transpositions of heads around them go
+    where shapes are known.
 
     Parameters
     ----------
@@ -67,30 +67,24 @@ def rewrite(model: Any) -> Rewritten:
     """
     try:
         import onnx
+        import onnx.inliner
     except ImportError as error:
         raise ImportError("rewriting a model needs onnx: pip install onnx") from error
-    new = onnx.ModelProto()
-    new.CopyFrom(model)
+    if model.functions:  # ONNX Runtime infers no types through others' operators in them
+        new = onnx.inliner.inline_local_functions(model)
+    else:
+        new = onnx.ModelProto()
+        new.CopyFrom(model)
     replaced: Counter[str] = Counter()
     left: list[str] = []
-    known = known_of(new)
-    for proto, imports in owners(new):
-        opset = max((x.version for x in imports if x.domain in ("", "ai.onnx")), default=0)
-        before = replaced.total()
-        rewrite_graph(proto, known if proto is new.graph else NOTHING, opset, replaced, left)
-        if replaced.total() > before and all(x.domain != DOMAIN for x in imports):
-            imports.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+    opset = max((x.version for x in new.opset_import if x.domain in ("", "ai.onnx")), default=0)
+    rewrite_graph(new.graph, known_of(new), opset, replaced, left)
     if not replaced:
         reasons = "; ".join(left or [f"the model has no {', '.join(LOOKED_FOR)}"])
         raise ValueError(f"no attention that numattn could replace: {reasons}")
+    if all(imported.domain != DOMAIN for imported in new.opset_import):
+        new.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
     return Rewritten(new, dict(replaced), left)
-
-
-def owners(model: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield graphs and functions with the operator sets that hold in them."""
-    yield model.graph, model.opset_import
-    for function in model.functions:
-        yield function, function.opset_import
 
 
 def rewrite_graph(
