@@ -1,6 +1,6 @@
 """The layers of the house, read from includes and imports: who may use whom.
 
-bind, c, onnxruntime → include      api → plan, run, isa, kernels.h, include      isa → kernels.h, include
+bind, c, onnxruntime → include   api → plan, run, isa, kernels.h, include   isa → kernels.h, include
 plan → kernels.h, include      kernels → include      run → the standard library and the system
 """
 

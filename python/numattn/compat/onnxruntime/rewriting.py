@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -134,7 +135,8 @@ def known_of(model: Any) -> Known:
 
     inferred = model
     if model.ByteSize() < MOST_BYTES:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        with contextlib.suppress(onnx.shape_inference.InferenceError):
+            inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     known = Known({}, {})
     graph = inferred.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
