@@ -172,7 +172,8 @@ NUMATTN_API numattn_status numattn_attention_paged(const numattn_attention_args 
 /* --- Rotary positions ------------------------------------------------------------------------- */
 
 /* For 0 <= r < R and (a, b) = (r, r + R), or (2r, 2r + 1) where interleaved:
- * out[a] = x[a] cos[r] - x[b] sin[r], out[b] = x[b] cos[r] + x[a] sin[r]; out[i] = x[i] for i >= 2R. */
+ * out[a] = x[a] cos[r] - x[b] sin[r], out[b] = x[b] cos[r] + x[a] sin[r];
+ * out[i] = x[i] for i >= 2R. */
 typedef struct numattn_rope_args {
   size_t struct_size;
   numattn_tensor x;        /* (B, H, S, D) or (H, S, D), or as the layout says */
