@@ -20,6 +20,7 @@ from .generate import Stop, check_kind, generate
 from .padding import Padding
 from .sampling import Sampler
 from .step import Step
+from .writer import Writer
 
 
 class DecoderConfig(Protocol):
@@ -50,7 +51,7 @@ class DecoderLayer(Protocol):
         """Which channels of its keys (Hkv, D) integers need 16 bits for, if any do."""
 
 
-class Decoder(ABC):
+class Decoder(Writer, ABC):
     """A decoder-only language model on numattn's public API.
 
     Any number of threads may call one model at once, each with a cache of its own.
