@@ -126,21 +126,17 @@ def named(given: str) -> tuple[str, Path]:
 
 
 def load_model(folder: Path, dtype: str | None) -> AnyModel:
-    """Return the model of a folder, of the class that its configuration asks for."""
-    from numattn import models
-    from numattn.models.encoder.bert_config import FAMILIES
-    from numattn.models.files.folder import model_folder
+    """Return the model of a folder, with all that it needs of the folder read."""
+    from numattn.models import load
 
-    load = getattr(models, "load", None)
-    if load is not None:
-        loaded: AnyModel = load(folder, dtype=dtype)
-        return loaded
-    kind = str(configuration(model_folder(folder)).get("model_type"))
-    if kind in FAMILIES or (folder / "modules.json").exists():
-        return models.Bert.from_folder(folder, dtype=dtype)
-    if kind == "gpt2":
-        return models.Gpt.from_folder(folder, dtype=dtype)
-    return models.Llama.from_folder(folder, dtype=dtype)
+    model = load(folder, dtype=dtype)
+    if hasattr(model, "new_paged_cache"):
+        # Read when first needed, they would be read by each process, and a fault found late.
+        assert model.tokenizer is not None and model.end_tokens is not None
+    elif not hasattr(model, "encode_tokens"):
+        raise ValueError(f"{folder}: a {type(model).__name__} cannot be served")
+    loaded: AnyModel = model
+    return loaded
 
 
 def configuration(folder: Path) -> dict[str, Any]:
