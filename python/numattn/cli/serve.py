@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .arguments import Commands
 
 HOST, PORT = "127.0.0.1", 8000
+EXTRAS = ("prometheus_client", "starlette", "uvicorn")
 # Each is a limit of numattn.serve.Limits, whose default it has.
 LIMITS = {
     "body_bytes": "bytes of a request's body; beyond them 413",
@@ -114,12 +115,12 @@ def limits_of(arguments: argparse.Namespace) -> Limits:
 
 def check_extras() -> None:
     """Raise ImportError, before anything is loaded, if what serves is not installed."""
-    try:
-        import prometheus_client  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install 'numattn[serve]'") from None
+    from importlib.util import find_spec
+
+    # Not imported yet: prometheus_client then looks whether several processes are to count.
+    missing = [name for name in EXTRAS if find_spec(name) is None]
+    if missing:
+        raise ImportError(f"{missing[0]} is not installed: pip install 'numattn[serve]'")
 
 
 def limit_threads(arguments: argparse.Namespace) -> None:

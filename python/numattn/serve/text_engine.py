@@ -51,6 +51,11 @@ class TextEngine(Engine):
         self._batch = Batch(model, limits, num_threads)
         self._metrics = metrics
 
+    def start(self) -> None:
+        """Start the thread, and say what there is to write with."""
+        self.call(self._tell_state)
+        super().start()
+
     def submit(self, sequence: Sequence) -> None:
         """Have a text written; any thread may ask. Pages for all of it must exist."""
         self.call(lambda: self._batch.add(sequence))
