@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from starlette.testclient import TestClient
 from numattn.models import Bert
 from numattn.serve import Catalogue, Limits, create_app
 from numattn.serve.catalogue import Entry
+from numattn.serve.embedding_queue import EmbeddingQueue
+from numattn.serve.exchange import Gone, in_time
 from numattn.serve.sockets import listening
 from serving import HeldBert, catalogue_of, get, metric, post, serving, until
 
@@ -166,3 +169,38 @@ def test_sockets_are_told_that_they_are_tcp(count: int) -> None:
         listening("127.0.0.1", port, 1)
     for each in sockets:
         each.close()
+
+
+def test_a_client_that_does_not_read_is_given_up() -> None:
+    """It would hold a request's place for as long as it likes."""
+
+    async def never(message: Any) -> None:
+        await asyncio.sleep(3600)
+
+    async def attempt() -> None:
+        await in_time(never({}), 0.01)
+
+    with pytest.raises(Gone):
+        asyncio.run(attempt())
+
+
+def test_an_engine_goes_on_after_a_fault_of_its_own(
+    bert: Bert, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever waits is told."""
+    batch = EmbeddingQueue.batch
+    calls = 0
+
+    def failing(queue: EmbeddingQueue) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ZeroDivisionError
+        return batch(queue)
+
+    monkeypatch.setattr(EmbeddingQueue, "batch", failing)
+    with serving(catalogue_of(tiny=bert)) as address:
+        error_of(post(f"{address}/v1/embeddings", json=GOOD), 500)
+        assert post(f"{address}/v1/embeddings", json=GOOD).status_code == 200
+        assert get(f"{address}/health").status_code == 200
+    assert "all that waits is given up" in caplog.text

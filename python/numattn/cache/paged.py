@@ -322,48 +322,35 @@ class PagedKVCache(Cache):
         """
         rows = row_indices("indices", indices, self.batch)
         former = self._tables
-        self._tables = [list(former[row]) for row in rows.tolist()]
-        for table in self._tables:
+        tables = [list(former[row]) for row in rows.tolist()]
+        for table in tables:
             self._allocator.share(table)
         for table in former:
             self._allocator.release(table)
-        self._lengths = np.ascontiguousarray(self._lengths[:, rows])
-        self._pages_changed()
+        self._set_rows(tables, np.ascontiguousarray(self._lengths[:, rows]))
 
     def beside(self, batch: int) -> PagedKVCache:
         """Return an empty cache of that many other rows, which take pages of the same pool.
 
-        So a prompt can be read while other texts are continued, and then join them. The two are for
-        one thread at a time. Rows that are done with must be freed: a cache that is forgotten
-        leaves its pages taken. A copy of either is a pool of its own.
-
-        Raises
-        ------
-        TypeError, ValueError
-            The number of rows is none, or below 1.
+        So a prompt can be read while other texts go on, and then join them, all in one thread.
+        A cache that is forgotten leaves its pages taken: free its rows. A copy has its own pool.
 
         Examples
         --------
-        >>> import numpy as np
         >>> import numattn as na
-        >>> cache = na.PagedKVCache(1, batch=1, kv_heads=2, head_dim=16, pages=8, page_size=4)
-        >>> reading = cache.beside(1)
-        >>> prompt = np.ones((1, 2, 6, 16), np.float32)
-        >>> held = reading.append(0, prompt, prompt)
-        >>> cache.join(reading)
-        >>> cache.lengths, reading.lengths, cache.free_pages
-        (array([0, 6]), array([0]), 6)
+        >>> cache = na.PagedKVCache(1, batch=1, kv_heads=2, head_dim=16, pages=8)
+        >>> cache.join(cache.beside(2))
+        >>> cache.batch
+        3
         """
-        rows = size("batch", batch)
+        lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
         other = object.__new__(type(self))
         vars(other).update(vars(self))
-        other._set_rows([[] for _ in range(rows)], np.zeros((self.layers, rows), dtype=np.int64))
+        other._set_rows([[] for _ in lengths[0]], lengths)
         return other
 
     def join(self, other: PagedKVCache) -> None:
         """Take over all rows of a cache of the same pool, behind these; it keeps empty ones.
-
-        No token is copied.
 
         Raises
         ------
@@ -372,8 +359,8 @@ class PagedKVCache(Cache):
         """
         if other is self or other._allocator is not self._allocator:
             raise ValueError("a cache can be joined by another of the same pool (beside), only")
-        lengths = np.concatenate([self._lengths, other._lengths], axis=1)
-        self._set_rows([*self._tables, *other._tables], lengths)
+        both = np.concatenate([self._lengths, other._lengths], axis=1)
+        self._set_rows(self._tables + other._tables, both)
         other._set_rows([[] for _ in other._tables], np.zeros_like(other._lengths))
 
     def _set_rows(self, tables: list[list[int]], lengths: Int64Array) -> None:

@@ -35,6 +35,7 @@ LIMITS = {
     "page_size": "tokens in a page",
     "chunk": "tokens of a prompt read between two tokens of other texts",
     "body_seconds": "seconds in which a body must have come; beyond them 408",
+    "send_seconds": "seconds in which a client must take a piece of its answer",
     "drain_seconds": "seconds for which a service that stops goes on with what it has begun",
 }
 

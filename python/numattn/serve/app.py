@@ -14,7 +14,7 @@ from .chat import chat_completions
 from .completions import completions
 from .embeddings import embeddings
 from .errors import ApiError, failed
-from .exchange import Gone, read_body, send_answer, send_events, watched
+from .exchange import Gone, in_time, read_body, send_answer, send_events, watched
 from .guard import Guard, Message, Receive, Send, send_error
 from .limits import Limits
 from .service import Service
@@ -58,7 +58,7 @@ class Posted:
         async def noted(message: Message) -> None:
             nonlocal begun
             begun = True
-            await send(message)
+            await in_time(send(message), self._service.limits.send_seconds)
 
         try:
             answer = await self._endpoint(self._service, body)
@@ -66,6 +66,8 @@ class Posted:
                 await send_events(answer, noted)
             else:
                 await send_answer(answer, noted)
+        except Gone:
+            raise
         except ApiError as error:
             if error.status >= 500:
                 logging.getLogger(__name__).error("%s", error.message, exc_info=error)
@@ -144,8 +146,9 @@ def pages(service: Service) -> dict[str, Callable[[Request], Answer]]:
     """Return what is to be had by GET."""
 
     def health(request: Request) -> Answer:
-        state = {"status": "stopping" if service.draining else "ok", "pid": os.getpid()}
-        return json_answer(state, 503 if service.draining else 200)
+        state = "stopping" if service.draining else "ok" if service.alive else "failed"
+        status = 200 if state == "ok" else 503
+        return json_answer({"status": state, "pid": os.getpid()}, status)
 
     def metrics(request: Request) -> Answer:
         body, media_type = service.metrics.exposition()

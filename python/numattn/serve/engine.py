@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from abc import ABC, abstractmethod
@@ -28,6 +29,11 @@ class Engine(ABC):
         self._thread = threading.Thread(target=self._run, name=f"numattn {self.name}", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Return whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def call(self, function: Call) -> None:
         """Have the thread call a function before its next piece of work."""
         self._calls.put(function)
@@ -44,9 +50,14 @@ class Engine(ABC):
 
     def _run(self) -> None:
         while not self._closing:
-            self._take_calls(wait=not self._has_work())
-            if not self._closing and self._has_work():
-                self._work()
+            try:
+                self._take_calls(wait=not self._has_work())
+                if not self._closing and self._has_work():
+                    self._work()
+            except Exception as error:
+                # Nobody knows how things stand now; what comes next finds nothing left of it.
+                logging.getLogger(__name__).exception("%s: all that waits is given up", self.name)
+                self._give_up(error)
         self._take_calls(wait=False)
         self._give_up(RuntimeError("the service has stopped"))
 

@@ -86,6 +86,14 @@ async def unless_left(receive: Receive, work: Coroutine[Any, Any, Result]) -> Re
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
+async def in_time(sending: Awaitable[None], seconds: float) -> None:
+    """Send something; raise Gone if the client does not take it."""
+    try:
+        await asyncio.wait_for(sending, seconds)
+    except (TimeoutError, asyncio.TimeoutError):  # noqa: UP041
+        raise Gone from None
+
+
 async def send_answer(answer: Answer, send: Send) -> None:
     """Send a whole answer."""
     headers = {

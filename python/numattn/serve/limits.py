@@ -42,6 +42,8 @@ class Limits:
     """Tokens of a prompt that are read between two tokens of the texts that are being written."""
     body_seconds: int = 30
     """In which a request's body must have come; beyond it the answer is 408."""
+    send_seconds: int = 60
+    """In which a client must take a piece of its answer; beyond it the rest is given up."""
     drain_seconds: int = 30
     """For which a service that stops goes on with what it has begun."""
 

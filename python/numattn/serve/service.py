@@ -68,6 +68,11 @@ class Service:
             engine.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def alive(self) -> bool:
+        """Return whether all threads run."""
+        return all(each.alive for each in (*self.embedding.values(), *self.text.values()))
+
     def next_id(self) -> str:
         """Return a name for a request, which tells the process, too."""
         return f"{os.getpid()}-{next(self._numbers)}"

@@ -58,7 +58,14 @@ class TextEngine(Engine):
 
     def submit(self, sequence: Sequence) -> None:
         """Have a text written; any thread may ask. Pages for all of it must exist."""
-        self.call(lambda: self._batch.add(sequence))
+
+        def add() -> None:
+            try:
+                self._batch.add(sequence)
+            except ValueError as error:
+                self.listener([Written(sequence, None, error)])
+
+        self.call(add)
 
     def cancel(self, sequence: Sequence) -> None:
         """Have a text forgotten before the next step; any thread may ask."""
