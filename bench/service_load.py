@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import numpy as np
@@ -38,6 +38,8 @@ WORDS = "the of and a to in is it that was for on are with as his they be at one
 TEXTS, LONGEST = 400, 60  # words
 PROMPTS = 60
 TEXT_LIMITS = {"rows": 16, "pages": 200, "page_size": 16, "chunk": 64}
+TLS = ssl.create_default_context()
+Send: TypeAlias = "Callable[[httpx.AsyncClient, random.Random], Awaitable[str]]"
 
 
 class Tally:
@@ -109,19 +111,15 @@ def service(model: str, options: list[str]) -> Iterator[tuple[int, str]]:
 
 async def measure(arguments: argparse.Namespace, model: str, process: int, address: str) -> int:
     """Put the load on, and print what came of it."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     tally = Tally()
-    async with httpx.AsyncClient(
-        base_url=address, timeout=120, limits=limits, verify=ssl.create_default_context()
-    ) as client:
+    async with new_client(address) as client:
         while not await answers(client):
             await asyncio.sleep(0.1)
-        send = (embedding_load if arguments.load == "embeddings" else text_load)(
-            arguments, client, model
-        )
+        load = embedding_load if arguments.load == "embeddings" else text_load
+        send = load(arguments, model)
         begun = time.perf_counter()
         watcher = asyncio.ensure_future(watch(arguments, tally, process))
-        await send_all(arguments, tally, send)
+        await send_all(arguments, tally, address, send)
         seconds = time.perf_counter() - begun
         print(f"{cpu_seconds(process):.1f} s of processor time in the service, its start included")
         watcher.cancel()
@@ -135,6 +133,11 @@ async def measure(arguments: argparse.Namespace, model: str, process: int, addre
     return 1 if wrong else 0
 
 
+def new_client(address: str) -> httpx.AsyncClient:
+    """Return a client with a connection of its own: many in one would cost more than an answer."""
+    return httpx.AsyncClient(base_url=address, timeout=300, verify=TLS)
+
+
 async def answers(client: httpx.AsyncClient) -> bool:
     """Return whether the service is there."""
     try:
@@ -143,30 +146,27 @@ async def answers(client: httpx.AsyncClient) -> bool:
         return False
 
 
-async def send_all(
-    arguments: argparse.Namespace, tally: Tally, send: Callable[[random.Random], Awaitable[str]]
-) -> None:
+async def send_all(arguments: argparse.Namespace, tally: Tally, address: str, send: Send) -> None:
     """Send requests from so many clients at once."""
     left = iter(range(arguments.requests))
 
     async def one_client(number: int) -> None:
         chance = random.Random(number)
-        for _ in left:
-            begun = time.perf_counter()
-            try:
-                outcome = await send(chance)
-            except httpx.TransportError:
-                outcome = "lost"
-            tally.outcomes[outcome] += 1
-            if outcome == "right":
-                tally.seconds.append(time.perf_counter() - begun)
+        async with new_client(address) as client:
+            for _ in left:
+                begun = time.perf_counter()
+                try:
+                    outcome = await send(client, chance)
+                except httpx.TransportError:
+                    outcome = "lost"
+                tally.outcomes[outcome] += 1
+                if outcome == "right":
+                    tally.seconds.append(time.perf_counter() - begun)
 
     await asyncio.gather(*(one_client(number) for number in range(arguments.clients)))
 
 
-def embedding_load(
-    arguments: argparse.Namespace, client: httpx.AsyncClient, model: str
-) -> Callable[[random.Random], Awaitable[str]]:
+def embedding_load(arguments: argparse.Namespace, model: str) -> Send:
     """Return what asks for the vector of one of some texts, of 1 to 60 words."""
     from numattn.models import load
 
@@ -179,7 +179,7 @@ def embedding_load(
         f"{TEXTS} texts of {tokens.min()} to {tokens.max()} tokens, {tokens.mean():.0f} on average"
     )
 
-    async def send(chance: random.Random) -> str:
+    async def send(client: httpx.AsyncClient, chance: random.Random) -> str:
         number = chance.randrange(TEXTS)
         content = {"model": "model", "input": texts[number], "encoding_format": "base64"}
         response = await client.post("/v1/embeddings", json=content)
@@ -192,9 +192,7 @@ def embedding_load(
     return send
 
 
-def text_load(
-    arguments: argparse.Namespace, client: httpx.AsyncClient, model: str
-) -> Callable[[random.Random], Awaitable[str]]:
+def text_load(arguments: argparse.Namespace, model: str) -> Send:
     """Return what asks for texts, as streams or whole, and leaves some before they are done."""
     from numattn.models import load
 
@@ -209,7 +207,7 @@ def text_load(
         text = "".join(map(detokenizer.add, new)) + detokenizer.finish()
         wanted.append(({"prompt": prompt, "max_tokens": count}, text))
 
-    async def send(chance: random.Random) -> str:
+    async def send(client: httpx.AsyncClient, chance: random.Random) -> str:
         options, text = wanted[chance.randrange(PROMPTS)]
         content = {"model": "model", "temperature": 0, **options}
         cancel = chance.random() < arguments.cancel
