@@ -16,9 +16,12 @@ from ..arrays import Float32Array, Int64Array
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
-from .generate import Stop, check_kind, generate
+from .beams import Beam, EarlyStopping, beam_search
+from .generate import Stop, generate
+from .generation import check_kind
 from .padding import Padding
 from .sampling import Sampler
+from .speculation import Draft
 from .step import Step
 from .writer import Writer
 
@@ -240,6 +243,7 @@ class Decoder(Writer, ABC):
         *,
         sampler: Sampler | None = None,
         stop: Stop = None,
+        draft: Draft | None = None,
         cache: Cache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
@@ -247,7 +251,29 @@ class Decoder(Writer, ABC):
         """Return what the model writes after each prompt; see `numattn.models.generate`."""
         return generate(
             self, prompts, max_new_tokens,
-            sampler=sampler, stop=stop, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, stop=stop, draft=draft, cache=cache, chunk=chunk,
+            num_threads=num_threads,
+        )  # fmt: skip
+
+    def beam_search(
+        self,
+        prompts: TokenLists,
+        max_new_tokens: int,
+        *,
+        beams: int = 4,
+        length_penalty: float = 1.0,
+        early_stopping: EarlyStopping = False,
+        num_return: int = 1,
+        stop: Stop = None,
+        cache: Cache | None = None,
+        chunk: int | None = None,
+        num_threads: int | None = None,
+    ) -> list[list[Beam]]:
+        """Return the likeliest texts after each prompt; see `numattn.models.beam_search`."""
+        return beam_search(
+            self, prompts, max_new_tokens, beams=beams, length_penalty=length_penalty,
+            early_stopping=early_stopping, num_return=num_return, stop=stop, cache=cache,
+            chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
 
     def _check_cache(self, cache: Cache | None, batch: int, counts: Int64Array) -> Int64Array:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from numattn.cache import Cache
 
 from ..arrays import Int64Array
-from ..texts import check_text
+from ..texts import check_text, in_order
 from ..token_lists import token_list
 from .chat import render_chat
 from .detokenizer import Detokenizer
+from .generate import Stop
+from .generation import LanguageModel
+from .sampling import Sampler
+from .speculation import Draft
 from .text_folder import TextSource
+from .written import TextStream, Written, write_texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+Prompt: TypeAlias = "str | Iterable[Mapping[str, Any]] | Iterable[int] | Int64Array"
 
-class Writer:
+
+class Writer(LanguageModel):
     """What a decoder does with text; `Decoder` derives from it.
 
     Attributes
@@ -27,10 +36,6 @@ class Writer:
     """
 
     text_source: TextSource | None = None
-
-    @property
-    def vocab_size(self) -> int:
-        raise NotImplementedError
 
     def _source(self) -> TextSource:
         if self.text_source is None:
@@ -214,3 +219,114 @@ class Writer:
             messages, add_generation_prompt, tools, template=template, **variables
         )
         return self.tokenize(text, add_special_tokens=False)
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Return the ids of a text, of messages of a chat, or of a sequence of ids.
+
+        Raises
+        ------
+        TypeError, ValueError, FileNotFoundError, ImportError
+            As `tokenize`, as `chat_prompt`, or if ids are none of the model's.
+        """
+        if isinstance(prompt, str):
+            return self.tokenize(prompt)
+        if hasattr(prompt, "__array__"):
+            return list(token_list("prompt", prompt, self.vocab_size).tolist())
+        parts: list[Any] = [*in_order("prompt", prompt, "messages or token ids")]
+        if any(isinstance(part, Mapping) for part in parts):
+            return self.chat_prompt(parts)
+        return list(token_list("prompt", parts, self.vocab_size).tolist())
+
+    def generate_texts(
+        self,
+        prompts: Iterable[Prompt],
+        max_new_tokens: int,
+        *,
+        stop: str | Iterable[str] = (),
+        ends: Stop = None,
+        sampler: Sampler | None = None,
+        draft: Draft | None = None,
+        keep_special: bool = False,
+        cache: Cache | None = None,
+        chunk: int | None = None,
+        num_threads: int | None = None,
+    ) -> list[Written]:
+        """Return what the model writes after each prompt.
+
+        Parameters
+        ----------
+        prompts : iterable of str, of lists of messages, or of sequences of int
+            Texts, chats (see `chat_prompt`) or ids.
+        max_new_tokens : int
+            Upper limit for each text.
+        stop : str or iterable of str
+            A text ends before the first of these strings, across borders of tokens too.
+        ends : int or iterable of int, optional
+            It ends with the first of these tokens, which is no part of the text: the model's
+            `end_tokens` by default, () for none.
+        keep_special : bool
+            Write special tokens as others.
+        sampler, draft, cache, chunk, num_threads
+            As for `generate`.
+
+        Returns
+        -------
+        list of Written
+            Their texts, tokens, and why they ended.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As `generate`, `prompt_ids` and `StopStrings`.
+        FileNotFoundError, ImportError
+            As for `tokenizer`.
+
+        Examples
+        --------
+        >>> (answer,) = model.generate_texts(["The sky is"], 20, stop="\\n")  # doctest: +SKIP
+        >>> answer.text, answer.finish_reason  # doctest: +SKIP
+        (' blue.', 'stop')
+        """
+        return write_texts(
+            self, self.tokenizer, [self.prompt_ids(each) for each in in_order(
+                "prompts", prompts, "texts, chats or token ids")], max_new_tokens,
+            ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
+            sampler=sampler, draft=draft, cache=cache, chunk=chunk, num_threads=num_threads,
+        )  # fmt: skip
+
+    def generate_text(self, prompt: Prompt, max_new_tokens: int, **options: Any) -> Written:
+        """Return what the model writes after one prompt; see `generate_texts`."""
+        (written,) = self.generate_texts([prompt], max_new_tokens, **options)
+        return written
+
+    def stream(
+        self,
+        prompt: Prompt,
+        max_new_tokens: int,
+        *,
+        stop: str | Iterable[str] = (),
+        ends: Stop = None,
+        sampler: Sampler | None = None,
+        draft: Draft | None = None,
+        keep_special: bool = False,
+        cache: Cache | None = None,
+        chunk: int | None = None,
+        num_threads: int | None = None,
+    ) -> TextStream:
+        """Return an iterator over the pieces of what the model writes after one prompt.
+
+        Arguments and errors are those of `generate_texts`; what is wrong with them is said at once.
+        Each piece is whole characters and never empty, and the pieces make up the text. The
+        iterator has the text so far, its tokens, and at the end its `finish_reason`. To write no
+        more, take no more.
+
+        Examples
+        --------
+        >>> for piece in model.stream("The sky is", 20):  # doctest: +SKIP
+        ...     print(piece, end="", flush=True)
+        """
+        return TextStream(
+            self, self.tokenizer, self.prompt_ids(prompt), max_new_tokens,
+            ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
+            sampler=sampler, draft=draft, cache=cache, chunk=chunk, num_threads=num_threads,
+        )  # fmt: skip
