@@ -183,7 +183,7 @@ def test_a_sampler_that_fails_is_its_own_texts_fault(
 ) -> None:
     calls = 0
 
-    def failing(logits: Any) -> Any:
+    def failing(logits: Any, prompts: Any, texts: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == count:

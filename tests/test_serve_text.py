@@ -166,6 +166,22 @@ def test_sampling(text_service: str, model: Llama) -> None:
     assert other["text"] != text
 
 
+@pytest.mark.parametrize("temperature", [0, 1.0])
+def test_penalties(text_service: str, model: Llama, temperature: float) -> None:
+    """Which know the prompt and the text."""
+    ids = model.tokenize(PROMPT)
+    options: dict[str, Any] = {
+        "temperature": temperature, "min_p": 0.01, "repetition_penalty": 1.2,
+        "presence_penalty": 0.5, "frequency_penalty": 0.7, "seed": 3,
+    }  # fmt: skip
+    wanted = text_after(model, ids, 30, sampler=Sampler(**options, logit_bias={int(ids[0]): 5.0}))
+    bias = {str(ids[0]): 5}
+    answer = complete(text_service, max_tokens=30, **options, logit_bias=bias).json()
+    assert answer["choices"][0]["text"] == wanted
+    plain = complete(text_service, max_tokens=30, temperature=temperature, seed=3).json()
+    assert plain["choices"][0]["text"] != wanted
+
+
 def test_many_at_once_write_what_each_writes_alone(
     text_service: str, model: Llama, rng: np.random.Generator
 ) -> None:
@@ -209,7 +225,12 @@ def test_a_client_that_leaves_gives_its_pages_back(text_service: str, stream: bo
         ({"echo": True}, 400, "echo"),
         ({"logprobs": 1}, 400, "logprobs"),
         ({"suffix": "."}, 400, "suffix"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"330": 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, 400, "logit_bias"),
+        ({"logit_bias": {"5": "1"}}, 400, "logit_bias"),
+        ({"logit_bias": [5]}, 400, "logit_bias"),
+        ({"presence_penalty": 3}, 400, "presence_penalty"),
+        ({"min_p": 2}, 400, "min_p"),
         ({"temperature": -1}, 400, "temperature"),
         ({"temperature": "1"}, 400, "temperature"),
         ({"top_p": 1.5}, 400, "top_p"),

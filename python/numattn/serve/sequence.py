@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Finish: TypeAlias = Literal["stop", "length"]
-Choose: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
-"""Logits (1, V) → a token (1,): a `numattn.models.Sampler` is one."""
+
+
+class Choose(Protocol):
+    """What chooses tokens: a `numattn.models.Sampler` of the text's own."""
+
+    def __call__(
+        self, logits: NDArray[Any], prompts: list[list[int]], texts: list[list[int]]
+    ) -> NDArray[np.int64]:
+        """Return a token (1,) for logits (1, V), after a prompt and what has followed it."""
 
 
 class Sequence:
@@ -38,8 +45,10 @@ class Sequence:
         ends: frozenset[int] = frozenset(),
         watch: Callable[[int], bool] | None = None,
     ) -> None:
-        self.tokens = [*prompt]
-        self.prompt_tokens = len(self.tokens)
+        self.prompt = [*prompt]
+        self.text: list[int] = []
+        self.tokens = [*self.prompt]
+        self.prompt_tokens = len(self.prompt)
         self.limit = self.prompt_tokens + new_tokens
         self.finish: Finish | None = None
         self.read = 0
@@ -49,7 +58,7 @@ class Sequence:
     @property
     def new_tokens(self) -> int:
         """Return how many tokens have been written, one that ends the text among them."""
-        return len(self.tokens) - self.prompt_tokens
+        return len(self.text)
 
     @property
     def cached_tokens(self) -> int:
@@ -62,8 +71,9 @@ class Sequence:
 
     def take(self, logits: NDArray[Any]) -> int:
         """Choose the next token by the logits (1, V) after all tokens, and see whether it ends."""
-        token = int(self._choose(logits)[0])
+        token = int(self._choose(logits, [self.prompt], [self.text])[0])
         self.tokens.append(token)
+        self.text.append(token)
         if token in self._ends:
             self.finish = "stop"
         elif self._watch is not None and self._watch(token):

@@ -17,13 +17,11 @@ if TYPE_CHECKING:
 
 MOST_STOPS = 4  # as OpenAI's own service has it
 MOST_STOP_LETTERS = 256
+MOST_BIASES = 1024
 # Of OpenAI's interface, and not carried out: only what they are without.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "best_of": (1,),
-    "frequency_penalty": (0, 0.0),
-    "logit_bias": ({},),
     "n": (1,),
-    "presence_penalty": (0, 0.0),
 }
 
 
@@ -37,6 +35,8 @@ class TextOptions:
     stops: list[str]
     stream: bool
     include_usage: bool
+    bias: dict[int, float]
+    """What is added to logits of tokens."""
 
 
 def read_options(fields: Fields, limits: Limits, *names: str, default: int | None) -> TextOptions:
@@ -57,23 +57,28 @@ def read_options(fields: Fields, limits: Limits, *names: str, default: int | Non
     new_tokens = next((each for each in most if each is not None), None)
     if new_tokens is not None and new_tokens > limits.new_tokens:
         raise beyond(f"{names[0]} is {new_tokens}; a text may have {limits.new_tokens}", names[0])
-    stream = fields.flag("stream")
+    stream, bias = fields.flag("stream"), read_bias(fields)
     return TextOptions(
-        sampler=read_sampler(fields),
+        sampler=read_sampler(fields, bias),
         new_tokens=default if new_tokens is None else new_tokens,
         stops=read_stops(fields),
         stream=stream,
         include_usage=read_usage(fields, stream),
+        bias=bias,
     )
 
 
-def read_sampler(fields: Fields) -> Callable[[], Choose]:
+def read_sampler(fields: Fields, bias: dict[int, float]) -> Callable[[], Choose]:
     """Return what makes the sampler of a text."""
     from numattn.models import Sampler
 
     temperature = fields.number("temperature", 0, 2, 1)
     top_p = fields.number("top_p", 0, 1, 1)
     top_k = fields.integer("top_k", 1, 2**31)
+    min_p = fields.number("min_p", 0, 1, 0)
+    repetition = fields.number("repetition_penalty", 0.01, 100, 1)
+    presence = fields.number("presence_penalty", -2, 2, 0)
+    frequency = fields.number("frequency_penalty", -2, 2, 0)
     seed = fields.integer("seed", -(2**63), 2**63 - 1)
 
     def sampler() -> Choose:
@@ -81,10 +86,38 @@ def read_sampler(fields: Fields) -> Callable[[], Choose]:
             temperature=temperature,
             top_k=top_k,
             top_p=None if top_p == 1 else max(top_p, 1e-9),
+            min_p=min_p or None,
+            repetition_penalty=repetition,
+            presence_penalty=presence,
+            frequency_penalty=frequency,
+            logit_bias=bias,
             seed=None if seed is None else seed % 2**64,
         )
 
     return sampler
+
+
+def read_bias(fields: Fields) -> dict[int, float]:
+    """Return what is added to the logits of tokens."""
+    value = fields.get("logit_bias")
+    if value is None:
+        return {}
+    good = isinstance(value, dict) and len(value) <= MOST_BIASES
+    if not good or not all(
+        key.isascii() and key.isdigit() and len(key) < 10 and is_bias(each)
+        for key, each in value.items()
+    ):
+        raise invalid(
+            f"logit_bias must be an object of at most {MOST_BIASES} tokens and numbers from -100 "
+            f"to 100, not {shown(value)}",
+            "logit_bias",
+        )
+    return {int(key): float(each) for key, each in value.items()}
+
+
+def is_bias(value: Any) -> bool:
+    """Return whether a value may be added to a logit."""
+    return type(value) in (int, float) and -100 <= value <= 100
 
 
 def read_stops(fields: Fields) -> list[str]:
@@ -135,6 +168,12 @@ def new_writing(
     wrong = next((each for each in prompt if not 0 <= each < model.vocab_size), None)
     if wrong is not None:
         raise invalid(f"{name} holds the token {wrong}; they are 0 … {model.vocab_size - 1}", name)
+    beyond_all = next((each for each in options.bias if each >= model.vocab_size), None)
+    if beyond_all is not None:
+        raise invalid(
+            f"logit_bias names the token {beyond_all}; they are 0 … {model.vocab_size - 1}",
+            "logit_bias",
+        )
     room = entry.context - len(prompt)
     wanted = options.new_tokens
     if room < (wanted or 1):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from numattn.models.decoders.detokenizer import Detokenizer
+from numattn.models.decoders.stop_strings import StopStrings
 
 from .sequence import Choose, Finish, Sequence
 
@@ -15,16 +18,6 @@ class Piece(NamedTuple):
     text: str
     finish: Finish | None
     error: BaseException | None
-
-
-class Detokenizer(Protocol):
-    """What makes text of tokens one by one."""
-
-    def add(self, token: int) -> str:
-        """Return what one more token makes certain."""
-
-    def finish(self) -> str:
-        """Return what was held back."""
 
 
 class Writing(Sequence):
@@ -56,64 +49,20 @@ class Writing(Sequence):
         super().__init__(prompt, new_tokens, choose, ends, self._watched)
         self.pieces: asyncio.Queue[Piece] = asyncio.Queue()
         self._detokenizer = detokenizer
-        self._text = StopText(stops)
+        self._stops = StopStrings(stops)
+        self._new = ""
 
     def _watched(self, token: int) -> bool:
-        self._text.add(self._detokenizer.add(token))
-        return self._text.ended
+        self._new += self._stops.add(self._detokenizer.add(token))
+        return self._stops.found is not None
 
     def piece(self, error: BaseException | None) -> Piece:
         """Return what is new and certain of the text. The thread of the engine asks."""
         if error is not None:
             return Piece("", None, error)
-        if self.finish is not None and not self._text.ended:
-            self._text.add(self._detokenizer.finish())
-            if self._text.ended:  # by what was held back
+        if self.finish is not None and self._stops.found is None:
+            self._new += self._stops.add(self._detokenizer.finish()) + self._stops.finish()
+            if self._stops.found is not None:  # in what was held back
                 self.finish = "stop"
-        return Piece(self._text.take(last=self.finish is not None), self.finish, None)
-
-
-class StopText:
-    """Text that comes in pieces, up to the first of some stop strings.
-
-    What may be the beginning of one is held back.
-
-    Examples
-    --------
-    >>> text = StopText(["END"])
-    >>> text.add("one E")
-    >>> text.take()
-    'one '
-    >>> text.add("N and two END three")
-    >>> text.take(), text.ended
-    ('EN and two ', True)
-    """
-
-    def __init__(self, stops: Iterable[str]) -> None:
-        self._stops = [*stops]
-        self._text = ""
-        self.ended = False
-
-    def add(self, text: str) -> None:
-        """Put text behind what there is."""
-        if self.ended:
-            return
-        self._text += text
-        places = [self._text.find(stop) for stop in self._stops]
-        found = [place for place in places if place >= 0]
-        if found:
-            self._text, self.ended = self._text[: min(found)], True
-
-    def take(self, last: bool = False) -> str:
-        """Return what is certain; with `last`, all there is."""
-        held = 0 if last or self.ended else max(map(self._held, self._stops), default=0)
-        cut = len(self._text) - held
-        text, self._text = self._text[:cut], self._text[cut:]
-        return text
-
-    def _held(self, stop: str) -> int:
-        """Return how many characters at the end may begin a stop string."""
-        for size in range(min(len(stop) - 1, len(self._text)), 0, -1):
-            if self._text.endswith(stop[:size]):
-                return size
-        return 0
+        new, self._new = self._new, ""
+        return Piece(new, self.finish, None)
