@@ -137,7 +137,7 @@ def test_a_worker_killed_under_load(workers: Any, bert: Bert) -> None:
             os.kill(get(f"{workers.address}/health").json()["pid"], signal.SIGKILL)
         time.sleep(1.5)
         stop.set()
-        assert all(each.result() > 5 for each in clients)
+        assert all(each.result() > 0 for each in clients)
     assert len(lost) <= 16 and max(map(lost.count, range(8))) <= 2
 
 
