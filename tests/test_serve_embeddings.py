@@ -121,7 +121,6 @@ def test_many_at_once_have_the_bits_of_each_alone(
 
 
 def test_what_waits_is_computed_together(bert: Bert) -> None:
-    """And a request of many texts lets others in between."""
     held = HeldBert(bert)
     with serving(catalogue_of(tiny=held)) as address, ThreadPoolExecutor(8) as pool:
         first = pool.submit(embed, address, "a cat")

@@ -53,10 +53,12 @@ def read_options(fields: Fields, limits: Limits, *names: str, default: int | Non
     """
     for name, values in NEUTRAL.items():
         fields.only(name, *values)
-    most = [fields.integer(name, 1, 2**31) for name in names]
-    new_tokens = next((each for each in most if each is not None), None)
-    if new_tokens is not None and new_tokens > limits.new_tokens:
-        raise beyond(f"{names[0]} is {new_tokens}; a text may have {limits.new_tokens}", names[0])
+    new_tokens = None
+    for name in reversed(names):
+        given = fields.integer(name, 1, 2**31)
+        if given is not None and given > limits.new_tokens:
+            raise beyond(f"{name} is {given}; a text may have {limits.new_tokens}", name)
+        new_tokens = new_tokens if given is None else given
     stream, bias = fields.flag("stream"), read_bias(fields)
     return TextOptions(
         sampler=read_sampler(fields, bias),
