@@ -217,7 +217,7 @@ def part_of(path: Path) -> str:
     return path.relative_to(PYTHON).parts[0].removesuffix(".py")
 
 
-OPTIONAL = {"models", "compat", "cli", "__main__"}  # parts that may use the extras
+OPTIONAL = {"models", "compat", "cli", "serve", "__main__"}  # parts that may use the extras
 
 
 def third_party(modules: set[str]) -> set[str]:
