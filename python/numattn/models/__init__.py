@@ -5,6 +5,8 @@ They need the libraries safetensors and tokenizers; importing this module does n
 
 from __future__ import annotations
 
+from .decoders.beams import Beam, beam_search
+from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
@@ -20,12 +22,16 @@ from .translator.seq2seq import Seq2Seq
 __all__ = [
     "T5",
     "Bart",
+    "Beam",
     "Bert",
     "Gpt",
     "Llama",
+    "ModelDraft",
+    "NgramDraft",
     "Sampler",
     "Seq2Seq",
     "Whisper",
+    "beam_search",
     "generate",
     "installed_folder",
     "installed_translator",
