@@ -5,7 +5,8 @@ They need the libraries safetensors and tokenizers; importing this module does n
 
 from __future__ import annotations
 
-from .decoders.beams import Beam, beam_search
+from .beams import Beam
+from .decoders.beams import beam_search
 from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt

@@ -23,11 +23,12 @@ from numattn._arguments import bounded_integer
 from numattn.cache import KVCache
 
 from ..arrays import Float32Array, Int64Array
-from ..beams import EarlyStopping, Hypothesis, Search, beam_search, greedy_search
+from ..beams import Beam, EarlyStopping, Rules
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from .generation_config import GenerationConfig
 from .layers import DecoderLayer
+from .search import beam_search, greedy_search
 from .state import DecoderState
 from .token_rules import Rule
 
@@ -168,10 +169,10 @@ class EncoderDecoder(ABC):
         length_penalty: float | None = None,
         early_stopping: EarlyStopping | None = None,
         num_threads: int | None = None,
-    ) -> list[list[Hypothesis]]:
+    ) -> list[list[Beam]]:
         """Return the texts that a search finds for each source, best first."""
-        search = self._search(prompt.size, beams, max_tokens, length_penalty, early_stopping)
-        rules = self.generation.rules.of(prompt.size, search.most, *more)
+        rules = self._rules(prompt.size, beams, max_tokens, length_penalty, early_stopping)
+        allow = self.generation.rules.of(prompt.size, rules.most, *more)
         ids = np.repeat(prompt[np.newaxis], state.cache.batch, axis=0)
         logits = self.step(ids, state, num_threads=num_threads)
         rows = np.arange(state.cache.batch)
@@ -181,19 +182,19 @@ class EncoderDecoder(ABC):
                 state.fork(parents)
             return self.step(tokens, state, num_threads=num_threads)
 
-        if search.beams == 1:
-            texts = greedy_search(logits, step, prompt, search, rules)
-            return [[Hypothesis(texts[row], float("nan"))] for row in rows.tolist()]
-        return beam_search(logits, step, prompt, search, rules)
+        if rules.beams == 1:
+            texts = greedy_search(logits, step, prompt, rules, allow)
+            return [[Beam(texts[row], float("nan"))] for row in rows.tolist()]
+        return beam_search(logits, step, prompt, rules, allow)
 
-    def _search(
+    def _rules(
         self,
         prompt_size: int,
         beams: int | None,
         max_tokens: int | None,
         length_penalty: float | None,
         early_stopping: EarlyStopping | None,
-    ) -> Search:
+    ) -> Rules:
         """Return how a search goes on, by a call's arguments and the folder's settings."""
         own, limit = self.generation, self._sizes.max_positions
         count = own.beams if beams is None else bounded_integer("beams", beams)
@@ -214,4 +215,5 @@ class EncoderDecoder(ABC):
         if early not in (True, False, "never"):
             raise ValueError(f"early_stopping must be True, False or 'never', not {early!r}")
         penalty = own.length_penalty if length_penalty is None else float(length_penalty)
-        return Search(count, most, own.rules.ends, penalty, early)
+        ends = np.array(own.rules.ends, dtype=np.int64)
+        return Rules(count, penalty, early, most, ends)

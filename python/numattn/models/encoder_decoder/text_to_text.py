@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import Float32Array, Int64Array
-from ..beams import EarlyStopping, Hypothesis
+from ..beams import Beam, EarlyStopping
 from ..ids import check_ids
 from ..lengths import check_lengths
 from ..texts import each_text
@@ -84,7 +84,7 @@ class TextToText(EncoderDecoder):
         length_penalty: float | None = None,
         early_stopping: EarlyStopping | None = None,
         num_threads: int | None = None,
-    ) -> list[list[Hypothesis]]:
+    ) -> list[list[Beam]]:
         """Return the best texts that a search finds for each source, best first, with scores.
 
         Arguments and errors are those of `generate`. The score of a single beam is NaN.

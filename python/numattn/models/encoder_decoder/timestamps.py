@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Float32Array, Int64Array
+from ..arrays import Int64Array
 from ..beams import log_softmax
+from .token_rules import NEVER, Scores
 
 SECONDS = 0.02  # of a step between times
-NEVER = np.float32(-np.inf)
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TimestampRule:
     latest_start: int | None
     """The last step at which the first time may be."""
 
-    def __call__(self, texts: Int64Array, scores: Float32Array) -> Float32Array:
+    def __call__(self, texts: Int64Array, scores: Scores) -> Scores:
         """Return scores (N, V) of what comes after texts (N, t)."""
         scores[:, self.first - 1] = NEVER
         for text, row in zip(texts[:, self.prompt_size :], scores, strict=True):
@@ -49,7 +49,7 @@ class TimestampRule:
         scores[total > words, : self.first] = NEVER
         return scores
 
-    def _pair(self, text: Int64Array, row: Float32Array) -> None:
+    def _pair(self, text: Int64Array, row: Scores) -> None:
         """Forbid what would break a pair, or would be earlier than the last time."""
         is_time = text >= self.first
         last = bool(is_time[-1:].any())

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..arrays import Float32Array, Int64Array
+from ..arrays import Int64Array
 
 NEVER = np.float32(-np.inf)
-Rule = Callable[[Int64Array, Float32Array], Float32Array]
+Scores: TypeAlias = NDArray[np.floating[Any]]
+Rule: TypeAlias = Callable[[Int64Array, Scores], Scores]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class TokenRules:
         limit = prompt_size + most
         no_end = max(self.min_length, prompt_size + self.min_new_tokens)
 
-        def apply(texts: Int64Array, scores: Float32Array) -> Float32Array:
+        def apply(texts: Int64Array, scores: Scores) -> Scores:
             size = texts.shape[1]
             if self.repetition_penalty != 1:
                 penalise(texts, scores, self.repetition_penalty)
@@ -73,7 +76,7 @@ class TokenRules:
         return int(self.forced_first is not None and prompt_size == 1)
 
 
-def penalise(texts: Int64Array, scores: Float32Array, penalty: float) -> None:
+def penalise(texts: Int64Array, scores: Scores, penalty: float) -> None:
     """Make tokens that a text has less likely, or more so by a penalty below 1."""
     held = np.take_along_axis(scores, texts, axis=1)
     held = np.where(held < 0, held * np.float32(penalty), held / np.float32(penalty))
@@ -94,7 +97,7 @@ def repeating(text: Int64Array, size: int) -> Int64Array:
     return result
 
 
-def forbid_word(texts: Int64Array, scores: Float32Array, word: tuple[int, ...]) -> None:
+def forbid_word(texts: Int64Array, scores: Scores, word: tuple[int, ...]) -> None:
     """Forbid the last token of a word after its other ones."""
     before = len(word) - 1
     if texts.shape[1] >= before:
@@ -102,7 +105,7 @@ def forbid_word(texts: Int64Array, scores: Float32Array, word: tuple[int, ...]) 
         scores[ending, word[-1]] = NEVER
 
 
-def force(scores: Float32Array, tokens: tuple[int, ...]) -> None:
+def force(scores: Scores, tokens: tuple[int, ...]) -> None:
     """Leave those tokens alone, as if they were certain."""
     scores[:] = NEVER
     scores[:, list(tokens)] = 0
