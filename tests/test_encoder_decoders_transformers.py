@@ -72,6 +72,7 @@ def test_a_folder_that_transformers_writes(
         {"num_beams": 1, "repetition_penalty": 1.7, "min_new_tokens": 5},
         {"num_beams": 2, "bad_words_ids": [[4], [5, 6], [7, 8, 9]], "suppress_tokens": [11, 12]},
         {"num_beams": 2, "forced_bos_token_id": 8, "begin_suppress_tokens": [13, 14]},
+        {"num_beams": 4, "renormalize_logits": True, "bad_words_ids": [[4], [7], [9], [11]]},
         {"num_beams": 1, "eos_token_id": [2, 1, 20, 21, 22]},
         {"num_beams": 2, "eos_token_id": [2, 1, 20, 21, 22]},
     ],

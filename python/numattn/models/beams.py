@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Float32Array, Int64Array
+from .arrays import Int64Array
 
 EarlyStopping: TypeAlias = 'bool | Literal["never"]'
 
@@ -114,7 +114,7 @@ class Search:
         return bool(self.sums[0] / length**rules.length_penalty <= self.finished[-1].score)
 
 
-def log_softmax(logits: Float32Array) -> NDArray[np.float64]:
+def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return log p of the last axis, in float64."""
     x = logits.astype(np.float64)
     x -= x.max(axis=-1, keepdims=True)

@@ -32,7 +32,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stop_strings": (),
     "max_time": (),
     "remove_invalid_values": (False,),
-    "renormalize_logits": (False,),
     "token_healing": (False,),
     "num_return_sequences": (1,),
 }
@@ -97,6 +96,7 @@ class GenerationConfig:
             forced_last=tokens("forced_eos_token_id"),
             suppressed=tokens("suppress_tokens"),
             suppressed_first=tokens("begin_suppress_tokens"),
+            renormalize=settings.flag("renormalize_logits", False),
         )
         return cls(
             start=starts[0] if starts else None,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Int64Array
+from ..beams import log_softmax
 
 NEVER = np.float32(-np.inf)
 Scores: TypeAlias = NDArray[np.floating[Any]]
@@ -38,6 +39,9 @@ class TokenRules:
     """One of them is the last token of a text that grows to its limit."""
     suppressed: tuple[int, ...] = ()
     suppressed_first: tuple[int, ...] = ()
+    renormalize: bool = False
+    """Whether what is left is made log-probabilities again: the sum of those of tokens that may
+    come next is one then."""
 
     def of(self, prompt_size: int, most: int, *more: Rule) -> Rule:
         """Return the rules for texts after a prompt, which get at most `most` tokens more.
@@ -67,7 +71,7 @@ class TokenRules:
             scores[:, list(self.suppressed)] = NEVER
             for rule in more:
                 scores = rule(texts, scores)
-            return scores
+            return log_softmax(scores) if self.renormalize else scores
 
         return apply
 
