@@ -14,6 +14,7 @@ from pathlib import Path
 from .foreign_code import refuse_foreign_code
 from .settings import Settings, shown
 
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 FLOATS = ("float32", "float", "float16", "half", "bfloat16", "float64", "double", "auto")
 
 
@@ -48,5 +49,5 @@ def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings
         kind = settings.get(name, "auto")
         if not isinstance(kind, str) or kind.removeprefix("torch.") not in FLOATS:
             raise ValueError(f"{path}: {name} {shown(kind)} is not supported")
-    settings.one_of("transformers_weights", ("model.safetensors",), "model.safetensors")
+    settings.one_of("transformers_weights", WEIGHTS, WEIGHTS[0])
     return settings, family
