@@ -9,15 +9,29 @@ from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
 from .decoders.sampling import Sampler
+from .encoder.albert import Albert
 from .encoder.bert import Bert
+from .encoder.distilbert import DistilBert
+from .encoder.electra import Electra
+from .encoder.gte import Gte
+from .encoder.modernbert import ModernBert
+from .encoder.mpnet import MPNet
+from .encoder.nomic import NomicBert
 from .files.installed import installed_folder, installed_translator
 from .load import load
 from .translator.seq2seq import Seq2Seq
 
 __all__ = [
+    "Albert",
     "Bert",
+    "DistilBert",
+    "Electra",
     "Gpt",
+    "Gte",
     "Llama",
+    "MPNet",
+    "ModernBert",
+    "NomicBert",
     "Sampler",
     "Seq2Seq",
     "generate",

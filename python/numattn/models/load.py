@@ -14,12 +14,19 @@ from .files.settings import Settings, shown
 
 # model_type of config.json → module and class, which are imported when they are asked for.
 CLASSES = {
+    "albert": "encoder.albert:Albert",
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
+    "distilbert": "encoder.distilbert:DistilBert",
+    "electra": "encoder.electra:Electra",
     "gemma2": "decoders.llama:Llama",
     "gpt2": "decoders.gpt:Gpt",
+    "gte": "encoder.gte:Gte",
     "llama": "decoders.llama:Llama",
     "mistral": "decoders.llama:Llama",
+    "modernbert": "encoder.modernbert:ModernBert",
+    "mpnet": "encoder.mpnet:MPNet",
+    "nomic_bert": "encoder.nomic:NomicBert",
     "phi3": "decoders.llama:Llama",
     "qwen2": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",

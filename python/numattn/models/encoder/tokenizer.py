@@ -13,6 +13,7 @@ The padding and the number of tokens of whoever saved tokenizer.json do not coun
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,11 @@ from .bert_config import FAMILIES, ROBERTA_TYPES
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
+BERT_CLASSES = tuple(
+    f"{family}Tokenizer{fast}"
+    for family in ("Bert", "DistilBert", "Electra", "MPNet")
+    for fast in ("", "Fast")
+)
 # Classes that give every token of a single text the type 0, or none, whatever tokenizer.json says.
 CLASSES_OF_ONE_TYPE = (
     *BERT_CLASSES,
@@ -39,7 +44,11 @@ NORMALIZER = {
 
 
 def read_tokenizer(
-    folder: Path, max_positions: int, max_tokens: int | None, lower_case: bool
+    folder: Path,
+    max_positions: int,
+    max_tokens: int | None,
+    lower_case: bool,
+    stems: Collection[str] = tuple(FAMILIES.values()),
 ) -> Tokenizer:
     """Return the tokenizer of a folder, which cuts texts where the model ends.
 
@@ -53,6 +62,8 @@ def read_tokenizer(
         How many it should take, if the folder says so elsewhere.
     lower_case : bool
         Whether texts become lower case first.
+    stems : collection of str
+        What the names of the tokenizer's classes may begin with.
 
     Raises
     ------
@@ -66,7 +77,7 @@ def read_tokenizer(
     tokenizer = load_tokenizer(folder)
     path = folder / "tokenizer_config.json"
     settings = Settings.from_file(path) if path.exists() else Settings({}, path)
-    refuse_foreign_code(settings, (*FAMILIES.values(), "PreTrained"))
+    refuse_foreign_code(settings, (*stems, "PreTrained"))
     change_normalizer(tokenizer, settings)
     change_prefix(tokenizer, settings)
     check_types(tokenizer, settings, folder / "tokenizer.json")
