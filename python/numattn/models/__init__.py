@@ -10,13 +10,16 @@ from .decoders.gpt import Gpt
 from .decoders.llama import Llama
 from .decoders.sampling import Sampler
 from .encoder.albert import Albert
+from .encoder.answerer import QuestionAnswerer
 from .encoder.bert import Bert
+from .encoder.classifier import SequenceClassifier
 from .encoder.distilbert import DistilBert
 from .encoder.electra import Electra
 from .encoder.gte import Gte
 from .encoder.modernbert import ModernBert
 from .encoder.mpnet import MPNet
 from .encoder.nomic import NomicBert
+from .encoder.tagger import TokenClassifier
 from .files.installed import installed_folder, installed_translator
 from .load import load
 from .translator.seq2seq import Seq2Seq
@@ -32,8 +35,11 @@ __all__ = [
     "MPNet",
     "ModernBert",
     "NomicBert",
+    "QuestionAnswerer",
     "Sampler",
     "Seq2Seq",
+    "SequenceClassifier",
+    "TokenClassifier",
     "generate",
     "installed_folder",
     "installed_translator",

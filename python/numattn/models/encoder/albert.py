@@ -54,13 +54,14 @@ class Albert(Bert):
     @classmethod
     def read_config(cls, path: Path) -> AlbertConfig:
         """Read a config.json."""
-        settings, _ = read_model_config(path, cls.FAMILIES)
+        settings, family = read_model_config(path, cls.FAMILIES)
         refuse_decoders(settings)
         groups = settings.size("num_hidden_groups", 1)
         if groups > settings.size("num_hidden_layers"):
             raise ValueError(f"{path}: num_hidden_groups {groups} is more than there are layers")
         return AlbertConfig.of(
             settings,
+            family,
             activation=read_activation(settings, "hidden_act", "gelu_new"),
             type_vocab_size=settings.size("type_vocab_size"),
             embedding_size=settings.size("embedding_size", 128),

@@ -52,6 +52,7 @@ class BertConfig(EncoderConfig):
         pad_token_id = settings.whole("pad_token_id", 0, 1 if roberta else 0)
         return cls.of(
             settings,
+            family,
             activation=read_activation(settings, "hidden_act", "gelu"),
             type_vocab_size=settings.size("type_vocab_size"),
             pad_token_id=pad_token_id,
@@ -62,6 +63,7 @@ class BertConfig(EncoderConfig):
     def of(
         cls: type[C],
         settings: Settings,
+        family: str,
         names: Mapping[str, str] = NAMES,
         *,
         position_offset: int = 0,
@@ -74,6 +76,8 @@ class BertConfig(EncoderConfig):
         ----------
         settings : Settings
             Of a config.json.
+        family : str
+            Its model_type.
         names : mapping of str to str
             What sizes are called there, as in config.NAMES.
         position_offset : int
@@ -83,7 +87,7 @@ class BertConfig(EncoderConfig):
         **given
             The other fields.
         """
-        sizes = read_sizes(settings, names)
+        sizes = read_sizes(settings, family, names)
         sizes["max_positions"] -= position_offset
         pad = settings.whole("pad_token_id", 0, 0) if pad_token_id is None else pad_token_id
         if pad >= sizes["vocab_size"]:

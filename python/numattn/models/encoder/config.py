@@ -14,6 +14,8 @@ from ..files.settings import Settings
 class EncoderConfig:
     """Sizes and choices of an encoder."""
 
+    family: str
+    """model_type of config.json."""
     vocab_size: int
     hidden_size: int
     num_layers: int
@@ -42,8 +44,8 @@ NAMES = {
 }
 
 
-def read_sizes(settings: Settings, names: Mapping[str, str] = NAMES) -> dict[str, Any]:
-    """Return the sizes of an encoder, under whichever names.
+def read_sizes(settings: Settings, family: str, names: Mapping[str, str] = NAMES) -> dict[str, Any]:
+    """Return the family and sizes of an encoder, the latter under whichever names.
 
     Raises
     ------
@@ -56,7 +58,7 @@ def read_sizes(settings: Settings, names: Mapping[str, str] = NAMES) -> dict[str
             f"{settings.path}: {names['hidden_size']} {sizes['hidden_size']} does not divide into "
             f"{sizes['num_heads']} heads"
         )
-    return {"vocab_size": settings.size("vocab_size"), **sizes}
+    return {"family": family, "vocab_size": settings.size("vocab_size"), **sizes}
 
 
 def read_activation(settings: Settings, name: str, usual: str) -> Activation:

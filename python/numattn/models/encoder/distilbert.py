@@ -46,9 +46,10 @@ class DistilBert(Bert):
     @classmethod
     def read_config(cls, path: Path) -> BertConfig:
         """Read a config.json."""
-        settings, _ = read_model_config(path, cls.FAMILIES)
+        settings, family = read_model_config(path, cls.FAMILIES)
         return BertConfig.of(
             settings,
+            family,
             DISTILBERT_NAMES,
             activation=read_activation(settings, "activation", "gelu"),
             type_vocab_size=0,

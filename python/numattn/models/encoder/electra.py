@@ -27,10 +27,11 @@ class Electra(Bert):
     @classmethod
     def read_config(cls, path: Path) -> BertConfig:
         """Read a config.json."""
-        settings, _ = read_model_config(path, cls.FAMILIES)
+        settings, family = read_model_config(path, cls.FAMILIES)
         refuse_decoders(settings)
         return BertConfig.of(
             settings,
+            family,
             activation=read_activation(settings, "hidden_act", "gelu"),
             type_vocab_size=settings.size("type_vocab_size"),
             embedding_size=settings.size("embedding_size", 128),

@@ -30,7 +30,7 @@ from ..lengths import check_lengths, lengths_of_mask, refuse_both
 from ..ragged import Ragged
 from .bert_layer import Workspace
 from .config import EncoderConfig
-from .pooling import POOLINGS, Pooling
+from .pooling import POOLINGS, Pooling, mean_of_tokens
 from .sentence_folder import SentenceFolder
 from .text_encoder import TextEncoder
 from .tokenizer import read_tokenizer
@@ -165,21 +165,34 @@ class Encoder(TextEncoder):
         """Return the model of a folder, and the checkpoint with what the model has not taken."""
         sentences = SentenceFolder.read(model_folder(folder))
         model_folder(sentences.model)  # which may be a folder in it
-        config = cls.read_config(sentences.model / "config.json")
+        return cls.opened_at(
+            *(sentences.model, sentences.max_tokens, sentences.lower_case),
+            pooling=POOLINGS[sentences.pooling],
+            dtype=dtype,
+            prompt=sentences.prompt,
+        )
+
+    @classmethod
+    def opened_at(
+        cls: type[E],
+        model: Path,
+        max_tokens: int | None,
+        lower_case: bool,
+        *,
+        pooling: Pooling = mean_of_tokens,
+        dtype: DTypeLike | None = None,
+        prompt: str = "",
+    ) -> tuple[E, Checkpoint]:
+        """Return the model whose files stand in a folder, and its checkpoint."""
+        config = cls.read_config(model / "config.json")
+        stems = (*cls.FAMILIES.values(), *TOKENIZERS)
         tokenizer: Tokenizer | str
         try:
-            tokenizer = read_tokenizer(
-                sentences.model,
-                config.max_positions,
-                sentences.max_tokens,
-                sentences.lower_case,
-                (*cls.FAMILIES.values(), *TOKENIZERS),
-            )
+            tokenizer = read_tokenizer(model, config.max_positions, max_tokens, lower_case, stems)
         except FileNotFoundError as error:
             tokenizer = str(error)
-        checkpoint = Checkpoint(sentences.model / "model.safetensors", cls.ANCHOR)
-        pooling = POOLINGS[sentences.pooling]
-        return cls(config, checkpoint, tokenizer, pooling, dtype, sentences.prompt), checkpoint
+        checkpoint = Checkpoint(model / "model.safetensors", cls.ANCHOR)
+        return cls(config, checkpoint, tokenizer, pooling, dtype, prompt), checkpoint
 
     def __call__(
         self,
@@ -234,7 +247,9 @@ class Encoder(TextEncoder):
         sequences = Ragged.of_rows(ids.shape, limits)
         tokens = sequences.packed(ids)
         own_types = None if types is None else sequences.packed(types)
-        return sequences.padded(self._run(tokens, own_types, sequences, num_threads), ids.shape[1])
+        return sequences.padded(
+            self.hidden_states(tokens, own_types, sequences, num_threads), ids.shape[1]
+        )
 
     def attention_weights(
         self,
@@ -309,9 +324,9 @@ class Encoder(TextEncoder):
     def _hidden(self, ids: Int64Array, sequences: Ragged, num_threads: int | None) -> Float32Array:
         check_ids("token ids", ids, self.config.vocab_size, ndim=1)
         self._check_length("a text", int(sequences.lengths.max(initial=0)), "")
-        return self._run(ids, None, sequences, num_threads)
+        return self.hidden_states(ids, None, sequences, num_threads)
 
-    def _run(
+    def hidden_states(
         self,
         ids: Int64Array,
         types: Int64Array | None,

@@ -32,8 +32,8 @@ class Gte(RotaryEncoder):
     @classmethod
     def read_config(cls, path: Path) -> RotaryConfig:
         """Read a config.json."""
-        settings, _ = read_model_config(path, cls.FAMILIES)
-        sizes = read_sizes(settings)
+        settings, family = read_model_config(path, cls.FAMILIES)
+        sizes = read_sizes(settings, family)
         head_size = sizes["hidden_size"] // sizes["num_heads"]
         values = dict(settings.values)
         if settings.part("rope_parameters").get("rope_theta") is None:

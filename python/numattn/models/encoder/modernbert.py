@@ -36,8 +36,8 @@ class ModernBert(RotaryEncoder):
     @classmethod
     def read_config(cls, path: Path) -> RotaryConfig:
         """Read a config.json."""
-        settings, _ = read_model_config(path, cls.FAMILIES)
-        sizes = read_sizes(settings)
+        settings, family = read_model_config(path, cls.FAMILIES)
+        sizes = read_sizes(settings, family)
         layers = read_layer_types(settings, sizes["num_layers"])
         window = settings.whole("local_attention", 0, 128) // 2
         head_size = sizes["hidden_size"] // sizes["num_heads"]

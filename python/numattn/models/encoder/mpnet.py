@@ -46,11 +46,12 @@ class MPNet(Bert):
     @classmethod
     def read_config(cls, path: Path) -> BertConfig:
         """Read a config.json."""
-        settings, _ = read_model_config(path, cls.FAMILIES)
+        settings, family = read_model_config(path, cls.FAMILIES)
         settings.one_of("relative_attention_num_buckets", (BUCKETS,), BUCKETS)
         settings.one_of("pad_token_id", (PAD,), PAD)
         return BertConfig.of(
             settings,
+            family,
             activation=read_activation(settings, "hidden_act", "gelu"),
             type_vocab_size=0,
             position_offset=PAD + 1,

@@ -56,9 +56,9 @@ class NomicBert(RotaryEncoder):
     @classmethod
     def read_config(cls, path: Path) -> RotaryConfig:
         """Read a config.json."""
-        settings, _ = read_model_config(path, cls.FAMILIES)
+        settings, family = read_model_config(path, cls.FAMILIES)
         published = settings.get("n_embd") is not None
-        sizes = read_sizes(settings, PUBLISHED_NAMES if published else NAMES)
+        sizes = read_sizes(settings, family, PUBLISHED_NAMES if published else NAMES)
         head_size = sizes["hidden_size"] // sizes["num_heads"]
         values = published_angles(settings) if published else settings.values
         if not published:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from .family import family_of
 from .foreign_code import refuse_foreign_code
 from .settings import Settings, shown
 
@@ -37,7 +38,7 @@ def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings
         If it is not JSON, or names another family, or code or weights that are not read.
     """
     settings = Settings.from_file(path)
-    family = settings.one_of("model_type", families)
+    family = family_of(settings, families)
     refuse_foreign_code(settings, (families[family],))
     for name in ("quantization_config", "compression_config"):
         if settings.get(name):
