@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import zlib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from tokenizers import processors
 
 from tiny_bert import VOCABULARY, tokenizer
 
@@ -51,6 +59,18 @@ FAMILIES: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 CASES = [(stem, number) for stem, kinds in FAMILIES.items() for number in range(len(kinds))]
 CLASSES = {"Roberta": "Bert"}
+TASKS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+LENGTHS = np.array([14, 6, 1])
+
+
+def golden_ids(stem: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ids and types (B, S) whose states are in data/encoders_golden.npz."""
+    generator = np.random.default_rng(3)
+    shape = (LENGTHS.size, int(LENGTHS.max()))
+    ids, types = generator.integers(2, len(VOCABULARY), shape), generator.integers(0, 2, shape)
+    # MPNet and RoBERTa count positions past their padding token.
+    ids[np.arange(shape[1]) >= LENGTHS[:, np.newaxis]] = 1 if stem in ("MPNet", "Roberta") else 0
+    return ids, types
 
 
 def theirs(stem: str, number: int = 0, task: str = "Model", **more: Any) -> Any:
@@ -70,11 +90,41 @@ def theirs(stem: str, number: int = 0, task: str = "Model", **more: Any) -> Any:
 
 def is_gain(name: str) -> bool:
     """Return whether a parameter is what a norm multiplies by."""
-    return "norm" in name.lower() and name.endswith("weight")
+    return re.search(r"(norm\d?|_ln)\.weight$", name.lower()) is not None
 
 
 def save(model: Any, folder: Path) -> Path:
     """Save a model of transformers' in a folder, with a tokenizer, and return the folder."""
     model.save_pretrained(folder)
-    tokenizer().save(str(folder / "tokenizer.json"))
+    write_tokenizer(folder)
     return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write tokenizer.json: that of the tiny BERT, for pairs too."""
+    made = tokenizer()
+    special = [(text, VOCABULARY.index(text)) for text in ("[CLS]", "[SEP]")]
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special
+    )
+    made.save(str(folder / "tokenizer.json"))
+
+
+def write_folder(
+    folder: Path, config: dict[str, Any], shapes: dict[str, list[int]], **changes: Any
+) -> Path:
+    """Write a folder of a model whose weights are made from the names of its tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {name: value for name, value in {**config, **changes}.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    save_file(
+        {name: numbers(name, shape) for name, shape in shapes.items()}, folder / "model.safetensors"
+    )
+    write_tokenizer(folder)
+    return folder
+
+
+def numbers(name: str, shape: list[int]) -> NDArray[np.float32]:
+    """Return random weights, the same for a name, of any part of a model, at every run."""
+    values = 0.2 * np.random.default_rng(zlib.crc32(name.encode())).normal(size=shape)
+    return (values + is_gain(name)).astype(np.float32)
