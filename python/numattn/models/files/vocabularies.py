@@ -49,8 +49,7 @@ def tokenizer_from_vocabulary(folder: Path) -> Tokenizer | None:
     ValueError
         If a file is damaged, or there are tokens beside the vocabulary.
     """
-    path = folder / "tokenizer_config.json"
-    settings = Settings.from_file(path) if path.exists() else Settings({}, path)
+    settings = read_settings(folder)
     kind = kind_of(folder, settings)
     if kind is None:
         return None
@@ -70,6 +69,13 @@ def tokenizer_from_vocabulary(folder: Path) -> Tokenizer | None:
     add_special(made, kind, special, paths[0])
     refuse_others(made, folder, settings)
     return made
+
+
+def read_settings(folder: Path) -> Settings:
+    """Return tokenizer_config.json, and what special_tokens_map.json says beside it."""
+    path, tokens = folder / "tokenizer_config.json", folder / "special_tokens_map.json"
+    given = read_json_object(tokens) if tokens.exists() else {}
+    return Settings({**given, **(read_json_object(path) if path.exists() else {})}, path)
 
 
 def kind_of(folder: Path, settings: Settings) -> str | None:
