@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
+from .encoder.sentence_folder import read_modules
 from .files.family import family_of
 from .files.folder import model_folder
 from .files.settings import Settings, shown
@@ -80,6 +81,8 @@ def class_of(folder: Path) -> Any:
     path = folder / "config.json"
     if not path.exists() and any(folder.glob("*.intgemm.alphas.bin")):
         return named(MARIAN)
+    if not path.exists() and (folder / "modules.json").exists():  # the model is a folder in it
+        path = folder / read_modules(folder / "modules.json").get("Transformer", "") / path.name
     settings = Settings.from_file(path)
     family = settings.get("model_type")
     if family is None:
