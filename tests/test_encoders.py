@@ -191,6 +191,28 @@ def test_a_folder_without_model_type(tmp_path: Path, golden: dict[str, Any]) -> 
         assert type(model) is getattr(models, CLASSES.get(stem, stem))
 
 
+def test_buffers_that_a_file_may_have(tmp_path: Path, golden: dict[str, Any]) -> None:
+    for stem, name in (("NomicBert", "nomic_bert.encoder.layers.0.attn.rotary_emb.inv_freq"),
+                       ("Gte", "gte.embeddings.rotary_emb.inv_freq"),
+                       ("Albert", "albert.embeddings.position_ids"),
+                       ("DistilBert", "vocab_projector.bias")):  # fmt: skip
+        parts = described(golden, stem)
+        load(write_folder(tmp_path / stem, parts["config"], {**parts["shapes"], name: [4]}))
+
+
+def test_a_model_in_a_folder_of_its_own(tmp_path: Path, golden: dict[str, Any]) -> None:
+    plain = load(write_folder(tmp_path / "0_Transformer", **described(golden, "MPNet"))).encoder
+    kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
+    modules = [{"path": place, "type": f"sentence_transformers.models.{kind}"}
+               for place, kind in kinds.items()]  # fmt: skip
+    (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}", encoding="utf-8")
+    model = load(tmp_path)
+    assert type(model) is models.MPNet
+    assert_same_bits(model.encode(SENTENCES), plain.encode(SENTENCES))
+
+
 def test_a_family_that_nothing_tells(tmp_path: Path, golden: dict[str, Any]) -> None:
     gone = {"model_type": None, "architectures": ["Model"]}
     with pytest.raises(ValueError, match="has no model_type, and neither architectures nor the na"):

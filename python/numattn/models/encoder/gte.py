@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ..files.model_config import read_model_config
 from .config import read_activation, read_sizes
-from .rotary import RotaryEncoder, read_rope
+from .rotary import FREQUENCIES, RotaryEncoder, read_rope
 from .rotary_layer import RotaryConfig, RotaryNames
 
 GTE_LAYER = RotaryNames(
@@ -26,7 +26,9 @@ class Gte(RotaryEncoder):
 
     FAMILIES: ClassVar[Mapping[str, str]] = {"gte": "Gte"}
     ANCHOR: ClassVar[str] = "embeddings.word_embeddings.weight"
-    IGNORED: ClassVar[str] = r"(.*\.)?pooler\.dense\.(weight|bias)|(lm_head|classifier)\..*"
+    IGNORED: ClassVar[str] = (
+        r"(.*\.)?pooler\.dense\.(weight|bias)|(lm_head|classifier)\..*" + "|" + FREQUENCIES
+    )
     LAYOUTS: ClassVar[tuple[RotaryNames, ...]] = (GTE_LAYER,)
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import ClassVar
 from ..files.model_config import read_model_config
 from ..files.settings import Settings, shown
 from .config import read_activation, read_sizes
-from .rotary import RotaryEncoder, read_rope
+from .rotary import FREQUENCIES, RotaryEncoder, read_rope
 from .rotary_layer import RotaryConfig, RotaryNames
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -27,7 +27,7 @@ class ModernBert(RotaryEncoder):
 
     FAMILIES: ClassVar[Mapping[str, str]] = {"modernbert": "ModernBert"}
     ANCHOR: ClassVar[str] = "embeddings.tok_embeddings.weight"
-    IGNORED: ClassVar[str] = r"(head|classifier|decoder)\..*"
+    IGNORED: ClassVar[str] = r"(head|classifier|decoder)\..*|" + FREQUENCIES
     LAYOUTS: ClassVar[tuple[RotaryNames, ...]] = (MODERNBERT_LAYER,)
     WORD: ClassVar[str] = "embeddings.tok_embeddings.weight"
     NORMS: ClassVar[tuple[str, ...]] = ("embeddings.norm",)

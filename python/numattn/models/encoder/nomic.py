@@ -13,7 +13,7 @@ from typing import ClassVar
 from ..files.model_config import read_model_config
 from ..files.settings import Settings
 from .config import NAMES, read_activation, read_sizes
-from .rotary import RotaryEncoder, read_rope
+from .rotary import FREQUENCIES, RotaryEncoder, read_rope
 from .rotary_layer import RotaryConfig, RotaryNames
 
 PUBLISHED = RotaryNames(
@@ -49,7 +49,9 @@ class NomicBert(RotaryEncoder):
 
     FAMILIES: ClassVar[Mapping[str, str]] = {"nomic_bert": "NomicBert"}
     ANCHOR: ClassVar[str] = "embeddings.word_embeddings.weight"
-    IGNORED: ClassVar[str] = r"(.*\.)?pooler\.dense\.(weight|bias)|(cls|classifier)\..*"
+    IGNORED: ClassVar[str] = (
+        r"(.*\.)?pooler\.dense\.(weight|bias)|(cls|classifier)\..*" + "|" + FREQUENCIES
+    )
     LAYOUTS: ClassVar[tuple[RotaryNames, ...]] = (PUBLISHED,)
     NORMS: ClassVar[tuple[str, ...]] = ("emb_ln", "embeddings.LayerNorm")
 

@@ -24,6 +24,9 @@ from .encoder import Encoder
 from .parts import read_norm
 from .rotary_layer import RotaryConfig, RotaryLayer, RotaryNames, RotaryWorkspace
 
+# Tensors that some files have of what follows from their config.json.
+FREQUENCIES = r"(.*\.)?rotary_emb\.(original_)?inv_freq"
+
 
 class RotaryEncoder(Encoder):
     """An encoder whose tokens are told apart by rotary positions."""

@@ -30,6 +30,7 @@ BERT_CLASSES = tuple(
     for family in ("Bert", "DistilBert", "Electra", "MPNet")
     for fast in ("", "Fast")
 )
+ALBERT_CLASSES = ("AlbertTokenizer", "AlbertTokenizerFast")
 # Classes that give every token of a single text the type 0, or none, whatever tokenizer.json says.
 CLASSES_OF_ONE_TYPE = (
     *BERT_CLASSES,
@@ -114,6 +115,12 @@ def change_normalizer(tokenizer: Tokenizer, settings: Settings) -> None:
     from tokenizers import normalizers  # there is the library, since it has loaded
 
     given = {name: settings.get(name) for name in NORMALIZER if settings.get(name) is not None}
+    if settings.get("tokenizer_class") in ALBERT_CLASSES and "do_lower_case" in given:
+        if settings.flag("do_lower_case", True) != has_lower_case(tokenizer.normalizer):
+            raise ValueError(
+                f"{settings.path}: do_lower_case {given['do_lower_case']} is not supported where "
+                f"the normalizer of tokenizer.json is {shown(tokenizer.normalizer)}"
+            )
     if settings.get("tokenizer_class", BERT_CLASSES[0]) not in BERT_CLASSES or not given:
         return
     for name in given:
