@@ -5,6 +5,8 @@ They need the libraries safetensors and tokenizers; importing this module does n
 
 from __future__ import annotations
 
+from .decoders.beams import Beam, beam_search
+from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
@@ -26,6 +28,7 @@ from .translator.seq2seq import Seq2Seq
 
 __all__ = [
     "Albert",
+    "Beam",
     "Bert",
     "DistilBert",
     "Electra",
@@ -33,13 +36,16 @@ __all__ = [
     "Gte",
     "Llama",
     "MPNet",
+    "ModelDraft",
     "ModernBert",
+    "NgramDraft",
     "NomicBert",
     "QuestionAnswerer",
     "Sampler",
     "Seq2Seq",
     "SequenceClassifier",
     "TokenClassifier",
+    "beam_search",
     "generate",
     "installed_folder",
     "installed_translator",
