@@ -10,7 +10,9 @@ from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
+from .decoders.prefix_cache import PrefixCache
 from .decoders.sampling import Sampler
+from .decoders.written import TextStream, Written
 from .encoder.bert import Bert
 from .files.installed import installed_folder, installed_translator
 from .load import load
@@ -23,8 +25,11 @@ __all__ = [
     "Llama",
     "ModelDraft",
     "NgramDraft",
+    "PrefixCache",
     "Sampler",
     "Seq2Seq",
+    "TextStream",
+    "Written",
     "beam_search",
     "generate",
     "installed_folder",
