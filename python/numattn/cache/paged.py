@@ -331,12 +331,50 @@ class PagedKVCache(Cache):
         """
         rows = row_indices("indices", indices, self.batch)
         former = self._tables
-        self._tables = [list(former[row]) for row in rows.tolist()]
-        for table in self._tables:
+        tables = [list(former[row]) for row in rows.tolist()]
+        for table in tables:
             self._allocator.share(table)
         for table in former:
             self._allocator.release(table)
-        self._lengths = np.ascontiguousarray(self._lengths[:, rows])
+        self._set_rows(tables, np.ascontiguousarray(self._lengths[:, rows]))
+
+    def beside(self, batch: int) -> PagedKVCache:
+        """Return an empty cache of that many other rows, which take pages of the same pool.
+
+        So a prompt can be read while other texts go on, and then join them, all in one thread.
+        A cache that is forgotten leaves its pages taken: free its rows. A copy has its own pool.
+
+        Examples
+        --------
+        >>> import numattn as na
+        >>> cache = na.PagedKVCache(1, batch=1, kv_heads=2, head_dim=16, pages=8)
+        >>> cache.join(cache.beside(2))
+        >>> cache.batch
+        3
+        """
+        lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other._set_rows([[] for _ in lengths[0]], lengths)
+        return other
+
+    def join(self, other: PagedKVCache) -> None:
+        """Take over all rows of a cache of the same pool, behind these; it keeps empty ones.
+
+        Raises
+        ------
+        ValueError
+            The other is this one, or was not made by `beside`.
+        """
+        if other is self or other._allocator is not self._allocator:
+            raise ValueError("a cache can be joined by another of the same pool (beside), only")
+        both = np.concatenate([self._lengths, other._lengths], axis=1)
+        self._set_rows(self._tables + other._tables, both)
+        other._set_rows([[] for _ in other._tables], np.zeros_like(other._lengths))
+
+    def _set_rows(self, tables: list[list[int]], lengths: Int64Array) -> None:
+        """Have rows of these pages and of so many tokens in each layer, (layers, B)."""
+        self._tables, self._lengths = tables, lengths
         self._pages_changed()
 
     def _pages_of(self, length: int) -> int:
