@@ -11,8 +11,20 @@ from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
+from .decoders.prefix_cache import PrefixCache
 from .decoders.sampling import Sampler
+from .decoders.written import TextStream, Written
+from .encoder.albert import Albert
+from .encoder.answerer import QuestionAnswerer
 from .encoder.bert import Bert
+from .encoder.classifier import SequenceClassifier
+from .encoder.distilbert import DistilBert
+from .encoder.electra import Electra
+from .encoder.gte import Gte
+from .encoder.modernbert import ModernBert
+from .encoder.mpnet import MPNet
+from .encoder.nomic import NomicBert
+from .encoder.tagger import TokenClassifier
 from .encoder_decoder.bart import Bart
 from .encoder_decoder.t5 import T5
 from .encoder_decoder.whisper import Whisper
@@ -22,16 +34,29 @@ from .translator.seq2seq import Seq2Seq
 
 __all__ = [
     "T5",
+    "Albert",
     "Bart",
     "Beam",
     "Bert",
+    "DistilBert",
+    "Electra",
     "Gpt",
+    "Gte",
     "Llama",
+    "MPNet",
     "ModelDraft",
+    "ModernBert",
     "NgramDraft",
+    "NomicBert",
+    "PrefixCache",
+    "QuestionAnswerer",
     "Sampler",
     "Seq2Seq",
+    "SequenceClassifier",
+    "TextStream",
+    "TokenClassifier",
     "Whisper",
+    "Written",
     "beam_search",
     "generate",
     "installed_folder",
