@@ -10,7 +10,9 @@ from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
+from .decoders.prefix_cache import PrefixCache
 from .decoders.sampling import Sampler
+from .decoders.written import TextStream, Written
 from .encoder.albert import Albert
 from .encoder.answerer import QuestionAnswerer
 from .encoder.bert import Bert
@@ -40,11 +42,14 @@ __all__ = [
     "ModernBert",
     "NgramDraft",
     "NomicBert",
+    "PrefixCache",
     "QuestionAnswerer",
     "Sampler",
     "Seq2Seq",
     "SequenceClassifier",
+    "TextStream",
     "TokenClassifier",
+    "Written",
     "beam_search",
     "generate",
     "installed_folder",
