@@ -13,13 +13,17 @@ from .encoder.bert import Bert
 from .files.installed import installed_folder, installed_translator
 from .load import load
 from .translator.seq2seq import Seq2Seq
+from .vision.clip import Clip
+from .vision.vit import ViT
 
 __all__ = [
     "Bert",
+    "Clip",
     "Gpt",
     "Llama",
     "Sampler",
     "Seq2Seq",
+    "ViT",
     "generate",
     "installed_folder",
     "installed_translator",

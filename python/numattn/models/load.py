@@ -16,6 +16,10 @@ from .files.settings import Settings, shown
 CLASSES = {
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
+    "clip": "vision.clip:Clip",
+    "deit": "vision.vit:ViT",
+    "dinov2": "vision.vit:ViT",
+    "dinov2_with_registers": "vision.vit:ViT",
     "gemma2": "decoders.llama:Llama",
     "gpt2": "decoders.gpt:Gpt",
     "llama": "decoders.llama:Llama",
@@ -23,6 +27,8 @@ CLASSES = {
     "phi3": "decoders.llama:Llama",
     "qwen2": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
+    "siglip": "vision.clip:Clip",
+    "vit": "vision.vit:ViT",
     "xlm-roberta": "encoder.bert:Bert",
 }
 MARIAN = "translator.seq2seq:Seq2Seq"

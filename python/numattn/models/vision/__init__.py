@@ -1,0 +1,1 @@
+"""Vision transformers: images → labels, vectors and attention maps; images beside texts."""
