@@ -75,7 +75,7 @@ class ImageTower:
         if self._probe is not None:
             self._last_norm(work.x, num_threads, out=work.x)
         tokens = self.patches.num_special + self.patches.config.patches
-        return work.x.reshape(len(numbers), tokens, -1)
+        return work.x.reshape(len(numbers), tokens, work.x.shape[1])
 
     def vectors(self, numbers: Float32Array, num_threads: int | None) -> Float32Array:
         """Return the vectors (N, P) of images (N, C, H, W)."""

@@ -167,11 +167,13 @@ class PatchEmbedding:
         patches = self._linear(
             cut.reshape(count * rows * columns, channels * high * wide), num_threads=num_threads
         )
-        each = out.reshape(count, -1, out.shape[1])
+        each = out.reshape(count, self.num_special + rows * columns, out.shape[1])
         each[:, : self.num_special] = self._before
         positions = self._positions
         if (rows, columns) != self.config.grid:
             positions = resampled(positions, self.config.grid, (rows, columns), self._antialias)
         np.add(
-            patches.reshape(count, rows * columns, -1), positions, out=each[:, self.num_special :]
+            patches.reshape(count, rows * columns, out.shape[1]),
+            positions,
+            out=each[:, self.num_special :],
         )

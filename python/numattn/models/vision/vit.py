@@ -331,8 +331,9 @@ class ViT:
         sequences = self._patches.tokens(numbers.shape)
         self._tower.run(work, sequences, num_threads)
         self._norm(work.x, num_threads, out=work.x)
-        grid = self._patches.grid(numbers.shape)
-        return work.x.reshape(len(numbers), self.num_special + grid[0] * grid[1], -1)
+        rows, columns = self._patches.grid(numbers.shape)
+        tokens = self.num_special + rows * columns
+        return work.x.reshape(len(numbers), tokens, self.config.hidden_size)
 
 
 def read_patch_embedding(checkpoint: Checkpoint, config: ViTConfig) -> PatchEmbedding:
