@@ -1,4 +1,4 @@
-"""What transformers makes of the tiny vision models: for the golden file, and for tests beside it."""
+"""What transformers makes of the tiny vision models, for the golden file and for tests."""
 
 from __future__ import annotations
 

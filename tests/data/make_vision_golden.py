@@ -1,4 +1,4 @@
-"""Write vision_golden.npz: what transformers makes of the tiny vision models of tests/tiny_vision.py.
+"""Write vision_golden.npz: what transformers makes of the models of tests/tiny_vision.py.
 
     PYTHONPATH=tests python tests/data/make_vision_golden.py
 

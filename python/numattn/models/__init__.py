@@ -12,6 +12,7 @@ from .decoders.sampling import Sampler
 from .encoder.bert import Bert
 from .files.installed import installed_folder, installed_translator
 from .load import load
+from .rollout import attention_rollout
 from .translator.seq2seq import Seq2Seq
 from .vision.clip import Clip
 from .vision.vit import ViT
@@ -24,6 +25,7 @@ __all__ = [
     "Sampler",
     "Seq2Seq",
     "ViT",
+    "attention_rollout",
     "generate",
     "installed_folder",
     "installed_translator",
