@@ -63,6 +63,29 @@ def test_what_is_not_classified(
         assert message in refused(capsys, "classify", *arguments)
 
 
+class Reader:
+    """What classifies texts: it has all probabilities at once."""
+
+    labels = ["short", "long"]
+
+    def classify(self, texts: list[str]) -> None: ...
+
+    def probabilities(self, texts: list[str]) -> np.ndarray:
+        long = np.array([len(text) > 3 for text in texts])
+        return np.stack([1 - 0.75 * long, 0.75 * long], axis=1).astype(np.float32)
+
+
+def test_texts_are_classified(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("numattn.models.load", lambda folder, dtype: Reader())
+    texts = [f"text {number}" for number in range(20)]
+    assert main(["classify", "ab", *texts, "--model", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:3] == ["ab", "  1.000  short", "  0.000  long"]
+    assert printed[-3:] == ["text 19", "  0.750  long", "  0.250  short"]
+
+
 def test_an_image_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "map.png"
     arguments = ["attend", "--model", str(FOLDER), "--image", str(THREE), "--out", str(out)]

@@ -68,8 +68,25 @@ def run(arguments: argparse.Namespace) -> None:
     options = options_of(arguments, model)
     for begin in range(0, len(arguments.inputs), BATCH):
         inputs = arguments.inputs[begin : begin + BATCH]
-        for name, guesses in zip(inputs, model.classify(inputs, **options), strict=True):
+        for name, guesses in zip(inputs, guesses_of(model, inputs, options), strict=True):
             show(name, guesses, arguments.json)
+
+
+def guesses_of(
+    model: Any, inputs: Sequence[str], options: dict[str, Any]
+) -> list[list[tuple[str, float]]]:
+    """Return for each input its most probable labels and their probabilities, best first.
+
+    Classifiers of texts give all probabilities at once, those of images the best ones.
+    """
+    if not hasattr(model, "probabilities"):
+        guesses: list[list[tuple[str, float]]] = model.classify(inputs, **options)
+        return guesses
+    found = []
+    for row in model.probabilities(inputs):
+        order = sorted(range(len(row)), key=lambda label: -float(row[label]))
+        found.append([(model.labels[label], float(row[label])) for label in order])
+    return [each[: options["top"]] for each in found]
 
 
 def options_of(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:

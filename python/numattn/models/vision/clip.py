@@ -27,6 +27,7 @@ from ..ids import check_ids
 from ..ragged import Ragged
 from ..texts import each_text
 from ..token_lists import TokenLists, token_lists
+from ..vectors import of_length_one
 from .clip_config import ClipConfig
 from .image_batches import all_at_once, image_batches
 from .image_tower import ImageTower
@@ -34,7 +35,6 @@ from .images import Image
 from .labels import Guess, best, probabilities
 from .processor import ImageProcessor
 from .text_tower import TextTower
-from .vit import of_length_one
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

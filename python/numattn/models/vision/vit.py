@@ -27,6 +27,7 @@ from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.storage import storage_dtype
+from ..vectors import of_length_one
 from .image_batches import all_at_once, image_batches
 from .images import Image
 from .labels import Guess, best, probabilities
@@ -377,10 +378,3 @@ def read_heads(checkpoint: Checkpoint, config: ViTConfig, dtype: np.dtype[Any]) 
         )
         for name in names
     ]
-
-
-def of_length_one(vectors: Float32Array) -> Float32Array:
-    """Return vectors (n, E) scaled in place to length 1, but for those of length 0."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors /= np.where(norms > 0, norms, 1)
-    return vectors
