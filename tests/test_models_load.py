@@ -14,7 +14,7 @@ from numattn.models import Gpt, Llama, Seq2Seq, load
 from numattn.models.decoders import llama_config
 from numattn.models.encoder import bert_config
 from numattn.models.load import CLASSES, named
-from numattn.models.vision import clip_config, vit_config
+from numattn.models.vision import clip_config, detr_config, vit_config
 from tolerance import assert_same_bits
 
 
@@ -33,7 +33,7 @@ def test_a_translator_is_found(tmp_path: Path) -> None:
 
 def test_every_family_that_a_class_reads_is_listed() -> None:
     texts = {**bert_config.FAMILIES, **llama_config.CLASSES, "gpt2": "GPT2"}
-    families = {**texts, **vit_config.FAMILIES, **clip_config.FAMILIES}
+    families = {**texts, **vit_config.FAMILIES, **clip_config.FAMILIES, **detr_config.FAMILIES}
     assert set(CLASSES) == set(families)
 
 

@@ -15,11 +15,13 @@ from .load import load
 from .rollout import attention_rollout
 from .translator.seq2seq import Seq2Seq
 from .vision.clip import Clip
+from .vision.detr import Detr
 from .vision.vit import ViT
 
 __all__ = [
     "Bert",
     "Clip",
+    "Detr",
     "Gpt",
     "Llama",
     "Sampler",

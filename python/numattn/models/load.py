@@ -18,6 +18,7 @@ CLASSES = {
     "camembert": "encoder.bert:Bert",
     "clip": "vision.clip:Clip",
     "deit": "vision.vit:ViT",
+    "detr": "vision.detr:Detr",
     "dinov2": "vision.vit:ViT",
     "dinov2_with_registers": "vision.vit:ViT",
     "gemma2": "decoders.llama:Llama",

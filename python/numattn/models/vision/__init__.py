@@ -1,1 +1,1 @@
-"""Vision transformers: images → labels, vectors and attention maps; images beside texts."""
+"""Vision transformers: images → labels, vectors, objects, attention maps; images beside texts."""

@@ -46,6 +46,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "Bit": CLIP,
     "CLIP": CLIP,
+    "Detr": {
+        "resample": 2,
+        "size": {"shortest_edge": 800, "longest_edge": 1333},
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    },
     "Siglip": {**HALVES, "resample": 3, "size": {"height": 224, "width": 224}},
 }
 # Which of them belongs to a model whose file names none.
@@ -56,6 +62,7 @@ OF_MODEL = {
     "dinov2_with_registers": "Bit",
     "clip": "CLIP",
     "siglip": "Siglip",
+    "detr": "Detr",
 }
 CLASS = re.compile(r"(\w+?)(?:ImageProcessor(?:Fast|Pil)?|FeatureExtractor)")
 FILTERS = range(6)  # Pillow's numbers of its filters
@@ -91,12 +98,14 @@ class ImageProcessor:
             If it is damaged, or asks for something that is not supported.
         """
         settings = read_settings(folder)
-        defaults = DEFAULTS[class_of(settings, model_type)]
-        settings = Settings(
-            {**defaults, **{k: v for k, v in settings.values.items() if v is not None}},
-            settings.path,
-        )
-        refuse_others(settings)
+        kind = class_of(settings, model_type)
+        defaults = DEFAULTS[kind]
+        values = {**defaults, **{k: v for k, v in settings.values.items() if v is not None}}
+        if kind == "Detr" and type(values["size"]) is int:  # so in folders of old
+            most = values.get("max_size", 1333)
+            values["size"] = {"shortest_edge": values["size"], "longest_edge": most}
+        settings = Settings(values, settings.path)
+        refuse_others(settings, pads=kind == "Detr")
         square = settings.flag("default_to_square", True)
         size = read_size(settings, "size", square) if settings.flag("do_resize", True) else None
         crop = None
@@ -179,9 +188,13 @@ def class_of(settings: Settings, model_type: str) -> str:
     return match[1]
 
 
-def refuse_others(settings: Settings) -> None:
-    """Raise ValueError for what would make other numbers and is not carried out."""
-    for name in ("do_pad", "use_square_size"):
+def refuse_others(settings: Settings, pads: bool) -> None:
+    """Raise ValueError for what would make other numbers and is not carried out.
+
+    Where images of a batch are padded to one size, there is a mask that hides it: here each is
+    computed in its own.
+    """
+    for name in ("use_square_size",) if pads else ("do_pad", "use_square_size"):
         settings.one_of(name, (False,), False)
     settings.one_of("data_format", ("channels_first",), "channels_first")
     if settings.get("auto_map") is not None:
