@@ -63,6 +63,13 @@ class Clip:
         What the weights of the layers are stored in: float32, bfloat16 or int8.
     scale, bias : float
         Of the similarity.
+
+    Examples
+    --------
+    >>> from numattn.models import Clip
+    >>> model = Clip.from_folder("clip-vit-base-patch32")  # doctest: +SKIP
+    >>> model.classify(["cat.jpg"], labels=["cat", "dog"])  # doctest: +SKIP
+    >>> model.encode_images(["cat.jpg"]) @ model.encode_texts(["a cat"]).T  # doctest: +SKIP
     """
 
     def __init__(
@@ -206,8 +213,14 @@ class Clip:
         """
         if self.tokenizer is None:
             raise ValueError("the folder has no tokenizer.json: `encode_tokens` takes token ids")
-        # A batch: the function for a single text would hold the interpreter's lock all the while.
-        encodings = self.tokenizer.encode_batch([*each_text(texts)])
+        given = [*each_text(texts)]
+        try:
+            # A batch: the function for a single text would hold the interpreter's lock all along.
+            encodings = self.tokenizer.encode_batch(given)
+        except Exception as error:
+            if type(error) is not Exception:  # the library's own is of no narrower class
+                raise
+            raise ValueError(f"the tokenizer fails on a text: {error}") from None
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
         if cut:
             warnings.warn(

@@ -60,6 +60,12 @@ class Detr:
         Images → numbers.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
+
+    Examples
+    --------
+    >>> from numattn.models import Detr
+    >>> model = Detr.from_folder("detr-resnet-50")  # doctest: +SKIP
+    >>> model.detect(["cat.jpg"], threshold=0.9)  # doctest: +SKIP
     """
 
     def __init__(

@@ -124,7 +124,8 @@ def read_backbone(settings: Settings) -> ResNetConfig:
     widths = read_sizes(own, "hidden_sizes", [256, 512, 1024, 2048])
     depths = read_sizes(own, "depths", [3, 4, 6, 3])
     last = f"stage{len(depths)}"
-    if len(widths) != len(depths) or own.get("out_features", [last])[-1:] != [last]:
+    features = own.get("out_features", [last])
+    if len(widths) != len(depths) or not isinstance(features, list) or features[-1:] != [last]:
         raise ValueError(
             f"{settings.path}: hidden_sizes, depths and out_features of backbone_config must end "
             "with the same stage"

@@ -60,6 +60,11 @@ def pixels_of(image: Image, channels: int) -> Pixels:
     ValueError
         If the file is no picture, is cut short, or is larger than Pillow's limit for what nobody
         means to open; if it has more than 8 bits a channel; if an array has another shape.
+
+    Examples
+    --------
+    >>> pixels_of(np.array([[0, 255]], np.uint8), 3).tolist()
+    [[[0, 0, 0], [255, 255, 255]]]
     """
     if isinstance(image, np.ndarray):
         return pixels_of_array(image, channels)

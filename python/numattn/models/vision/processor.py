@@ -21,7 +21,7 @@ import numpy as np
 
 from ..arrays import Float32Array
 from ..files.json_file import read_json_object
-from ..files.settings import MOST, Settings, shown
+from ..files.settings import LIMIT, MOST, Settings, shown
 from .images import Image, Pixels, picture_of, pillow, pixels_of
 
 HALVES: dict[str, Any] = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
@@ -66,6 +66,7 @@ OF_MODEL = {
 }
 CLASS = re.compile(r"(\w+?)(?:ImageProcessor(?:Fast|Pil)?|FeatureExtractor)")
 FILTERS = range(6)  # Pillow's numbers of its filters
+SMALLEST = 1e-12  # a standard deviation by which float32 can be divided without a thought
 
 
 @dataclass(frozen=True)
@@ -225,16 +226,15 @@ def read_numbers(settings: Settings, name: str, channels: int) -> Float32Array:
     """Return one number for each channel (channels,)."""
     value = settings.get(name)
     numbers = value if isinstance(value, list) else [value] * channels
-    if len(numbers) != channels or any(type(each) not in (int, float) for each in numbers):
+    least = SMALLEST if name == "image_std" else -LIMIT
+    if len(numbers) != channels or not all(
+        type(each) in (int, float) and least < each < LIMIT for each in numbers
+    ):
+        kind = "positive numbers" if least > 0 else "numbers"
         raise ValueError(
-            f"{settings.path}: {name} must be {channels} numbers, one a channel, not {shown(value)}"
+            f"{settings.path}: {name} must be {channels} {kind}, one a channel, not {shown(value)}"
         )
-    result = np.array(numbers, dtype=np.float32)
-    if not np.isfinite(result).all() or name == "image_std" and not result.all():
-        raise ValueError(
-            f"{settings.path}: {name} {shown(value)} cannot be subtracted or divided by"
-        )
-    return result
+    return np.array(numbers, dtype=np.float32)
 
 
 def resized_size(size: tuple[int, ...], wanted: dict[str, int]) -> tuple[int, int]:

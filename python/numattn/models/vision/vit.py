@@ -58,6 +58,14 @@ class ViT:
         What the weights of the layers are stored in: float32, bfloat16 or int8.
     num_special : int
         Tokens before those of the patches.
+
+    Examples
+    --------
+    >>> from numattn.models import ViT
+    >>> model = ViT.from_folder("vit-base-patch16-224")  # doctest: +SKIP
+    >>> model.classify(["cat.jpg"], top=1)  # doctest: +SKIP
+    >>> pixels = model.preprocess(["cat.jpg"])  # doctest: +SKIP
+    >>> model.attention_weights(pixels[0], layer=11, rows=[0])  # doctest: +SKIP
     """
 
     def __init__(
