@@ -5,6 +5,8 @@ They need the libraries safetensors and tokenizers; importing this module does n
 
 from __future__ import annotations
 
+from .decoders.beams import Beam, beam_search
+from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
@@ -19,15 +21,19 @@ from .vision.detr import Detr
 from .vision.vit import ViT
 
 __all__ = [
+    "Beam",
     "Bert",
     "Clip",
     "Detr",
     "Gpt",
     "Llama",
+    "ModelDraft",
+    "NgramDraft",
     "Sampler",
     "Seq2Seq",
     "ViT",
     "attention_rollout",
+    "beam_search",
     "generate",
     "installed_folder",
     "installed_translator",
