@@ -103,6 +103,26 @@ def test_long_texts_come_piece_by_piece(model: Llama) -> None:
     assert whole == text
 
 
+def test_pieces_of_random_tokens(model: Llama, rng: np.random.Generator) -> None:
+    """After any beginning what comes is the end of the whole, if that is made of characters."""
+    tried = 0
+    for _ in range(300):
+        ids: list[int] = []
+        for _ in range(rng.integers(1, 6)):
+            if rng.random() < 0.7:
+                text = "".join(rng.choice([*"the cat 日é🙂\n"], rng.integers(1, 6)))
+                ids += model.tokenize(text, add_special_tokens=False)
+            else:
+                ids += rng.integers(0, SIZE, 2).tolist()
+        whole, cut = model.detokenize(ids), int(rng.integers(0, len(ids)))
+        if "\ufffd" not in whole:
+            detokenizer = model.detokenizer(ids[:cut])
+            got = "".join(map(detokenizer.add, ids[cut:])) + detokenizer.finish()
+            assert whole.endswith(got) if cut else whole == got
+            tried += 1
+    assert tried > 50
+
+
 def test_what_is_no_character_is_not_held_for_ever(model: Llama) -> None:
     """Bytes that begin no character: some U+FFFD for them, and what follows is whole again."""
     wrong = model.tokenizer.token_to_id("<0xFF>") or model.tokenizer.token_to_id("ÿ")
