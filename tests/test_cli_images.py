@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from command_line import refused
 from numattn.cli import main
 from numattn.cli.overlay import ACCENT, Overlay, draw_overlay, figure_of, under_veil
 from numattn.models import Bert, ViT, attention_rollout, load
+from test_encoders import golden, made
 
+__all__ = ["golden"]  # the fixture
 FOLDER = Path(__file__).parent / "data" / "digits_vit"
 THREE = FOLDER / "three.png"
 
@@ -63,27 +66,19 @@ def test_what_is_not_classified(
         assert message in refused(capsys, "classify", *arguments)
 
 
-class Reader:
-    """What classifies texts: it has all probabilities at once."""
-
-    labels = ["short", "long"]
-
-    def classify(self, texts: list[str]) -> None: ...
-
-    def probabilities(self, texts: list[str]) -> np.ndarray:
-        long = np.array([len(text) > 3 for text in texts])
-        return np.stack([1 - 0.75 * long, 0.75 * long], axis=1).astype(np.float32)
-
-
 def test_texts_are_classified(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    capsys: pytest.CaptureFixture[str], golden: dict[str, Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("numattn.models.load", lambda folder, dtype: Reader())
-    texts = [f"text {number}" for number in range(20)]
-    assert main(["classify", "ab", *texts, "--model", str(tmp_path)]) == 0
+    """By models that classify those, which give all probabilities at once."""
+    model = made(golden, tmp_path, "Bert", id2label={"0": "bad", "1": "good"})
+    texts = [f"the cat sat on {number} dogs" for number in range(20)]
+    assert main(["classify", *texts, "--model", str(tmp_path)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[:3] == ["ab", "  1.000  short", "  0.000  long"]
-    assert printed[-3:] == ["text 19", "  0.750  long", "  0.250  short"]
+    assert printed[::3] == texts
+    for number, row in enumerate(model.probabilities(texts)):
+        best = int(row.argmax())
+        assert printed[3 * number + 1] == f"  {row[best]:.3f}  {model.labels[best]}"
+        assert printed[3 * number + 2].endswith(model.labels[1 - best])
 
 
 def test_an_image_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
