@@ -19,6 +19,11 @@ CLASSES = {
     "albert": "encoder.albert:Albert",
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
+    "clip": "vision.clip:Clip",
+    "deit": "vision.vit:ViT",
+    "detr": "vision.detr:Detr",
+    "dinov2": "vision.vit:ViT",
+    "dinov2_with_registers": "vision.vit:ViT",
     "distilbert": "encoder.distilbert:DistilBert",
     "electra": "encoder.electra:Electra",
     "gemma2": "decoders.llama:Llama",
@@ -32,6 +37,8 @@ CLASSES = {
     "phi3": "decoders.llama:Llama",
     "qwen2": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
+    "siglip": "vision.clip:Clip",
+    "vit": "vision.vit:ViT",
     "xlm-roberta": "encoder.bert:Bert",
 }
 # How the names of classes end that have a head → what carries them out. Other heads are left out.
