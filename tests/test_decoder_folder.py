@@ -90,8 +90,8 @@ def test_linear_scaling_makes_positions_closer(tmp_path: Path) -> None:
     plain = load(write_folder(tmp_path / "b"), "llama")
     assert isinstance(scaled, Llama) and isinstance(plain, Llama)
     for got, expected in zip(
-        scaled.config.rope.tables(np.arange(0, 40, 2)),
-        plain.config.rope.tables(np.arange(20)),
+        scaled.config.ropes[0].tables(np.arange(0, 40, 2)),
+        plain.config.ropes[0].tables(np.arange(20)),
         strict=True,
     ):
         np.testing.assert_array_equal(got, expected)

@@ -45,7 +45,7 @@ def test_every_class_is_there(place: str) -> None:
     [
         (
             "gemma4",
-            r"model_type 'gemma4' is not supported; the nearest is 'gemma2'; supported are ",
+            r"model_type 'gemma4' is not supported; the nearest is 'gemma'; supported are ",
         ),
         ("zzz", r"model_type 'zzz' is not supported; supported are bert, camembert, "),
         (7, r"model_type 7 is not supported"),

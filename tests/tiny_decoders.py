@@ -63,6 +63,56 @@ CHANGES: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 128,
         "pad_token_id": 0,
     },
+    "qwen3": {"model_type": "qwen3", "head_dim": 12},
+    "gemma": {
+        "model_type": "gemma",
+        "hidden_act": "gelu",  # as the first files have it, for what is gelu_pytorch_tanh
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+    },
+    "gemma3_text": {
+        "model_type": "gemma3_text",
+        "hidden_act": None,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "sliding_window": WINDOW,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 20,
+        "rope_theta": 1000000.0,
+        "rope_local_base_freq": 100.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "tie_word_embeddings": True,
+    },
+    "olmo2": {"model_type": "olmo2", "head_dim": None},
+    "granite": {
+        "model_type": "granite",
+        "head_dim": None,
+        "attention_multiplier": 0.2,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 2.0,
+        "tie_word_embeddings": True,
+    },
+    "smollm3": {
+        "model_type": "smollm3",
+        "head_dim": None,
+        "no_rope_layers": [1, 0, 1],
+        "tie_word_embeddings": True,
+        "pad_token_id": 0,
+    },
+    "mixtral": {
+        "model_type": "mixtral",
+        "num_local_experts": 5,
+        "num_experts_per_tok": 2,
+        "sliding_window": None,
+    },
+    "gpt_oss": {
+        "model_type": "gpt_oss",
+        "num_local_experts": 5,
+        "num_experts_per_tok": 3,
+        "sliding_window": WINDOW,
+        "swiglu_limit": 1.0,  # low enough to be reached
+        "rope_scaling": {**YARN_SCALING, "truncate": False},
+    },
     "gpt2": {
         "model_type": "gpt2",
         "vocab_size": VOCABULARY,
@@ -93,42 +143,34 @@ def tensors_of(config: dict[str, Any], seed: int = 0) -> dict[str, NDArray[np.fl
     for name, shape in shapes.items():
         values = generator.normal(0, 0.3, shape)
         norm = len(shape) == 1 and name.endswith("weight")
-        if norm and config["model_type"] != "gemma2":  # whose weights of norms are less 1
+        if norm and not config["model_type"].startswith("gemma"):  # whose weights are less 1
             values += 1
         tensors[name] = values.astype(np.float32)
     return tensors
 
 
 def llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    width, inner, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
-    rows = {
-        "self_attn.q_proj": (config["num_attention_heads"] * size, width),
-        "self_attn.k_proj": (config["num_key_value_heads"] * size, width),
-        "self_attn.v_proj": (config["num_key_value_heads"] * size, width),
-        "self_attn.o_proj": (width, config["num_attention_heads"] * size),
-        "mlp.gate_proj": (inner, width),
-        "mlp.up_proj": (inner, width),
-        "mlp.down_proj": (width, inner),
-    }
-    if config["model_type"] == "phi3":
-        parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-        rows["self_attn.qkv_proj"] = (sum(rows.pop(part)[0] for part in parts), width)
-        rows["mlp.gate_up_proj"] = (2 * inner, width)
-        del rows["mlp.gate_proj"], rows["mlp.up_proj"]
+    family, width = config["model_type"], config["hidden_size"]
+    rows = {**attention_shapes(config), **ffn_shapes(config)}
     biased = set()
-    if config.get("attention_bias") or config["model_type"] == "qwen2":
+    if config.get("attention_bias") or family in ("qwen2", "gpt_oss"):
         biased |= {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}
-    if config.get("attention_bias"):
+    if config.get("attention_bias") or family == "gpt_oss":
         biased.add("self_attn.o_proj")
     if config.get("mlp_bias"):
         biased |= {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
+    if family == "gpt_oss":
+        biased.add("mlp.router")
     norms = ["input_layernorm", "post_attention_layernorm"]
-    if config["model_type"] == "gemma2":
+    if family in ("gemma2", "gemma3_text"):
         norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
+    if family == "olmo2":
+        norms = ["post_attention_layernorm", "post_feedforward_layernorm"]
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, width)}
     for layer in range(config["num_hidden_layers"]):
         for part, shape in rows.items():
-            shapes[f"model.layers.{layer}.{part}.weight"] = shape
+            whole = len(shape) == 3 or part.endswith(("_bias", "sinks"))  # without ".weight"
+            shapes[f"model.layers.{layer}.{part}" + ("" if whole else ".weight")] = shape
             if part in biased:
                 shapes[f"model.layers.{layer}.{part}.bias"] = shape[:1]
         for part in norms:
@@ -137,6 +179,57 @@ def llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     if not config["tie_word_embeddings"]:
         shapes["lm_head.weight"] = (VOCABULARY, width)
     return shapes
+
+
+def attention_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    family, width, heads = (
+        config[name] for name in ("model_type", "hidden_size", "num_attention_heads")
+    )
+    size = config.get("head_dim", width // heads)
+    rows = {"q": heads * size, "k": config["num_key_value_heads"] * size}
+    rows["v"] = rows["k"]
+    shapes: dict[str, tuple[int, ...]] = {
+        f"self_attn.{part}_proj": (count, width) for part, count in rows.items()
+    }
+    if family == "phi3":
+        shapes = {"self_attn.qkv_proj": (sum(rows.values()), width)}
+    shapes["self_attn.o_proj"] = (width, rows["q"])
+    if family in ("qwen3", "gemma3_text", "olmo2"):
+        for part in ("q", "k"):
+            shapes[f"self_attn.{part}_norm"] = (rows[part] if family == "olmo2" else size,)
+    if family == "gpt_oss":
+        shapes["self_attn.sinks"] = (heads,)
+    return shapes
+
+
+def ffn_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    count = config.get("num_local_experts", 0)
+    if config["model_type"] == "phi3":
+        return {"mlp.gate_up_proj": (2 * inner, width), "mlp.down_proj": (width, inner)}
+    if config["model_type"] == "gpt_oss":
+        return {
+            "mlp.router": (count, width),
+            "mlp.experts.gate_up_proj": (count, width, 2 * inner),
+            "mlp.experts.gate_up_proj_bias": (count, 2 * inner),
+            "mlp.experts.down_proj": (count, inner, width),
+            "mlp.experts.down_proj_bias": (count, width),
+        }
+    if config["model_type"] == "mixtral":
+        shapes: dict[str, tuple[int, ...]] = {"block_sparse_moe.gate": (count, width)}
+        for expert in range(count):
+            for part, shape in {
+                "w1": (inner, width),
+                "w3": (inner, width),
+                "w2": (width, inner),
+            }.items():
+                shapes[f"block_sparse_moe.experts.{expert}.{part}"] = shape
+        return shapes
+    return {
+        "mlp.gate_proj": (inner, width),
+        "mlp.up_proj": (inner, width),
+        "mlp.down_proj": (width, inner),
+    }
 
 
 def gpt_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
