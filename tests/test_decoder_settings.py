@@ -91,7 +91,7 @@ def test_settings_mean_what_they_mean_to_transformers(
             assert config.get(name, None) == (None if value is NULL else value)
             assert (name in config) == (value is not None)
         other = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float64, attn_implementation="eager"
+            folder, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager"
         ).eval()
         with torch.no_grad():
             expected = other(torch.tensor(ids)).logits.numpy()

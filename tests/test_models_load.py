@@ -10,7 +10,7 @@ import pytest
 import tiny_bert
 import tiny_decoders
 import tiny_marian
-from numattn.models import Gpt, Llama, Seq2Seq, load
+from numattn.models import Seq2Seq, load
 from numattn.models.decoders import llama_config
 from numattn.models.encoder import bert_config
 from numattn.models.load import CLASSES, named
@@ -21,7 +21,7 @@ from tolerance import assert_same_bits
 def test_decoders_are_found(tmp_path: Path, family: str) -> None:
     folder = tiny_decoders.write_folder(tmp_path, family)
     model = load(folder, dtype="bfloat16")
-    kind = Gpt if family == "gpt2" else Llama
+    kind = tiny_decoders.class_of(family)
     assert type(model) is kind
     assert_same_bits(model([[1, 2, 3]]), kind.from_folder(folder, dtype="bfloat16")([[1, 2, 3]]))
 
@@ -31,7 +31,12 @@ def test_a_translator_is_found(tmp_path: Path) -> None:
 
 
 def test_every_family_that_a_class_reads_is_listed() -> None:
-    families = {**bert_config.FAMILIES, **llama_config.CLASSES, "gpt2": "GPT2"}
+    families = {
+        **bert_config.FAMILIES,
+        **llama_config.CLASSES,
+        "gpt2": "GPT2",
+        "gpt_neox": "GPTNeoX",
+    }
     assert set(CLASSES) == set(families)
 
 

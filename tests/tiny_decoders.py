@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from numattn.models import Gpt, Llama
+from numattn.models import Gpt, GptNeox, Llama
 
 VOCABULARY = 61
 NULL = object()  # in the changes of a config.json, where None leaves an entry out
@@ -113,6 +113,17 @@ CHANGES: dict[str, dict[str, Any]] = {
         "swiglu_limit": 1.0,  # low enough to be reached
         "rope_scaling": {**YARN_SCALING, "truncate": False},
     },
+    "gpt_neox": {
+        "model_type": "gpt_neox",
+        "hidden_act": "gelu",
+        "rms_norm_eps": None,
+        "layer_norm_eps": 1e-5,
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "rope_theta": None,
+        "rotary_emb_base": 10000,
+        "rotary_pct": 0.5,
+    },
     "gpt2": {
         "model_type": "gpt2",
         "vocab_size": VOCABULARY,
@@ -138,7 +149,9 @@ def config_of(family: str) -> dict[str, Any]:
 def tensors_of(config: dict[str, Any], seed: int = 0) -> dict[str, NDArray[np.float32]]:
     """Return random tensors under the names of a published file."""
     generator = np.random.default_rng(seed)
-    shapes = gpt_shapes(config) if config["model_type"] == "gpt2" else llama_shapes(config)
+    shapes = {"gpt2": gpt_shapes, "gpt_neox": neox_shapes}.get(config["model_type"], llama_shapes)(
+        config
+    )
     tensors = {}
     for name, shape in shapes.items():
         values = generator.normal(0, 0.3, shape)
@@ -251,6 +264,26 @@ def gpt_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def neox_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {"gpt_neox.embed_in.weight": (VOCABULARY, width)}
+    rows = {
+        "attention.query_key_value": (3 * width, width),
+        "attention.dense": (width, width),
+        "mlp.dense_h_to_4h": (inner, width),
+        "mlp.dense_4h_to_h": (width, inner),
+        "input_layernorm": (width,),
+        "post_attention_layernorm": (width,),
+    }
+    for layer in range(config["num_hidden_layers"]):
+        for part, shape in rows.items():
+            shapes[f"gpt_neox.layers.{layer}.{part}.weight"] = shape
+            shapes[f"gpt_neox.layers.{layer}.{part}.bias"] = shape[:1]
+    for part in ("weight", "bias"):
+        shapes[f"gpt_neox.final_layer_norm.{part}"] = (width,)
+    return {**shapes, "embed_out.weight": (VOCABULARY, width)}
+
+
 def write_folder(
     folder: Path,
     family: str = "llama",
@@ -272,8 +305,13 @@ def write_folder(
     return folder
 
 
-def load(folder: Path, family: str, **options: Any) -> Gpt | Llama:
-    return (Gpt if family == "gpt2" else Llama).from_folder(folder, **options)
+def class_of(family: str) -> type[Gpt] | type[GptNeox] | type[Llama]:
+    own: dict[str, type[Gpt] | type[GptNeox]] = {"gpt2": Gpt, "gpt_neox": GptNeox}
+    return own.get(family, Llama)
+
+
+def load(folder: Path, family: str, **options: Any) -> Gpt | GptNeox | Llama:
+    return class_of(family).from_folder(folder, **options)
 
 
 def random_ids(rng: np.random.Generator, *shape: int) -> NDArray[np.int64]:

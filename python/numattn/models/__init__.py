@@ -8,6 +8,7 @@ from __future__ import annotations
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
+from .decoders.neox import GptNeox
 from .decoders.sampling import Sampler
 from .encoder.bert import Bert
 from .files.installed import installed_folder, installed_translator
@@ -17,6 +18,7 @@ from .translator.seq2seq import Seq2Seq
 __all__ = [
     "Bert",
     "Gpt",
+    "GptNeox",
     "Llama",
     "Sampler",
     "Seq2Seq",

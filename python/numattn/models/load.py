@@ -20,6 +20,7 @@ CLASSES = {
     "gemma2": "decoders.llama:Llama",
     "gemma3_text": "decoders.llama:Llama",
     "gpt2": "decoders.gpt:Gpt",
+    "gpt_neox": "decoders.neox:GptNeox",
     "gpt_oss": "decoders.llama:Llama",
     "granite": "decoders.llama:Llama",
     "llama": "decoders.llama:Llama",

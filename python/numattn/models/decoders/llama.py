@@ -27,7 +27,7 @@ from .head import read_embedding
 from .llama_config import LlamaConfig
 from .llama_layer import LlamaLayer, Turn
 from .llama_weights import Weights
-from .step import Attending, Step
+from .step import Attending, Step, places_of
 
 # Rotary frequencies, which the configuration gives.
 IGNORED = r".*\.rotary_emb\.inv_freq"
@@ -115,10 +115,7 @@ class Llama(Decoder):
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)
-        # Only tokens of padding lie beyond the length of their row.
-        lengths = np.maximum(step.lengths, 1)
-        places = np.minimum(step.positions, lengths[:, np.newaxis] - 1)
-        return self._states(x, places, lengths, step)
+        return self._states(x, *places_of(step), step)
 
     def _states(
         self, x: Float32Array, places: Int64Array, lengths: Int64Array, step: Attending

@@ -30,23 +30,30 @@ def read_ropes(settings: Settings, family: str, head_size: int) -> tuple[Rope | 
     Layers of Gemma 3 turn by one of two sets of frequencies, by how far they see; some of SmolLM 3
     do not turn.
     """
-    for name in ("rope_parameters", "rope_scaling"):
-        settings.part(name)  # which must be an object
-    values = {**settings.values, "head_dim": head_size}
     layers = settings.size("num_hidden_layers")
     kinds: list[str | None] = [None] * layers
     if family == "gemma3_text":
         kinds = [*read_layer_types(settings, family)]
-    try:
-        with np.errstate(over="raise", divide="raise", invalid="raise"):
-            ropes = {kind: make_rope(values, family, head_size, kind) for kind in set(kinds)}
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{settings.path}: {error}") from None
+    ropes = {kind: read_rope(settings, family, head_size, kind) for kind in set(kinds)}
     lengths = {rope.switch_length for rope in ropes.values() if rope.switch_length is not None}
     if len(lengths) > 1:
         raise ValueError(f"{settings.path}: longrope of two lengths {lengths} is not supported")
     turning = read_turning(settings, layers) if family == "smollm3" else [True] * layers
     return tuple(ropes[kind] if turn else None for kind, turn in zip(kinds, turning, strict=True))
+
+
+def read_rope(
+    settings: Settings, family: str, head_size: int, layer_type: str | None = None
+) -> Rope:
+    """Return the rotary positions of layers of a type, or raise ValueError."""
+    for name in ("rope_parameters", "rope_scaling"):
+        settings.part(name)  # which must be an object
+    values = {**settings.values, "head_dim": head_size}
+    try:
+        with np.errstate(over="raise", divide="raise", invalid="raise"):
+            return make_rope(values, family, head_size, layer_type)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"{settings.path}: {error}") from None
 
 
 def make_rope(
@@ -64,7 +71,8 @@ def make_rope(
     ):
         given["rope_parameters"] = YARN
     rope = Rope.from_config(given, layer_type=layer_type)
-    if not FAMILIES[family].partial_rotary and rope.dim != head_size:
+    partial = family == "gpt_neox" or FAMILIES[family].partial_rotary
+    if not partial and rope.dim != head_size:
         raise ValueError(
             f"partial_rotary_factor is not supported for {family}: by it {rope.dim} of "
             f"{head_size} elements of a head turn"

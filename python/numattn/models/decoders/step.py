@@ -111,3 +111,12 @@ class Step:
         starts = np.repeat(np.arange(self.counts.size + 1) * size, 2)[:-1]
         starts[1::2] += self.counts
         return starts
+
+
+def places_of(step: Step) -> tuple[Int64Array, Int64Array]:
+    """Return the positions (B, S) that tokens turn by, and the lengths (B,) of rows, 1 or more.
+
+    Only tokens of padding lie beyond the length of their row.
+    """
+    lengths = np.maximum(step.lengths, 1)
+    return np.minimum(step.positions, lengths[:, np.newaxis] - 1), lengths
