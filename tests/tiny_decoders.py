@@ -77,15 +77,18 @@ CHANGES: dict[str, dict[str, Any]] = {
         "sliding_window": WINDOW,
         "sliding_window_pattern": 2,
         "query_pre_attn_scalar": 20,
+        "attention_bias": True,
         "rope_theta": 1000000.0,
         "rope_local_base_freq": 100.0,
         "rope_scaling": {"rope_type": "linear", "factor": 8.0},
         "tie_word_embeddings": True,
     },
-    "olmo2": {"model_type": "olmo2", "head_dim": None},
+    "olmo2": {"model_type": "olmo2", "head_dim": None, "attention_bias": True},
     "granite": {
         "model_type": "granite",
         "head_dim": None,
+        "attention_bias": True,
+        "mlp_bias": True,
         "attention_multiplier": 0.2,
         "embedding_multiplier": 3.0,
         "residual_multiplier": 0.4,
@@ -136,6 +139,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     },
 }
 FAMILIES = tuple(CHANGES)
+EXPERTS = ("mixtral", "gpt_oss")
 
 
 def config_of(family: str) -> dict[str, Any]:
