@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from .files.folder import model_folder
+from .files.gguf_file import is_gguf
 from .files.settings import Settings, shown
 
 # model_type of config.json → module and class, which are imported when they are asked for.
@@ -34,6 +35,7 @@ CLASSES = {
     "roberta": "encoder.bert:Bert",
     "xlm-roberta": "encoder.bert:Bert",
 }
+GGUF = "decoders.gguf:load_gguf"
 MARIAN = "translator.seq2seq:Seq2Seq"
 
 
@@ -43,7 +45,7 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     Parameters
     ----------
     folder : path
-        The folder: of Hugging Face's kind, with config.json, or of a Marian model.
+        The folder: of Hugging Face's kind, with config.json, or of a Marian model. Or a GGUF file.
     dtype : {None, float32, bfloat16, int8}
         How weights are stored: float32 by default.
 
@@ -65,6 +67,8 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     >>> type(model).__name__
     'Bert'
     """
+    if is_gguf(Path(folder)):
+        return named(GGUF)(folder, dtype=dtype)
     return class_of(model_folder(folder)).from_folder(folder, dtype=dtype)
 
 
@@ -80,7 +84,7 @@ def class_of(folder: Path) -> Any:
 
 
 def named(place: str) -> Any:
-    """Return the class of a "module:Class" of this package."""
+    """Return the class, or the function, of a "module:Class" of this package."""
     module, name = place.split(":")
     return getattr(import_module(f"{__package__}.{module}"), name)
 

@@ -62,6 +62,7 @@ class Decoder(ABC):
         but float32 beside int8.
     """
 
+    text_source: Any = None
     _embedding: NDArray[Any]
     _layers: Sequence[DecoderLayer]
 

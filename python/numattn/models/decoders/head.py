@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from numattn import Linear
 
-from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 
 HEAD = "lm_head.weight"
 
 
 def read_embedding(
-    checkpoint: Checkpoint,
+    checkpoint: Tensors,
     name: str,
     shape: tuple[int, int],
     tied: bool,

@@ -22,6 +22,7 @@ from numattn.position import Rope
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
+from ..files.tensors import Tensors
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .llama_config import LlamaConfig
@@ -59,7 +60,7 @@ class Llama(Decoder):
     """
 
     def __init__(
-        self, config: LlamaConfig, checkpoint: Checkpoint, dtype: DTypeLike | None = None
+        self, config: LlamaConfig, checkpoint: Tensors, dtype: DTypeLike | None = None
     ) -> None:
         super().__init__(config, dtype)
         self.config = config
@@ -107,6 +108,16 @@ class Llama(Decoder):
         checkpoint = Checkpoint(folder / "model.safetensors", "embed_tokens.weight")
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
+        return model
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
+        """Load a GGUF file as `numattn.models.load` does; ValueError if it holds no Llama."""
+        from .gguf import load_gguf  # which makes use of this class
+
+        model = load_gguf(path, dtype=dtype)
+        if not isinstance(model, cls):
+            raise ValueError(f"{path} holds a {type(model).__name__}, and not a {cls.__name__}")
         return model
 
     @property

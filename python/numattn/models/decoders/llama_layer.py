@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from numattn import Linear, apply_rope, rms_norm
 
 from ..arrays import Float32Array
-from ..files.checkpoint import Checkpoint
+from ..files.tensors import Tensors
 from ..norms import RmsNorm
 from .feed_forward import Addition
 from .llama_config import LlamaConfig
@@ -57,7 +57,7 @@ class LlamaLayer:
     """Layer `number` of a decoder; its weights stored in `dtype`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, number: int, config: LlamaConfig, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, number: int, config: LlamaConfig, dtype: np.dtype[Any]
     ) -> None:
         name, read = f"layers.{number}", Weights(checkpoint, config, dtype)
         width, size, kv_heads = config.hidden_size, config.head_size, config.num_kv_heads

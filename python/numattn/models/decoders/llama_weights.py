@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from numattn import Linear
 
 from ..arrays import Float32Array
-from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 from ..norms import RmsNorm
 from .feed_forward import Clamped, Experts, FeedForward, Gated
 from .llama_config import ExpertConfig, LlamaConfig
@@ -24,7 +24,7 @@ Parameters: TypeAlias = tuple[NDArray[Any], Float32Array | None]
 class Weights:
     """A checkpoint, of which parts are made that store their weights in `dtype`."""
 
-    checkpoint: Checkpoint
+    checkpoint: Tensors
     config: LlamaConfig
     dtype: np.dtype[Any]
 

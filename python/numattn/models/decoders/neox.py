@@ -29,6 +29,7 @@ from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.model_config import read_model_config
 from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 from ..norms import LayerNorm
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
@@ -112,7 +113,7 @@ class NeoxConfig:
         )
 
 
-def read_norm(checkpoint: Checkpoint, name: str, config: NeoxConfig) -> LayerNorm:
+def read_norm(checkpoint: Tensors, name: str, config: NeoxConfig) -> LayerNorm:
     """Return the normalisation whose parameters stand under `name` in the checkpoint."""
     shape = (config.hidden_size,)
     weight, bias = (checkpoint.take(f"{name}.{part}", shape) for part in ("weight", "bias"))
@@ -123,7 +124,7 @@ class NeoxLayer:
     """Layer `number` of a decoder; its weights stored in `dtype`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, number: int, config: NeoxConfig, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, number: int, config: NeoxConfig, dtype: np.dtype[Any]
     ) -> None:
         name, width, inner = f"layers.{number}", config.hidden_size, config.ffn_size
 
@@ -194,7 +195,7 @@ class GptNeox(Decoder):
     """
 
     def __init__(
-        self, config: NeoxConfig, checkpoint: Checkpoint, dtype: DTypeLike | None = None
+        self, config: NeoxConfig, checkpoint: Tensors, dtype: DTypeLike | None = None
     ) -> None:
         super().__init__(config, dtype)
         self.config = config
