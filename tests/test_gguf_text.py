@@ -288,3 +288,20 @@ def test_a_template_that_is_no_text() -> None:
     text = GgufText(Path("model.gguf"), {"tokenizer.chat_template": 3})
     with pytest.raises(ValueError, match="chat template 'default' is no text: 3"):
         assert text.templates
+
+
+def test_a_model_reads_and_writes_by_it(tmp_path: Path) -> None:
+    pytest.importorskip("jinja2")
+    expected, path = byte_tokenizer("qwen2"), tmp_path / "model.gguf"
+
+    def add(writer: Any) -> None:
+        add_bytes(expected, "qwen2")(writer)
+        writer.add_chat_template("{% for m in messages %}{{ m.content }}<end>{% endfor %}")
+
+    tiny_gguf.write_gguf(path, "llama", config={"vocab_size": 500}, tokenizer=add)
+    model = load(path)
+    ids = expected.encode("A fox<end>").ids
+    assert model.chat_text([{"role": "user", "content": "A fox"}]) == "A fox<end>"
+    assert model.tokenize("A fox<end>") == ids
+    assert model.detokenize(ids) == "A fox"
+    assert model.end_tokens == {expected.token_to_id("<end>")}

@@ -183,7 +183,9 @@ def llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         norms += ["pre_feedforward_layernorm", "post_feedforward_layernorm"]
     if family == "olmo2":
         norms = ["post_attention_layernorm", "post_feedforward_layernorm"]
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, width)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (config["vocab_size"], width)
+    }
     for layer in range(config["num_hidden_layers"]):
         for part, shape in rows.items():
             whole = len(shape) == 3 or part.endswith(("_bias", "sinks"))  # without ".weight"
@@ -194,7 +196,7 @@ def llama_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
             shapes[f"model.layers.{layer}.{part}.weight"] = (width,)
     shapes["model.norm.weight"] = (width,)
     if not config["tie_word_embeddings"]:
-        shapes["lm_head.weight"] = (VOCABULARY, width)
+        shapes["lm_head.weight"] = (config["vocab_size"], width)
     return shapes
 
 

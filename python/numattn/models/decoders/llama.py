@@ -29,6 +29,7 @@ from .llama_config import LlamaConfig
 from .llama_layer import LlamaLayer, Turn
 from .llama_weights import Weights
 from .step import Attending, Step, places_of
+from .text_folder import TextFolder
 
 # Rotary frequencies, which the configuration gives.
 IGNORED = r".*\.rotary_emb\.inv_freq"
@@ -108,6 +109,7 @@ class Llama(Decoder):
         checkpoint = Checkpoint(folder / "model.safetensors", "embed_tokens.weight")
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
+        model.text_source = TextFolder(folder)
         return model
 
     @classmethod

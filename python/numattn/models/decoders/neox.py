@@ -36,6 +36,7 @@ from .decoder import Decoder, embed
 from .head import HEAD, read_embedding
 from .llama_positions import read_rope
 from .step import Step, places_of
+from .text_folder import TextFolder
 from .wide_keys import wide_keys
 
 # Rotary frequencies, each layer's triangle of what may be seen, and the number that stood for what
@@ -218,6 +219,7 @@ class GptNeox(Decoder):
         checkpoint = Checkpoint(folder / "model.safetensors", "embed_in.weight")
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
+        model.text_source = TextFolder(folder)
         return model
 
     @property
