@@ -10,6 +10,7 @@ from .decoders.gpt import Gpt
 from .decoders.llama import Llama
 from .decoders.neox import GptNeox
 from .decoders.sampling import Sampler
+from .embedder.embedder import Embedder
 from .encoder.bert import Bert
 from .files.installed import installed_folder, installed_translator
 from .load import load
@@ -17,6 +18,7 @@ from .translator.seq2seq import Seq2Seq
 
 __all__ = [
     "Bert",
+    "Embedder",
     "Gpt",
     "GptNeox",
     "Llama",

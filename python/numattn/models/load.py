@@ -36,6 +36,8 @@ CLASSES = {
     "xlm-roberta": "encoder.bert:Bert",
 }
 GGUF = "decoders.gguf:load_gguf"
+# Of a folder of sentence-transformers', whose vectors a decoder makes.
+EMBEDDER = "embedder.embedder:Embedder"
 MARIAN = "translator.seq2seq:Seq2Seq"
 
 
@@ -52,7 +54,8 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     Returns
     -------
     model
-        What the class's own `from_folder` returns: a `Bert`, `Llama`, `Gpt`, `Seq2Seq` …
+        What the class's own `from_folder` returns: a `Bert`, `Llama`, `Gpt`, `Seq2Seq` …;
+        an `Embedder`, where a modules.json says that vectors are wanted of a decoder.
 
     Raises
     ------
@@ -80,6 +83,8 @@ def class_of(folder: Path) -> Any:
     family = Settings.from_file(path).get("model_type")
     if not isinstance(family, str) or family not in CLASSES:
         raise ValueError(f"{path}: {unsupported(family)}")
+    if CLASSES[family] == CLASSES["llama"] and (folder / "modules.json").exists():
+        return named(EMBEDDER)
     return named(CLASSES[family])
 
 

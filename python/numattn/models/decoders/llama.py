@@ -17,17 +17,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from numattn import Linear
 from numattn.position import Rope
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
+from ..files.storage import number_dtype
 from ..files.tensors import Tensors
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .llama_config import LlamaConfig
 from .llama_layer import LlamaLayer, Turn
 from .llama_weights import Weights
+from .side_by_side import SideBySide
 from .step import Attending, Step, places_of
 from .text_folder import TextFolder
 
@@ -61,15 +64,26 @@ class Llama(Decoder):
     """
 
     def __init__(
-        self, config: LlamaConfig, checkpoint: Tensors, dtype: DTypeLike | None = None
+        self,
+        config: LlamaConfig,
+        checkpoint: Tensors,
+        dtype: DTypeLike | None = None,
+        *,
+        head: bool = True,
     ) -> None:
         super().__init__(config, dtype)
         self.config = config
         shape = (config.vocab_size, config.hidden_size)
         checkpoint.check_layers("layers", config.num_layers, "num_hidden_layers")
-        self._embedding, self._head = read_embedding(
-            checkpoint, "embed_tokens.weight", shape, config.tied, self.dtype
-        )
+        self._head: Linear | None = None
+        if head:
+            self._embedding, self._head = read_embedding(
+                checkpoint, "embed_tokens.weight", shape, config.tied, self.dtype
+            )
+        else:  # of a model whose states alone are wanted
+            self._embedding = checkpoint.take(
+                "embed_tokens.weight", shape, dtype=number_dtype(self.dtype)
+            )
         self._layers: list[LlamaLayer] = [
             LlamaLayer(checkpoint, number, config, self.dtype)
             for number in range(config.num_layers)
@@ -130,6 +144,16 @@ class Llama(Decoder):
         x = embed(self._embedding, ids)
         return self._states(x, *places_of(step), step)
 
+    def states(self, ids: Int64Array, texts: SideBySide) -> Float32Array:
+        """Return the last layer's normalised states (T, E) for ids (T,) of whole texts.
+
+        Frequencies that depend on a text's length are those of the longest.
+        """
+        x = embed(self._embedding, ids)[np.newaxis]
+        longest = texts.sequences.lengths.max(keepdims=True)
+        states = self._states(x, texts.positions, longest, texts)
+        return states.reshape(states.shape[1:])
+
     def _states(
         self, x: Float32Array, places: Int64Array, lengths: Int64Array, step: Attending
     ) -> Float32Array:
@@ -146,6 +170,8 @@ class Llama(Decoder):
         return self._norm(rows, step.num_threads).reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
+        if self._head is None:
+            raise ValueError("this model makes states, and no logits: it has no projection to them")
         logits = self._head(hidden, num_threads=num_threads)
         if self.config.logit_divisor != 1:
             logits /= np.float32(self.config.logit_divisor)
