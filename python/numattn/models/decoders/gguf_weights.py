@@ -108,6 +108,10 @@ class GgufTensors:
         parts = [self.take(name, shape, dtype=dtype) for name, shape in shapes.items()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """Raise ValueError: no family that is read from such a file has bytes for weights."""
+        raise ValueError(f"{self.file.path} has no tensor {name} of bytes")
+
     def has(self, name: str, *, from_root: bool = False) -> bool:
         """Return whether there is a tensor of that name."""
         return self.stored_name(name) in self.file.names

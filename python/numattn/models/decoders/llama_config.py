@@ -22,6 +22,8 @@ from .llama_families import (
 )
 from .llama_positions import read_ropes, read_windows
 
+# Quantised weights that are read.
+QUANTISED = {"gpt_oss": "mxfp4"}
 # What the names of each family's classes in transformers begin with.
 CLASSES = {name: family.classes for name, family in FAMILIES.items()}
 
@@ -100,7 +102,7 @@ class LlamaConfig:
         ValueError
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
-        given, name = read_model_config(path, CLASSES)
+        given, name = read_model_config(path, CLASSES, QUANTISED)
         refuse_bidirectional(given)
         return cls.from_settings(given, name)
 

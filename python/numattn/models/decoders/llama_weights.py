@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from numattn import Linear
 
 from ..arrays import Float32Array
+from ..files.mxfp4 import BLOCK, dequantised
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
 from ..norms import RmsNorm
@@ -92,36 +94,48 @@ class Weights:
         return Linear(weight, self.checkpoint.take(f"{name}.bias", (count,)) if bias else None)
 
     def clamped(self, name: str, config: ExpertConfig) -> list[Clamped]:
-        """Return experts whose weights stand, as (in, out), in one tensor for all.
+        """Return experts whose weights stand in one tensor for all.
 
         Columns of a gate and of the linear part beside it take turns.
         """
         count, width, inner = config.count, self.config.hidden_size, self.config.ffn_size
-        read = number_dtype(self.dtype)
-
-        def take(part: str, rows: int, columns: int) -> Parameters:
-            weight = self.checkpoint.take(f"{name}.{part}", (count, columns, rows), dtype=read)
-            return weight, self.checkpoint.take(f"{name}.{part}_bias", (count, rows))
-
-        both, both_bias = take("gate_up_proj", 2 * inner, width)
-        assert both_bias is not None
-        halves = [
-            [
-                Linear(both[number, :, part::2].T, both_bias[number, part::2], dtype=self.dtype)
-                for part in (0, 1)
-            ]
-            for number in range(count)
-        ]
-        del both
-        down, down_bias = take("down_proj", width, inner)
-        assert down_bias is not None
+        weight, bias = self.for_all(f"{name}.gate_up_proj", count, 2 * inner, width)
+        halves = []
+        for number in range(count):
+            both, both_bias = weight(number), bias[number]
+            halves.append(
+                [Linear(both[part::2], both_bias[part::2], dtype=self.dtype) for part in (0, 1)]
+            )
+        del weight
+        weight, bias = self.for_all(f"{name}.down_proj", count, width, inner)
         return [
             Clamped(
                 gate,
                 up,
-                Linear(down[number].T, down_bias[number], dtype=self.dtype),
+                Linear(weight(number), bias[number], dtype=self.dtype),
                 config.alpha,
                 config.limit,
             )
             for number, (gate, up) in enumerate(halves)
         ]
+
+    def for_all(
+        self, name: str, count: int, rows: int, columns: int
+    ) -> tuple[Callable[[int], NDArray[Any]], Float32Array]:
+        """Return what gives an expert's weight (rows, columns), and the biases of all.
+
+        A tensor of floats has weights as (in, out); one of MXFP4 has rows as they are used.
+        """
+        bias = self.checkpoint.take(f"{name}_bias", (count, rows))
+        if not self.checkpoint.has(f"{name}_blocks"):
+            floats = self.checkpoint.take(
+                name, (count, columns, rows), dtype=number_dtype(self.dtype)
+            )
+            return lambda number: floats[number].T, bias
+        if columns % BLOCK != 0:
+            raise ValueError(f"MXFP4 has blocks of {BLOCK} numbers, and {name} rows of {columns}")
+        blocks = self.checkpoint.take_bytes(
+            f"{name}_blocks", (count, rows, columns // BLOCK, BLOCK // 2)
+        )
+        scales = self.checkpoint.take_bytes(f"{name}_scales", (count, rows, columns // BLOCK))
+        return lambda number: dequantised(blocks[number], scales[number]), bias
