@@ -110,6 +110,16 @@ def test_a_file_without_its_ending(tmp_path: Path) -> None:
     assert type(load(str(other))) is Llama
 
 
+def test_the_only_file_of_a_folder(tmp_path: Path) -> None:
+    path, _ = write(tmp_path / "a", "llama")
+    (tmp_path / "b").mkdir()
+    first = path.rename(tmp_path / "b" / "first.gguf")
+    assert_same_bits(load(tmp_path / "b")([[1, 2]]), load(first)([[1, 2]]))
+    (tmp_path / "b" / "second.gguf").write_bytes(first.read_bytes())
+    with pytest.raises(FileNotFoundError, match="no config.json in "):
+        load(tmp_path / "b")
+
+
 def test_models_pickle(tmp_path: Path) -> None:
     path, _ = write(tmp_path, "llama", "Q4_0")
     model = load(path)

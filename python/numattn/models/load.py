@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from .files.folder import model_folder
-from .files.gguf_file import is_gguf
+from .files.gguf_file import gguf_at
 from .files.settings import Settings, shown
 
 # model_type of config.json → module and class, which are imported when they are asked for.
@@ -47,7 +47,8 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     Parameters
     ----------
     folder : path
-        The folder: of Hugging Face's kind, with config.json, or of a Marian model. Or a GGUF file.
+        The folder: of Hugging Face's kind, with config.json, or of a Marian model. Or a GGUF
+        file, or a folder of one.
     dtype : {None, float32, bfloat16, int8}
         How weights are stored: float32 by default.
 
@@ -70,8 +71,9 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     >>> type(model).__name__
     'Bert'
     """
-    if is_gguf(Path(folder)):
-        return named(GGUF)(folder, dtype=dtype)
+    file = gguf_at(Path(folder))
+    if file is not None:
+        return named(GGUF)(file, dtype=dtype)
     return class_of(model_folder(folder)).from_folder(folder, dtype=dtype)
 
 

@@ -26,7 +26,7 @@ ARCHITECTURES = {
 }
 # Families whose largest model, of so many layers, divides scores by the root of E / H, not of D.
 LARGEST = {"gemma2": 46, "gemma3_text": 62}
-WITHOUT_EFFECT = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout"}
+WITHOUT_EFFECT = {"vocab_size", "rope.scaling.finetuned", "tensor_data_layout", "pooling_type"}
 BLOCKS = {
     "context_length",
     "embedding_length",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 KEY = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"
-UNKNOWN, CONTROL, OWN, BYTE = 2, 3, 4, 6  # types of tokens
+UNKNOWN, CONTROL, OWN = 2, 3, 4  # types of tokens
 MARK = "\u2581"  # a space in pieces
 
 # tokenizer.ggml.pre → how texts are cut before bytes are joined.
@@ -188,11 +188,13 @@ class GgufText:
         from tokenizers import AddedToken
 
         types = self._values.get(KEY + "token_type", [])
-        for token, kind in zip(self._list("tokens"), types, strict=False):
-            if kind in (UNKNOWN, CONTROL):
-                made.add_special_tokens([AddedToken(token, special=True, normalized=False)])
-            elif kind == OWN:
-                made.add_tokens([AddedToken(token, special=False, normalized=False)])
+        typed = [*zip(self._list("tokens"), types, strict=False)]
+        special = [token for token, kind in typed if kind in (UNKNOWN, CONTROL)]
+        own = [token for token, kind in typed if kind == OWN]
+        made.add_special_tokens(
+            [AddedToken(each, special=True, normalized=False) for each in special]
+        )
+        made.add_tokens([AddedToken(each, special=False, normalized=False) for each in own])
 
     def _add_ends(self, made: Tokenizer) -> None:
         """Let a text have the tokens around it that the metadata call for."""

@@ -96,7 +96,8 @@ class Llama(Decoder):
 
         Code of the folder's own (auto_map) is not run. Where it bears the names of transformers'
         classes for the family, as Phi-3's does, the model is the one of those classes; any other
-        is refused, and so are adapters, quantised weights, and two sets of weights.
+        is refused, and so are adapters, quantised weights but for GPT-OSS' MXFP4, and two sets of
+        weights.
 
         Parameters
         ----------

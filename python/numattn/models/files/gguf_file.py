@@ -24,14 +24,18 @@ MAGIC = b"GGUF"
 DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, ZeroDivisionError)
 
 
-def is_gguf(path: Path) -> bool:
-    """Return whether a path is of a GGUF file, by its ending or by its first bytes."""
-    if not path.is_file():
-        return False
-    if path.suffix == ".gguf":
-        return True
-    with open(path, "rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+def gguf_at(path: Path) -> Path | None:
+    """Return a GGUF file, told by its ending or its first bytes, or the only one of a folder.
+
+    None for anything else, and for a folder that has a config.json.
+    """
+    if path.is_file():
+        if path.suffix == ".gguf":
+            return path
+        with open(path, "rb") as file:
+            return path if file.read(len(MAGIC)) == MAGIC else None
+    files = [*path.glob("*.gguf")] if path.is_dir() else []
+    return files[0] if len(files) == 1 and not (path / "config.json").exists() else None
 
 
 class GgufFile:
