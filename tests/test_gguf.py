@@ -12,7 +12,14 @@ import pytest
 
 from numattn.models import Gpt, Llama, load
 from numattn.position import Rope
-from tiny_decoders import LLAMA3_SCALING, VOCABULARY, class_of, random_ids, write_folder
+from tiny_decoders import (
+    LLAMA3_SCALING,
+    VOCABULARY,
+    YARN_SCALING,
+    class_of,
+    random_ids,
+    write_folder,
+)
 from tolerance import assert_same_bits
 
 pytest.importorskip("gguf")
@@ -84,6 +91,33 @@ def test_the_frequencies_of_phi_3(tmp_path: Path, rng: np.random.Generator) -> N
     for length in (9, 40):
         ids = random_ids(rng, 1, length)
         assert_same_bits(model(ids), other(ids))
+
+
+def test_yarn(tmp_path: Path, rng: np.random.Generator) -> None:
+    path, folder = write(
+        tmp_path, "qwen2",
+        metadata={
+            "qwen2.rope.scaling.type": "yarn", "qwen2.rope.scaling.factor": 4.0,
+            "qwen2.rope.scaling.original_context_length": 32,
+        },
+    )  # fmt: skip
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["rope_scaling"] = YARN_SCALING
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    ids = random_ids(rng, 1, 50)
+    assert_same_bits(load(path)(ids), load(folder)(ids))
+
+
+def test_what_gemma_2_leaves_out(tmp_path: Path) -> None:
+    """Is what it is in the model that was published, to llama.cpp as to transformers."""
+    path, _ = write(tmp_path, "gemma2")
+    data = path.read_bytes()
+    for key in (b"attention.sliding_window", b"attn_logit_softcapping", b"final_logit_softcapping"):
+        data = data.replace(b"gemma2." + key, b"gemmaX." + key)
+    path.write_bytes(data)
+    config = load(path).config
+    assert config.windows == (4095, None)
+    assert (config.score_softcap, config.logit_softcap) == (50.0, 30.0)
 
 
 def test_a_projection_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:

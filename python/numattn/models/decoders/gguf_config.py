@@ -134,8 +134,6 @@ def llama_settings(file: GgufFile, family: str, own: dict[str, Any]) -> dict[str
         "max_position_embeddings": own["context_length"],
         "attention_bias": "blk.0.attn_q.bias" in file.names,
         "mlp_bias": "blk.0.ffn_up.bias" in file.names,
-        # Where there is no window, a 0 says so.
-        "sliding_window": own.get("attention.sliding_window") or None,
         "rope_theta": own.get("rope.freq_base", 10000.0),
         **{name: own[name] for name in own if name.endswith("_logit_softcapping")},
         **scaling_settings(file, family, own, size),
@@ -147,9 +145,11 @@ def llama_settings(file: GgufFile, family: str, own: dict[str, Any]) -> dict[str
         settings["rope_theta"] = own.get("rope.freq_base", 1000000.0)
         settings["rope_local_base_freq"] = own.get("rope.freq_base_swa", 10000.0)
         settings["sliding_window_pattern"] = own.get("attention.sliding_window_pattern", 6)
-    # A file without it leaves out what would be the class's default in a config.json.
-    softcaps = ("attn_logit_softcapping", "final_logit_softcapping")
-    return {**({name: None for name in softcaps} if family == "gemma2" else {}), **settings}
+    # Of Gemma 2 what is left out is what it is in a config.json, as to llama.cpp.
+    if family != "gemma2" or "attention.sliding_window" in own:
+        # Where there is no window, a 0 says so.
+        settings["sliding_window"] = own.get("attention.sliding_window") or None
+    return settings
 
 
 def scaling_settings(file: GgufFile, family: str, own: dict[str, Any], size: int) -> dict[str, Any]:
