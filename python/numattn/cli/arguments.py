@@ -38,7 +38,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="FOLDER",
-        help="a Hugging Face folder of a BERT-family model (config.json, model.safetensors, "
+        help="a Hugging Face folder of an encoder (config.json, model.safetensors, "
         "tokenizer.json); by default the installed all-MiniLM-L6-v2",
     )
     parser.add_argument(
@@ -69,15 +69,25 @@ def model_folder(arguments: argparse.Namespace) -> Path:
 
 
 def load_model(arguments: argparse.Namespace) -> Bert:
-    """Return the model of `model_folder`, with --threads in force."""
+    """Return the model of `model_folder`, without a head, with --threads in force.
+
+    Raises
+    ------
+    ValueError
+        If it is no encoder. (Those of other families have what `Bert` has.)
+    """
     import numattn as na
-    from numattn.models import Bert
+    from numattn.models import load
 
     if arguments.threads is not None:
         na.set_num_threads(arguments.threads)
         # The tokenizer's own threads; it reads this when it is first used.
         os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
-    return Bert.from_folder(model_folder(arguments), dtype=arguments.dtype)
+    model = load(model_folder(arguments), dtype=arguments.dtype)
+    encoder: Bert = getattr(model, "encoder", model)
+    if not hasattr(encoder, "tokenize"):
+        raise ValueError(f"{model_folder(arguments)}: a {type(model).__name__} makes no vectors")
+    return encoder
 
 
 def check_out(arguments: argparse.Namespace, *inputs: Path) -> None:
