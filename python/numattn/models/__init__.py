@@ -10,9 +10,11 @@ from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
+from .decoders.neox import GptNeox
 from .decoders.prefix_cache import PrefixCache
 from .decoders.sampling import Sampler
 from .decoders.written import TextStream, Written
+from .embedder.embedder import Embedder
 from .encoder.albert import Albert
 from .encoder.answerer import QuestionAnswerer
 from .encoder.bert import Bert
@@ -40,7 +42,9 @@ __all__ = [
     "Detr",
     "DistilBert",
     "Electra",
+    "Embedder",
     "Gpt",
+    "GptNeox",
     "Gte",
     "Llama",
     "MPNet",
