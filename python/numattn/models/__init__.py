@@ -11,9 +11,11 @@ from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
 from .decoders.llama import Llama
+from .decoders.neox import GptNeox
 from .decoders.prefix_cache import PrefixCache
 from .decoders.sampling import Sampler
 from .decoders.written import TextStream, Written
+from .embedder.embedder import Embedder
 from .encoder.albert import Albert
 from .encoder.answerer import QuestionAnswerer
 from .encoder.bert import Bert
@@ -30,7 +32,11 @@ from .encoder_decoder.t5 import T5
 from .encoder_decoder.whisper import Whisper
 from .files.installed import installed_folder, installed_translator
 from .load import load
+from .rollout import attention_rollout
 from .translator.seq2seq import Seq2Seq
+from .vision.clip import Clip
+from .vision.detr import Detr
+from .vision.vit import ViT
 
 __all__ = [
     "T5",
@@ -38,9 +44,13 @@ __all__ = [
     "Bart",
     "Beam",
     "Bert",
+    "Clip",
+    "Detr",
     "DistilBert",
     "Electra",
+    "Embedder",
     "Gpt",
+    "GptNeox",
     "Gte",
     "Llama",
     "MPNet",
@@ -55,8 +65,10 @@ __all__ = [
     "SequenceClassifier",
     "TextStream",
     "TokenClassifier",
+    "ViT",
     "Whisper",
     "Written",
+    "attention_rollout",
     "beam_search",
     "generate",
     "installed_folder",
