@@ -352,9 +352,12 @@ def rooms_used(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("wing", [*WINGS, "files"])
 def test_no_wing_of_the_models_knows_another(wing: str) -> None:
-    """Wings stand on files/ and on the modules beside it; files/ on none of these."""
+    """Wings stand on files/ and on the modules beside it; files/ on none of these.
+
+    load.py, on which nothing stands, names the classes of all wings.
+    """
     models = PYTHON / "models"
-    modules = {path.stem for path in models.glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in models.glob("*.py")} - {"__init__", "load"}
     allowed = {wing} | modules | ({"files"} if wing in WINGS else set())
     files = sorted((models / wing).glob("*.py"))
     assert len(files) > 2

@@ -27,6 +27,12 @@ LOGITS = np.log(np.array([0.05, 0.4, 0.1, 0.25, 0.2]))
         ({"top_p": 1.0}, [0.05, 0.4, 0.1, 0.25, 0.2]),
         # Of 0.4, 0.25, 0.2 the first makes up 0.47, and the first two 0.76.
         ({"top_k": 3, "top_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        ({"min_p": 0.0}, [0.05, 0.4, 0.1, 0.25, 0.2]),
+        ({"min_p": 0.26}, [0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85]),
+        ({"min_p": 1.0}, [0, 1, 0, 0, 0]),
+        ({"top_p": 0.66, "min_p": 0.6}, [0, 0.4 / 0.65, 0, 0.25 / 0.65, 0]),
+        ({"temperature": 0.5, "min_p": 0.2}, np.array([0, 16, 0, 6.25, 4]) / 26.25),
+        ({"logit_bias": {1: -np.inf, 0: np.log(2)}}, np.array([2, 0, 2, 5, 4]) / 13),
         ({"temperature": 0.5}, np.square([0.05, 0.4, 0.1, 0.25, 0.2]) / 0.275),
     ],
 )
@@ -47,6 +53,26 @@ def test_a_seed_gives_the_same_tokens() -> None:
     drawn = [[sampler(rows).tolist() for _ in range(5)] for sampler in (first, second, other)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len({tuple(tokens) for tokens in drawn[0]}) > 1
+
+
+def test_a_row_draws_by_itself() -> None:
+    """What it draws follows from its own seed, or from the seed and its place: not the others."""
+    rows = np.random.default_rng(0).standard_normal((5, 200))
+    whole, part = Sampler(seed=3), Sampler(seed=3)
+    for _ in range(4):
+        assert whole(rows)[:2].tolist() == part(rows[:2]).tolist()
+    same = [Sampler(seed=3)(np.tile(rows[:1], (40, 1)))]
+    assert len(set(same[0].tolist())) > 10  # rows have streams of their own
+    whole = Sampler(seed=[7, 8, 9, 10, 11])
+    drawn = np.array([whole(rows) for _ in range(4)])
+    for number in range(5):
+        alone = Sampler(seed=[7 + number])
+        assert [int(alone(rows[number : number + 1])[0]) for _ in range(4)] == (
+            drawn[:, number].tolist()
+        )
+    assert 0 <= Sampler(seed=1).uniform() < 1
+    with pytest.raises(ValueError, match="there are 2 seeds, and more rows"):
+        Sampler(seed=np.array([1, 2]))(rows)  # type: ignore[arg-type]
 
 
 def test_ties_go_to_the_lowest_number() -> None:
@@ -75,6 +101,9 @@ def test_a_token_of_no_probability_is_never_drawn() -> None:
         ({"temperature": 10**400}, "temperature must be finite, not 1000"),
         ({"top_k": 2**63}, "top_k must fit 64 signed bits"),
         ({"seed": -1}, "seed must be 0 or more, not -1"),
+        ({"seed": [3, -1]}, "seed must be 0 or more, not -1"),
+        ({"min_p": -0.1}, "min_p must be 0 … 1, not -0.1"),
+        ({"min_p": 1.1}, "min_p must be 0 … 1, not 1.1"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
@@ -92,6 +121,9 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         ({"top_p": "0.5"}, "top_p must be a real number, not '0.5'"),
         ({"top_k": 1.5}, "top_k must be an integer, not 1.5"),
         ({"seed": "a"}, "seed must be a whole number or None, not 'a'"),
+        ({"seed": 1.5}, "seed must be a whole number or None, not 1.5"),
+        ({"seed": [1, "a"]}, "seed must be a whole number or None, not 'a'"),
+        ({"min_p": "1"}, "min_p must be a real number, not '1'"),
     ],
 )
 def test_options_that_are_no_numbers(options: dict[str, Any], message: str) -> None:

@@ -1,5 +1,6 @@
 // New tokens of a cache's layer.
 #include <algorithm>
+#include <initializer_list>
 #include <string>
 
 #include "check.h"

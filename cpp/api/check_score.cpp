@@ -1,6 +1,7 @@
 // The arguments of a score, once for a call, whatever its parts.
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <limits>
 #include <string>
 

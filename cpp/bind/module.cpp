@@ -6,7 +6,8 @@ namespace bind = numattn::bind;
 namespace py = pybind11;
 
 // pybind11's entry point under another name.
-PYBIND11_MODULE(_core_of_main, module, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_core_of_main, module, py::mod_gil_not_used(),
+                py::multiple_interpreters::not_supported()) {
   // From Python 3.13 on, the entry point is called by the main interpreter whoever imports.
   if (!bind::in_main_interpreter()) throw py::import_error(bind::kMainInterpreterOnly);
   py::register_exception_translator([](std::exception_ptr pointer) {

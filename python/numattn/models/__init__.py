@@ -11,6 +11,7 @@ from .decoders.llama import Llama
 from .decoders.sampling import Sampler
 from .encoder.bert import Bert
 from .files.installed import installed_folder, installed_translator
+from .load import load
 from .translator.seq2seq import Seq2Seq
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "generate",
     "installed_folder",
     "installed_translator",
+    "load",
 ]

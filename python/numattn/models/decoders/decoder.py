@@ -16,10 +16,12 @@ from ..arrays import Float32Array, Int64Array
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
-from .generate import Stop, check_kind, generate
+from .generate import Stop, generate
+from .generation import check_kind
 from .padding import Padding
 from .sampling import Sampler
 from .step import Step
+from .writer import Writer
 
 
 class DecoderConfig(Protocol):
@@ -50,7 +52,7 @@ class DecoderLayer(Protocol):
         """Which channels of its keys (Hkv, D) integers need 16 bits for, if any do."""
 
 
-class Decoder(ABC):
+class Decoder(Writer, ABC):
     """A decoder-only language model on numattn's public API.
 
     Any number of threads may call one model at once, each with a cache of its own.

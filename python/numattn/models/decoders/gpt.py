@@ -30,6 +30,7 @@ from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .step import Step
+from .text_folder import TextFolder
 from .wide_keys import wide_keys
 
 # Each layer's triangle of what may be seen, and the number that stood for what may not.
@@ -192,6 +193,7 @@ class Gpt(Decoder):
         checkpoint = Checkpoint(folder / "model.safetensors", "wte.weight")
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
+        model.text_source = TextFolder(folder)
         return model
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:

@@ -23,6 +23,7 @@ from .head import read_embedding
 from .llama_config import LlamaConfig
 from .llama_layer import LlamaLayer, read_norm
 from .step import Step
+from .text_folder import TextFolder
 
 # Rotary frequencies, which the configuration gives.
 IGNORED = r".*\.rotary_emb\.inv_freq"
@@ -102,6 +103,7 @@ class Llama(Decoder):
         checkpoint = Checkpoint(folder / "model.safetensors", "embed_tokens.weight")
         model = cls(config, checkpoint, dtype)
         checkpoint.finish(IGNORED)
+        model.text_source = TextFolder(folder)
         return model
 
     @property

@@ -1,18 +1,22 @@
 """Which token comes next: the likeliest, or one drawn at random from the likely ones.
 
-Scores are logits / temperature. Of them top_k leaves the k likeliest, and top_p the fewest that
-make up p; the token is drawn by softmax of those that are left.
+Scores are logits, changed by what has been written (penalties.py), / temperature. Of them top_k
+leaves the k likeliest, top_p the fewest that make up p, and min_p those that are not far less
+likely than the likeliest; the token is drawn by softmax of those that are left.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import bounded_integer
+
+from .penalties import NOTHING, Penalties, Tokens, real
 
 
 class Sampler:
@@ -29,16 +33,25 @@ class Sampler:
         Draw from the likeliest tokens whose probabilities add up to p; the one that reaches p is
         among them. After top_k. (Holtzman et al., "The Curious Case of Neural Text Degeneration",
         2020.)
-    seed : int, optional
-        The same seed, logits and order of calls give the same tokens. Without it each sampler
-        differs.
+    min_p : float, optional
+        Draw from the tokens that are at least min_p times as likely as the likeliest. After top_p,
+        as in transformers. (Nguyen et al., "Turning Up the Heat", 2024.)
+    repetition_penalty, presence_penalty, frequency_penalty, logit_bias
+        What changes the logits first; see `Penalties`. The first counts prompts too, as
+        transformers does; the second and third new tokens alone, as OpenAI does.
+    seed : int or sequence of int, optional
+        The same seed, logits and number of calls before give a row the same tokens, whatever the
+        others are. Of one number each row makes a stream of its own, which follows from its place;
+        of a sequence it has the number at its place, so that a text is the same alone and beside
+        others. Without it each sampler differs.
 
     Raises
     ------
     TypeError
         One of these is no number.
     ValueError
-        A temperature below 0 or not finite, a top_k below 1, or a top_p outside 0 … 1 (0 excluded).
+        A temperature below 0 or not finite, a top_k below 1, a top_p or min_p outside 0 … 1 (0
+        excluded for top_p), or what `Penalties` refuses.
 
     Examples
     --------
@@ -57,7 +70,12 @@ class Sampler:
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        seed: int | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logit_bias: Mapping[int, float] | None = None,
+        seed: int | Sequence[int] | None = None,
     ) -> None:
         self.temperature = real("temperature", temperature)
         if not 0 <= self.temperature < math.inf:
@@ -68,32 +86,53 @@ class Sampler:
         self.top_p = None if top_p is None else real("top_p", top_p)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, not {top_p}")
-        try:
-            self._generator = np.random.default_rng(seed)
-        except TypeError:
-            raise TypeError(f"seed must be a whole number or None, not {seed!r}") from None
-        except ValueError:
-            raise ValueError(f"seed must be 0 or more, not {seed!r}") from None
+        self.min_p = None if min_p is None else real("min_p", min_p)
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be 0 … 1, not {min_p}")
+        self.penalties = Penalties(
+            repetition_penalty, presence_penalty, frequency_penalty, logit_bias
+        )
+        self._streams = Streams(seed)
 
-    def __call__(self, logits: ArrayLike) -> NDArray[np.int64]:
+    def __call__(
+        self,
+        logits: ArrayLike,
+        prompts: Sequence[Tokens] | None = None,
+        texts: Sequence[Tokens] | None = None,
+    ) -> NDArray[np.int64]:
         """Return a token for each row of logits (B, V).
 
         One random number is drawn for each row, whatever the logits are.
+
+        Parameters
+        ----------
+        logits : array (B, V)
+            Of the next tokens.
+        prompts, texts : sequences of B sequences of int, optional
+            What stands before the new tokens of each row, and these. Needed by penalties.
 
         Raises
         ------
         TypeError
             If logits are not real numbers.
         ValueError
-            If logits are not (B, V) with V of 1 or more, or the largest of a row is not finite.
+            If logits are not (B, V) with V of 1 or more, or the largest of a row is not finite; if
+            there are more rows than seeds; or if there are penalties, and no texts to apply them
+            to.
         """
         rows = checked_logits(logits, 2)
+        if self.penalties.any:
+            before, after = self.penalties.checked(prompts, texts, len(rows))
+            changed = [*map(self.penalties.applied, rows, before, after)]
+            rows = np.stack(changed) if changed else rows
         if self.temperature == 0:
             return np.asarray(rows.argmax(axis=1), dtype=np.int64)
-        drawn = [self._draw(row, self._generator.random()) for row in rows]
+        drawn = [self._draw(row, self._streams.next(number)) for number, row in enumerate(rows)]
         return np.array(drawn, dtype=np.int64)
 
-    def probabilities(self, logits: ArrayLike) -> NDArray[np.float64]:
+    def probabilities(
+        self, logits: ArrayLike, prompt: Tokens = NOTHING, text: Tokens = NOTHING
+    ) -> NDArray[np.float64]:
         """Return with what probability each token of one row of logits (V,) is drawn.
 
         Raises
@@ -102,6 +141,8 @@ class Sampler:
             As for a call.
         """
         row = checked_logits(logits, 1)
+        if self.penalties.any:
+            row = self.penalties.applied(row, prompt, text)
         result = np.zeros(row.size)
         if self.temperature == 0:
             result[row.argmax()] = 1
@@ -109,6 +150,10 @@ class Sampler:
             tokens, weights = self._candidates(row)
             result[tokens] = weights
         return result
+
+    def uniform(self, row: int = 0) -> float:
+        """Return the next random number of a row's stream, in 0 … 1 (1 excluded)."""
+        return self._streams.next(row)
 
     def _draw(self, row: NDArray[Any], uniform: float) -> int:
         """Return the token at which the distribution function of a row passes `uniform`."""
@@ -133,7 +178,45 @@ class Sampler:
         if self.top_p is not None:
             count = 1 + int(np.searchsorted(np.cumsum(weights), self.top_p))
             tokens, weights = tokens[:count], weights[:count] / weights[:count].sum()
+        if self.min_p is not None:
+            kept = weights >= self.min_p * weights.max()
+            tokens, weights = tokens[kept], weights[kept] / weights[kept].sum()
         return tokens, weights
+
+
+class Streams:
+    """A stream of random numbers for each row; see the seed of `Sampler`."""
+
+    def __init__(self, seed: Any) -> None:
+        self._seeds: list[np.random.SeedSequence] | None = None
+        if seed is not None and not isinstance(seed, (str, bytes)) and hasattr(seed, "__len__"):
+            self._seeds = [made_of(each) for each in seed]
+        else:
+            self._root = made_of(seed)
+        self._rows: dict[int, np.random.Generator] = {}
+
+    def next(self, row: int) -> float:
+        """Return the next number of a row's stream."""
+        if row not in self._rows:
+            if self._seeds is None:
+                root = self._root
+                own = np.random.SeedSequence(root.entropy, spawn_key=(row,))
+            elif row < len(self._seeds):
+                own = self._seeds[row]
+            else:
+                raise ValueError(f"there are {len(self._seeds)} seeds, and more rows")
+            self._rows[row] = np.random.default_rng(own)
+        return float(self._rows[row].random())
+
+
+def made_of(seed: Any) -> np.random.SeedSequence:
+    """Return what a stream is made of, or raise."""
+    try:
+        return np.random.SeedSequence(seed)
+    except TypeError:
+        raise TypeError(f"seed must be a whole number or None, not {seed!r}") from None
+    except ValueError:
+        raise ValueError(f"seed must be 0 or more, not {seed!r}") from None
 
 
 def checked_logits(logits: ArrayLike, axes: int) -> NDArray[Any]:
@@ -148,18 +231,6 @@ def checked_logits(logits: ArrayLike, axes: int) -> NDArray[Any]:
     if not np.isfinite(rows.max(axis=-1).astype(np.float64)).all():
         raise ValueError("logits must not be NaN, +inf, or -inf throughout a row")
     return rows
-
-
-def real(name: str, value: Any) -> float:
-    """Return a number as a float, or raise TypeError or, if none holds it, ValueError."""
-    try:
-        if isinstance(value, (str, bytes, bool)):
-            raise TypeError
-        return float(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a real number, not {value!r}") from None
-    except OverflowError:
-        raise ValueError(f"{name} must be finite, not {value}") from None
 
 
 def greedy() -> Sampler:
