@@ -132,7 +132,10 @@ inline Vec even_half(const std::uint16_t* from) {
   const uint32x4_t pairs = vreinterpretq_u32_u16(vld1q_u16(from));
   return {vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16))};
 }
+// From an address that the compiler does not know to be that of an even half: it would load both at
+// once and, in the loop of PairPanelOperands (float_panels.h), keep sums in memory.
 inline Vec odd_half(const std::uint16_t* from) {
+  __asm__("" : "+r"(from));
   const uint32x4_t pairs = vreinterpretq_u32_u16(vld1q_u16(from));
   return {vreinterpretq_f32_u32(vandq_u32(pairs, vdupq_n_u32(0xFFFF0000u)))};
 }
