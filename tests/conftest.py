@@ -50,6 +50,15 @@ def bert(bert_folder: Path) -> Bert:
     return Bert.from_folder(bert_folder)
 
 
+@pytest.fixture(scope="session")
+def service(bert: Bert) -> Iterator[str]:
+    """The address of a service of that model, which it calls "tiny"."""
+    from serving import catalogue_of, serving
+
+    with serving(catalogue_of(tiny=bert)) as address:
+        yield address
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """The name of an output file that is not there yet, in a folder of its own."""

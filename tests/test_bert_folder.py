@@ -76,7 +76,7 @@ def test_a_missing_or_damaged_file(tmp_path: Path, name: str) -> None:
         Bert.from_folder(tmp_path)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f"no {name} in "):
-        Bert.from_folder(tmp_path)
+        Bert.from_folder(tmp_path).encode(["a text"])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -120,8 +121,41 @@ def test_nothing_but_the_interface_is_exported(prefix: Path) -> None:
     declared = re.findall(
         r"NUMATTN_API [\w *]*?(numattn_\w+)\(", (ROOT / "cpp/include/numattn.h").read_text()
     )
-    assert len(declared) == 15
+    assert len(declared) == 16
     assert names == {f"{name}@@NUMATTN_1" for name in declared} | {"NUMATTN_1"}
+
+
+OPERATORS = """
+import sys
+import numpy as np
+import onnx
+import onnxruntime
+
+def value(name):
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+
+node = onnx.helper.make_node("Attention", ["q", "k", "v"], ["y"], domain="numattn")
+graph = onnx.helper.make_graph([node], "g", [value(name) for name in "qkv"], [value("y")])
+opsets = [onnx.helper.make_opsetid("", 23), onnx.helper.make_opsetid("numattn", 1)]
+model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
+options = onnxruntime.SessionOptions()
+options.register_custom_ops_library(sys.argv[1])
+session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+x = np.arange(24, dtype=np.float32).reshape(1, 2, 4, 3)
+print(session.run(None, {name: x for name in "qkv"})[0].tolist(), "numattn" in sys.modules)
+"""
+
+
+def test_operators_for_onnx_runtime(prefix: Path) -> None:
+    """Linked to the library beside them; Python has a part in it only as the program."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    library = prefix / "lib" / "libnumattn_onnxruntime.so"
+    listing = output_of(tool("nm"), "-D", "--defined-only", library)
+    assert [line.split()[-1] for line in listing.splitlines()] == ["RegisterCustomOps"]
+    x = np.arange(24, dtype=np.float32).reshape(1, 2, 4, 3)
+    printed = output_of(sys.executable, "-c", OPERATORS, library)
+    assert printed.strip() == f"{na.attention(x, x, x).tolist()} False"
 
 
 def test_the_versions_are_one(prefix: Path) -> None:

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 import numattn as na
-from c_library import INTERRUPT, AttentionArgs, Ints, LinearArgs, Tensor, load, shared_prefix
+from c_library import (
+    INTERRUPT,
+    PARALLEL,
+    AttentionArgs,
+    Ints,
+    LinearArgs,
+    RopeArgs,
+    Tensor,
+    load,
+    shared_prefix,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +153,63 @@ def test_pages(c_isa: ctypes.CDLL, rng: np.random.Generator) -> None:
     kept[1] = 48
     assert run(ctypes.byref(args), table.ctypes.data, 2, 3) == INVALID
     assert b"block_table[1, 2] = -1 is no page" in c_isa.numattn_last_error()
+
+
+@pytest.mark.parametrize("positions", [None, (9,), (2, 9)])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rope(
+    c_isa: ctypes.CDLL,
+    rng: np.random.Generator,
+    positions: tuple[int, ...] | None,
+    interleaved: bool,
+) -> None:
+    x, rows = normal(rng, 2, 9, 3, 16), 9 if positions is None else 40
+    cos, sin = normal(rng, rows, 6), normal(rng, rows, 6)
+    out = np.empty_like(x)
+    args = RopeArgs(struct_size=ctypes.sizeof(RopeArgs), layout=1, interleaved=interleaved)
+    args.x, args.out, args.cos, args.sin = (Tensor.of(a) for a in (x, out, cos, sin))
+    chosen = None if positions is None else rng.integers(0, rows, positions)
+    if chosen is not None:
+        args.positions = Ints.of(chosen)
+    assert c_isa.numattn_rope(ctypes.byref(args)) == OK, c_isa.numattn_last_error()
+    expected = na.apply_rope(x, cos, sin, positions=chosen, interleaved=interleaved, layout="bshd")
+    assert out.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(8, "positions must have shape (S,) or (B, S)"), (9, "position 40 is not")]
+)
+def test_rope_says_what_is_wrong(library: ctypes.CDLL, count: int, words: str) -> None:
+    x, table, chosen = (
+        np.ones((2, 3, 9, 4), np.float32),
+        np.ones((40, 2), np.float32),
+        np.full(9, 40),
+    )
+    args = RopeArgs(struct_size=ctypes.sizeof(RopeArgs), positions=Ints.of(chosen[:count]))
+    args.x, args.out, args.cos, args.sin = (Tensor.of(a) for a in (x, x.copy(), table, table))
+    assert library.numattn_rope(ctypes.byref(args)) == INVALID
+    assert words in library.numattn_last_error().decode()
+
+
+def test_threads_of_the_caller(library: ctypes.CDLL, rng: np.random.Generator) -> None:
+    """Here one after the other, and the last first; a part may find nothing left to do."""
+    x = normal(rng, 2, 8, 256, 32)
+    out, asked = np.empty_like(x), []
+
+    @PARALLEL
+    def parallel(context: int, count: int, part: Any, argument: int) -> None:
+        asked.append((context, count))
+        for index in reversed(range(count)):
+            part(argument, index)
+
+    args = arguments(x, x, x, out)
+    args.parallel, args.parallel_context, args.num_threads = parallel, 77, 2
+    assert library.numattn_attention(ctypes.byref(args)) == OK
+    assert out.tobytes() == na.attention(x, x, x).tobytes()
+    assert asked == [(77, 2)] if library.numattn_get_num_threads() > 1 else asked == []
+    args.interrupt = INTERRUPT(lambda context: 0)
+    assert library.numattn_attention(ctypes.byref(args)) == INVALID
+    assert b"parallel cannot be given together with interrupt" in library.numattn_last_error()
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8"])
@@ -327,4 +394,4 @@ def test_every_symbol_is_tried(library: ctypes.CDLL) -> None:
     own = Path(__file__).read_text() + (Path(__file__).parent / "c_library.py").read_text()
     names = [line.split("(")[0].split()[-1].lstrip("*") for line in header.splitlines()
              if line.startswith("NUMATTN_API")]  # fmt: skip
-    assert len(names) == 15 and not [name for name in names if name not in own]
+    assert len(names) == 16 and not [name for name in names if name not in own]

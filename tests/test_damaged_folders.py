@@ -18,9 +18,19 @@ import pytest
 
 import tiny_bert
 import tiny_decoders
+import tiny_encoders
 import tiny_marian
+import torch_files
 from child import run_python
-from numattn.models import Bert, Gpt, Llama, Seq2Seq
+from numattn.models import (
+    Bert,
+    Gpt,
+    Llama,
+    QuestionAnswerer,
+    Seq2Seq,
+    SequenceClassifier,
+    TokenClassifier,
+)
 
 ROOM = 1 << 30  # bytes that a load of a tiny folder may not come near
 MUTATIONS = 120  # of each family
@@ -45,8 +55,34 @@ def write_llama(folder: Path) -> Path:
     return tiny_decoders.write_folder(folder, "llama", scaling)
 
 
+def write_older(folder: Path) -> Path:
+    """A folder of before safetensors and tokenizer.json."""
+    write_bert(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "tokenizer.json").unlink()
+    torch_files.write(folder / "pytorch_model.bin", tiny_bert.tensors_of(tiny_bert.CONFIG))
+    words = "\n".join([*tiny_bert.VOCABULARY[:-1], "[MASK]"])
+    (folder / "vocab.txt").write_text(words, encoding="utf-8")
+    return folder
+
+
+def write_stored(stem: str, task: str) -> Callable[[Path], Path]:
+    """Return what writes the folder of a model in data/encoders_golden.npz."""
+
+    def write(folder: Path) -> Path:
+        with np.load(Path(__file__).parent / "data" / "encoders_golden.npz") as file:
+            parts = json.loads(str(file[f"{stem}/0/{task}/folder"]))
+        return tiny_encoders.write_folder(folder, **parts)
+
+    return write
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "bert": write_bert,
+    "older": write_older,
+    "modernbert": write_stored("ModernBert", "ForSequenceClassification"),
+    "albert": write_stored("Albert", "ForQuestionAnswering"),
+    "nomic": write_stored("NomicBert", "ForTokenClassification"),
     "gpt": lambda folder: tiny_decoders.write_folder(folder, "gpt2"),
     "llama": write_llama,
     "gemma": lambda folder: tiny_decoders.write_folder(folder, "gemma2"),
@@ -54,6 +90,10 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
 }
 LOADERS: dict[str, Any] = {
     "bert": Bert,
+    "older": Bert,
+    "modernbert": SequenceClassifier,
+    "albert": QuestionAnswerer,
+    "nomic": TokenClassifier,
     "gpt": Gpt,
     "llama": Llama,
     "gemma": Llama,
@@ -163,6 +203,8 @@ def test_json_that_is_nested_too_deeply(tmp_path: Path, family: str) -> None:
         ("bert", "tokenizer.json"),
         ("bert", "modules.json"),
         ("bert", "tokenizer_config.json"),
+        ("older", "pytorch_model.bin"),
+        ("older", "vocab.txt"),
         ("llama", "config.json"),
         ("gpt", "model.safetensors"),
         ("marian", "tiny.intgemm.alphas.bin"),

@@ -103,6 +103,26 @@ def test_long_texts_come_piece_by_piece(model: Llama) -> None:
     assert whole == text
 
 
+def test_pieces_of_random_tokens(model: Llama, rng: np.random.Generator) -> None:
+    """After any beginning what comes is the end of the whole, if that is made of characters."""
+    tried = 0
+    for _ in range(300):
+        ids: list[int] = []
+        for _ in range(rng.integers(1, 6)):
+            if rng.random() < 0.7:
+                text = "".join(rng.choice([*"the cat 日é🙂\n"], rng.integers(1, 6)))
+                ids += model.tokenize(text, add_special_tokens=False)
+            else:
+                ids += rng.integers(0, SIZE, 2).tolist()
+        whole, cut = model.detokenize(ids), int(rng.integers(0, len(ids)))
+        if "\ufffd" not in whole:
+            detokenizer = model.detokenizer(ids[:cut])
+            got = "".join(map(detokenizer.add, ids[cut:])) + detokenizer.finish()
+            assert whole.endswith(got) if cut else whole == got
+            tried += 1
+    assert tried > 50
+
+
 def test_what_is_no_character_is_not_held_for_ever(model: Llama) -> None:
     """Bytes that begin no character: some U+FFFD for them, and what follows is whole again."""
     wrong = model.tokenizer.token_to_id("<0xFF>") or model.tokenizer.token_to_id("ÿ")
@@ -115,6 +135,7 @@ def test_what_is_no_character_is_not_held_for_ever(model: Llama) -> None:
     detokenizer = model.detokenizer()
     assert (detokenizer.add(wrong), detokenizer.finish()) == ("", "\ufffd")
     assert detokenizer.finish() == ""
+    assert model.detokenizer([*good, wrong]).finish() == ""  # which is not what follows
 
 
 def test_special_tokens_among_others(model: Llama) -> None:
@@ -253,3 +274,24 @@ def test_special_tokens_of_older_folders(tmp_path: Path) -> None:
     path.write_text(json.dumps({"eos_token": 3}), encoding="utf-8")
     with pytest.raises(ValueError, match="special_tokens_map.json: eos_token must be a text, not"):
         Llama.from_folder(tmp_path).end_tokens  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("add_bos", [None, False, True])
+def test_as_transformers(tmp_path: Path, kind: str, add_bos: bool | None) -> None:
+    """The same ids and texts as of its tokenizer for such a folder."""
+    transformers = pytest.importorskip("transformers")
+    bos = {"bytes": "<|bos|>", "pieces": "<s>"}[kind]
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": bos}
+    if add_bos is not None and kind == "pieces":  # which has a post-processor
+        config |= {"add_bos_token": add_bos}
+    model = text_model(tmp_path, kind, tokenizer_config=config)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        ids = model.tokenize(text)
+        assert ids == theirs(text)["input_ids"]
+        assert model.detokenize(ids) == theirs.decode(ids, skip_special_tokens=True)
+        kept = model.detokenize(ids, keep_special=True)
+        assert kept == theirs.decode(ids)
+        plain = model.tokenize(text, add_special_tokens=False)
+        assert plain == theirs(text, add_special_tokens=False)["input_ids"]

@@ -1,6 +1,6 @@
 """The layers of the house, read from includes and imports: who may use whom.
 
-bind, c → include      api → plan, run, isa, kernels.h, include      isa → kernels.h, include
+bind, c, onnxruntime → include   api → plan, run, isa, kernels.h, include   isa → kernels.h, include
 plan → kernels.h, include      kernels → include      run → the standard library and the system
 """
 
@@ -27,7 +27,7 @@ KERNELS_H = r'"kernels\.h"'
 # The system's, and the public header whose functions run/threads.cpp defines.
 RUN_HEADERS = r'<(dlfcn|link|mach-o/dyld|pthread|sched|unistd|sys/\w+)\.h>|"numattn/threads\.h"'
 
-FOLDERS = ("include", "api", "plan", "run", "isa", "kernels", "bind", "c")
+FOLDERS = ("include", "api", "plan", "run", "isa", "kernels", "bind", "c", "onnxruntime")
 
 
 def sources(folder: str) -> list[Path]:
@@ -91,6 +91,7 @@ def test_every_folder_has_sources(folder: str) -> None:
         ("api", {"include", "api", "plan", "run", "isa"}, KERNELS_H),
         ("bind", {"include", "bind"}, r"<(pybind11/\w+|Python)\.h>"),
         ("c", {"include", "c"}, ""),
+        ("onnxruntime", {"include", "onnxruntime"}, r"<dlfcn\.h>"),
     ],
 )
 def test_includes(folder: str, folders: set[str], others: str) -> None:
@@ -216,7 +217,7 @@ def part_of(path: Path) -> str:
     return path.relative_to(PYTHON).parts[0].removesuffix(".py")
 
 
-OPTIONAL = {"models", "compat", "cli", "__main__"}  # parts that may use the extras
+OPTIONAL = {"models", "compat", "cli", "serve", "__main__"}  # parts that may use the extras
 
 
 def third_party(modules: set[str]) -> set[str]:

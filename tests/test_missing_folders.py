@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tiny_bert
@@ -43,9 +45,7 @@ def test_a_path_that_is_none_is_no_name_on_the_hub(tmp_path: Path) -> None:
     assert str(caught.value) == f"no folder {tmp_path / 'nowhere'}"
 
 
-@pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5"]
-)
+@pytest.mark.parametrize("name", ["flax_model.msgpack", "tf_model.h5"])
 def test_weights_in_a_form_that_is_not_read(tmp_path: Path, name: str) -> None:
     for folder, model in (
         (tiny_bert.write_folder(tmp_path / "bert"), Bert),
@@ -57,13 +57,30 @@ def test_weights_in_a_form_that_is_not_read(tmp_path: Path, name: str) -> None:
             model.from_folder(folder)
 
 
-@pytest.mark.parametrize("name", ["vocab.txt", "sentencepiece.bpe.model", "vocab.json"])
+@pytest.mark.parametrize("name", ["tokenizer.model", "sentencepiece.bpe.model", "vocab.json"])
 def test_a_tokenizer_in_a_form_that_is_not_read(tmp_path: Path, name: str) -> None:
+    """Or not for this family."""
     folder = tiny_bert.write_folder(tmp_path)
     (folder / "tokenizer.json").rename(folder / name)
     message = rf"no tokenizer.json in {folder}, but {name}, .*AutoTokenizer.*save_pretrained"
     with pytest.raises(FileNotFoundError, match=message):
-        Bert.from_folder(folder)
+        Bert.from_folder(folder).tokenize(["a text"])
+
+
+def test_token_ids_need_no_tokenizer(tmp_path: Path) -> None:
+    folder = tiny_bert.write_folder(tmp_path)
+    plain = Bert.from_folder(folder)
+    (folder / "tokenizer.json").unlink()
+    model = Bert.from_folder(folder)
+    ids = [[1, 2, 3], [4, 5]]
+    np.testing.assert_array_equal(model.encode_tokens(ids), plain.encode_tokens(ids))
+    np.testing.assert_array_equal(model([[1, 2]]), plain([[1, 2]]))
+    assert model.max_tokens == tiny_bert.CONFIG["max_position_embeddings"]
+    for use in (model.encode, model.tokenize):
+        with pytest.raises(FileNotFoundError, match=r"texts need a tokenizer: no tokenizer\.json"):
+            use(["a text"])
+    copy = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(copy.encode_tokens(ids), plain.encode_tokens(ids))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])

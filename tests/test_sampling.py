@@ -71,6 +71,8 @@ def test_a_row_draws_by_itself() -> None:
             drawn[:, number].tolist()
         )
     assert 0 <= Sampler(seed=1).uniform() < 1
+    zero = np.array(3)  # an array, and one number
+    assert Sampler(seed=zero)(rows).tolist() == Sampler(seed=3)(rows).tolist()  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="there are 2 seeds, and more rows"):
         Sampler(seed=np.array([1, 2]))(rows)  # type: ignore[arg-type]
 

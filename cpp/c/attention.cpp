@@ -75,6 +75,7 @@ numattn_status run(const numattn_attention_args& args, const AttentionCall& call
   const View output = view_of(args.out, "out");
   check_attention_output(call, output);
   float* lse = lse_of(args, call);
+  const OnCallersThreads on_threads(args.parallel, args.parallel_context, args.interrupt);
   const Interruptible interruptible(args.interrupt, args.interrupt_context);
   return finished_or_interrupted(run_attention(call, output, lse, interruptible.check()));
 }

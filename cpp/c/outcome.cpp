@@ -35,6 +35,14 @@ Interruptible::~Interruptible() { asked = {outer_, outer_context_}; }
 
 bool (*Interruptible::check() const)() { return asked.interrupt == nullptr ? nullptr : &ask; }
 
+OnCallersThreads::OnCallersThreads(numattn_parallel parallel, void* context,
+                                   numattn_interrupt interrupt)
+    : threads_{parallel, context}, on_(parallel == nullptr ? nullptr : &threads_) {
+  if (parallel != nullptr && interrupt != nullptr) {
+    refuse("parallel", "cannot be given together with interrupt");
+  }
+}
+
 numattn_status finished_or_interrupted(bool finished) noexcept {
   return finished ? NUMATTN_OK : failed(NUMATTN_INTERRUPTED, "interrupted by the caller");
 }

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "numattn.h"
+#include "numattn/threads.h"
 
 namespace numattn::c {
 
@@ -46,6 +47,17 @@ class Interruptible {
  private:
   numattn_interrupt outer_;  // of a call around this one, made by an interrupt
   void* outer_context_;
+};
+
+// A caller's own threads, while a call of this thread runs. Refused beside an interrupt, which is
+// asked by the thread that called: there may be none of its own among the caller's.
+class OnCallersThreads {
+ public:
+  OnCallersThreads(numattn_parallel parallel, void* context, numattn_interrupt interrupt);
+
+ private:
+  HostThreads threads_;
+  OnHostThreads on_;
 };
 
 // What a run of the core came to.

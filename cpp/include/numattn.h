@@ -88,6 +88,12 @@ typedef struct numattn_ints {
 /* Asked every 20 ms or so by the thread that called; a result other than 0 stops the call. */
 typedef int (*numattn_interrupt)(void *context);
 
+/* Threads of the caller's own: runs part(argument, index) for every index below `count`, in any
+ * order, at once as far as it can, and returns when all have ended. */
+typedef void (*numattn_parallel)(void *context, int32_t count,
+                                 void (*part)(const void *argument, int32_t index),
+                                 const void *argument);
+
 /* --- Attention -------------------------------------------------------------------------------- */
 
 enum { NUMATTN_BHSD = 0, NUMATTN_BSHD = 1 };
@@ -134,6 +140,8 @@ typedef struct numattn_attention_args {
 
   numattn_interrupt interrupt; /* NULL: none */
   void *interrupt_context;
+  numattn_parallel parallel; /* NULL: threads of the library's; not with an interrupt */
+  void *parallel_context;
 } numattn_attention_args;
 
 /* With its size, and else nothing given. */
@@ -160,6 +168,36 @@ NUMATTN_API numattn_status numattn_attention_varlen(const numattn_attention_args
 NUMATTN_API numattn_status numattn_attention_paged(const numattn_attention_args *args,
                                                    const int64_t *block_table, int64_t rows,
                                                    int64_t columns);
+
+/* --- Rotary positions ------------------------------------------------------------------------- */
+
+/* For 0 <= r < R and (a, b) = (r, r + R), or (2r, 2r + 1) where interleaved:
+ * out[a] = x[a] cos[r] - x[b] sin[r], out[b] = x[b] cos[r] + x[a] sin[r];
+ * out[i] = x[i] for i >= 2R. */
+typedef struct numattn_rope_args {
+  size_t struct_size;
+  numattn_tensor x;        /* (B, H, S, D) or (H, S, D), or as the layout says */
+  numattn_tensor out;      /* of x's shape and dtype; may be x itself */
+  numattn_tensor cos, sin; /* (S, R) or (B, S, R); (P, R) with positions, which choose rows */
+  numattn_ints positions;  /* S, or B times S; not given: rows as they come */
+  int32_t layout;
+  int32_t interleaved;
+  int32_t num_threads;
+  int32_t reserved; /* 0 */
+  numattn_interrupt interrupt;
+  void *interrupt_context;
+  numattn_parallel parallel;
+  void *parallel_context;
+} numattn_rope_args;
+
+static inline numattn_rope_args numattn_rope_defaults(void) {
+  numattn_rope_args args;
+  memset(&args, 0, sizeof args);
+  args.struct_size = sizeof args;
+  return args;
+}
+
+NUMATTN_API numattn_status numattn_rope(const numattn_rope_args *args);
 
 /* --- Projections ------------------------------------------------------------------------------ */
 

@@ -1,5 +1,6 @@
 #include "parallel.h"
 
+#include "numattn/threads.h"
 #include "openmp_runtime.h"
 #include "plain_threads.h"
 #include "team.h"
@@ -13,13 +14,12 @@ constexpr std::chrono::milliseconds kAskEvery{20};
 // Runs work(index) for every index below `workers`, or below fewer, on as many threads.
 template <class Work>
 void run_on_threads(int workers, const Work& work) {
+  const auto part = [](const void* erased, int index) {
+    (*static_cast<const Work*>(erased))(index);
+  };
+  if (const HostThreads* host = host_threads()) return host->run(host->host, workers, part, &work);
   const OpenMPRuntime* openmp = openmp_runtime();
-  if (openmp == nullptr) {
-    const auto part = [](const void* erased, int index) {
-      (*static_cast<const Work*>(erased))(index);
-    };
-    return run_on_plain_threads(workers, part, &work);
-  }
+  if (openmp == nullptr) return run_on_plain_threads(workers, part, &work);
   struct Region {
     const OpenMPRuntime& openmp;
     const Work& work;

@@ -57,6 +57,10 @@ struct AttentionArgs {
     key_spans_shape: [i64; 3],
     interrupt: Option<extern "C" fn(*mut c_void) -> i32>,
     interrupt_context: *mut c_void,
+    parallel: Option<
+        extern "C" fn(*mut c_void, i32, extern "C" fn(*const c_void, i32), *const c_void),
+    >,
+    parallel_context: *mut c_void,
 }
 
 extern "C" {
@@ -109,6 +113,8 @@ fn main() {
         key_spans_shape: [0; 3],
         interrupt: None,
         interrupt_context: std::ptr::null_mut(),
+        parallel: None,
+        parallel_context: std::ptr::null_mut(),
     };
     if unsafe { numattn_attention(&args) } != 0 {
         let words = unsafe { CStr::from_ptr(numattn_last_error()) };

@@ -26,4 +26,29 @@ int thread_budget(int call);
 // Threads for work that is worth `useful` of them; work for one does not ask for the limits.
 int threads_for(int useful, int call);
 
+// Threads of the program around the library: run(host, count, part, argument) runs part(argument,
+// index) for every index below `count`, in any order, at once as far as it can, and returns when
+// all have ended.
+struct HostThreads {
+  void (*run)(void* host, int count, void (*part)(const void* argument, int index),
+              const void* argument);
+  void* host;
+};
+
+// For as long as this lives, the loops that its thread starts run on those; they cannot be
+// interrupted. Null leaves them as they are.
+class OnHostThreads {
+ public:
+  explicit OnHostThreads(const HostThreads* threads) noexcept;
+  ~OnHostThreads();
+  OnHostThreads(const OnHostThreads&) = delete;
+  OnHostThreads& operator=(const OnHostThreads&) = delete;
+
+ private:
+  const HostThreads* outer_;
+};
+
+// Those of the calling thread; null where it has none.
+const HostThreads* host_threads();
+
 }  // namespace numattn

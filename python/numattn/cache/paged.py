@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numattn.paged import attention_paged
 from .base import Cache
 from .bounds import PoolBounds
 from .cached_pages import CachedPages
+from .gathered import gathered
 from .memory import arrays_in, bytes_of, new_memory
 from .pages import PageAllocator, filled_up
 from .row_numbers import kept_lengths, new_tokens, per_row, row_indices
@@ -233,6 +235,13 @@ class PagedKVCache(Cache):
         full = np.arange(table.shape[1]) < (self._lengths[index] // self.page_size)[:, np.newaxis]
         return PageBounds(*self._bounds.of(index, self._pools[index].k, table[full])[:2])
 
+    def gather(self, rows: Sequence[tuple[PagedKVCache, int]]) -> PagedKVCache:
+        """Return a cache of the same pool whose row i continues rows[i], a row of a cache of it.
+
+        No token is copied. See `numattn.cache.gathered`.
+        """
+        return gathered(self, rows)
+
     def reserve(self, counts: ArrayLike) -> None:
         new = new_tokens(counts, None, self.batch)
         ends = (self._lengths + new).max(axis=0)
@@ -322,12 +331,50 @@ class PagedKVCache(Cache):
         """
         rows = row_indices("indices", indices, self.batch)
         former = self._tables
-        self._tables = [list(former[row]) for row in rows.tolist()]
-        for table in self._tables:
+        tables = [list(former[row]) for row in rows.tolist()]
+        for table in tables:
             self._allocator.share(table)
         for table in former:
             self._allocator.release(table)
-        self._lengths = np.ascontiguousarray(self._lengths[:, rows])
+        self._set_rows(tables, np.ascontiguousarray(self._lengths[:, rows]))
+
+    def beside(self, batch: int) -> PagedKVCache:
+        """Return an empty cache of that many other rows, which take pages of the same pool.
+
+        So a prompt can be read while other texts go on, and then join them, all in one thread.
+        A cache that is forgotten leaves its pages taken: free its rows. A copy has its own pool.
+
+        Examples
+        --------
+        >>> import numattn as na
+        >>> cache = na.PagedKVCache(1, batch=1, kv_heads=2, head_dim=16, pages=8)
+        >>> cache.join(cache.beside(2))
+        >>> cache.batch
+        3
+        """
+        lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other._set_rows([[] for _ in lengths[0]], lengths)
+        return other
+
+    def join(self, other: PagedKVCache) -> None:
+        """Take over all rows of a cache of the same pool, behind these; it keeps empty ones.
+
+        Raises
+        ------
+        ValueError
+            The other is this one, or was not made by `beside`.
+        """
+        if other is self or other._allocator is not self._allocator:
+            raise ValueError("a cache can be joined by another of the same pool (beside), only")
+        both = np.concatenate([self._lengths, other._lengths], axis=1)
+        self._set_rows(self._tables + other._tables, both)
+        other._set_rows([[] for _ in other._tables], np.zeros_like(other._lengths))
+
+    def _set_rows(self, tables: list[list[int]], lengths: Int64Array) -> None:
+        """Have rows of these pages and of so many tokens in each layer, (layers, B)."""
+        self._tables, self._lengths = tables, lengths
         self._pages_changed()
 
     def _pages_of(self, length: int) -> int:

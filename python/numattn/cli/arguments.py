@@ -38,7 +38,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         metavar="FOLDER",
-        help="a Hugging Face folder of a BERT-family model (config.json, model.safetensors, "
+        help="a Hugging Face folder of an encoder (config.json, model.safetensors, "
         "tokenizer.json); by default the installed all-MiniLM-L6-v2",
     )
     parser.add_argument(
@@ -68,16 +68,34 @@ def model_folder(arguments: argparse.Namespace) -> Path:
         raise FileNotFoundError(f"{error}, or give --model FOLDER") from None
 
 
-def load_model(arguments: argparse.Namespace) -> Bert:
-    """Return the model of `model_folder`, with --threads in force."""
+def load_model(arguments: argparse.Namespace, use: str = "encode_tokens") -> Bert:
+    """Return the model of `model_folder`, without a head, with --threads in force.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        The command's.
+    use : {"encode_tokens", "attention_weights"}
+        What is wanted of the model. (Encoders of other families have what `Bert` has.)
+
+    Raises
+    ------
+    ValueError
+        If the model has not what is wanted.
+    """
     import numattn as na
-    from numattn.models import Bert
+    from numattn.models import load
 
     if arguments.threads is not None:
         na.set_num_threads(arguments.threads)
         # The tokenizer's own threads; it reads this when it is first used.
         os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
-    return Bert.from_folder(model_folder(arguments), dtype=arguments.dtype)
+    model = load(model_folder(arguments), dtype=arguments.dtype)
+    encoder: Bert = getattr(model, "encoder", model)
+    if not hasattr(encoder, use):
+        what = "vectors" if use == "encode_tokens" else "attention maps"
+        raise ValueError(f"{model_folder(arguments)}: a {type(model).__name__} makes no {what}")
+    return encoder
 
 
 def check_out(arguments: argparse.Namespace, *inputs: Path) -> None:

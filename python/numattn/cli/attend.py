@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_format(arguments.out)
     sentence = arguments.sentence
     found = find_chosen(arguments)
-    model = load_model(arguments)
+    model = load_model(arguments, "attention_weights")
     model.tokenize([sentence])  # refuses what is not Unicode
     encoding = model.tokenizer.encode(sentence)
     spans = with_places(word_spans(sentence), [each.span for each in found])

@@ -9,21 +9,36 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
+from .encoder.sentence_folder import read_modules
+from .files.family import family_of
 from .files.folder import model_folder
 from .files.settings import Settings, shown
 
 # model_type of config.json → module and class, which are imported when they are asked for.
 CLASSES = {
+    "albert": "encoder.albert:Albert",
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
+    "distilbert": "encoder.distilbert:DistilBert",
+    "electra": "encoder.electra:Electra",
     "gemma2": "decoders.llama:Llama",
     "gpt2": "decoders.gpt:Gpt",
+    "gte": "encoder.gte:Gte",
     "llama": "decoders.llama:Llama",
     "mistral": "decoders.llama:Llama",
+    "modernbert": "encoder.modernbert:ModernBert",
+    "mpnet": "encoder.mpnet:MPNet",
+    "nomic_bert": "encoder.nomic:NomicBert",
     "phi3": "decoders.llama:Llama",
     "qwen2": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
     "xlm-roberta": "encoder.bert:Bert",
+}
+# How the names of classes end that have a head → what carries them out. Other heads are left out.
+HEADS = {
+    "ForSequenceClassification": "encoder.classifier:SequenceClassifier",
+    "ForTokenClassification": "encoder.tagger:TokenClassifier",
+    "ForQuestionAnswering": "encoder.answerer:QuestionAnswerer",
 }
 MARIAN = "translator.seq2seq:Seq2Seq"
 
@@ -41,7 +56,9 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     Returns
     -------
     model
-        What the class's own `from_folder` returns: a `Bert`, `Llama`, `Gpt`, `Seq2Seq` …
+        What the class's own `from_folder` returns: a `Bert`, `Llama`, `Gpt`, `Seq2Seq` …; or a
+        `SequenceClassifier`, `TokenClassifier` or `QuestionAnswerer`, where `architectures` of
+        config.json names an encoder with such a head.
 
     Raises
     ------
@@ -64,10 +81,33 @@ def class_of(folder: Path) -> Any:
     path = folder / "config.json"
     if not path.exists() and any(folder.glob("*.intgemm.alphas.bin")):
         return named(MARIAN)
-    family = Settings.from_file(path).get("model_type")
+    if not path.exists() and (folder / "modules.json").exists():  # the model is a folder in it
+        path = folder / read_modules(folder / "modules.json").get("Transformer", "") / path.name
+    settings = Settings.from_file(path)
+    family = settings.get("model_type")
+    if family is None:
+        family = family_of(settings, CLASSES)
     if not isinstance(family, str) or family not in CLASSES:
         raise ValueError(f"{path}: {unsupported(family)}")
-    return named(CLASSES[family])
+    head = head_of(settings, folder) if CLASSES[family].startswith("encoder.") else None
+    return named(CLASSES[family] if head is None else head)
+
+
+def head_of(settings: Settings, folder: Path) -> str | None:
+    """Return what carries out the head that a config.json names; None where vectors are wanted.
+
+    A folder of sentence-transformers' is of vectors, unless it says that it is a CrossEncoder.
+    """
+    if (folder / "modules.json").exists():
+        path = folder / "config_sentence_transformers.json"
+        kind = Settings.from_file(path).get("model_type") if path.exists() else None
+        return HEADS["ForSequenceClassification"] if kind == "CrossEncoder" else None
+    names = settings.get("architectures", [])
+    for name in names if isinstance(names, list) else []:
+        for ending, place in HEADS.items():
+            if str(name).endswith(ending):
+                return place
+    return None
 
 
 def named(place: str) -> Any:

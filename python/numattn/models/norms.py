@@ -11,10 +11,10 @@ from .arrays import Float32Array
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """``(x − mean) / sqrt(variance + eps) · weight + bias``."""
+    """``(x − mean) / sqrt(variance + eps) · weight + bias``, the bias 0 if it is None."""
 
     weight: Float32Array
-    bias: Float32Array
+    bias: Float32Array | None
     eps: float
 
     def __call__(

@@ -16,10 +16,13 @@ from ..arrays import Float32Array, Int64Array
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
+from .beams import Beam, EarlyStopping, beam_search
 from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding
+from .prefix_cache import PrefixCache
 from .sampling import Sampler
+from .speculation import Draft
 from .step import Step
 from .writer import Writer
 
@@ -152,6 +155,25 @@ class Decoder(Writer, ABC):
             wide_keys=self._wide_keys_for(storage),
         )  # fmt: skip
 
+    def new_prefix_cache(
+        self,
+        *,
+        pages: int,
+        page_size: int = 16,
+        texts: int = 64,
+        dtype: DTypeLike | None = None,
+        storage: Storage = None,
+    ) -> PrefixCache:
+        """Return what keeps up to so many texts, of which later prompts share the beginnings.
+
+        The pages are for those and for what is being written. With "longrope" positions nothing is
+        kept: what a token's keys are depends on the length of the whole text.
+        """
+        pool = self.new_paged_cache(
+            1, pages=pages, page_size=page_size, dtype=dtype, storage=storage
+        )
+        return PrefixCache(pool, texts, reusable=self.switch_length is None)
+
     def __call__(
         self,
         token_ids: ArrayLike,
@@ -241,14 +263,38 @@ class Decoder(Writer, ABC):
         *,
         sampler: Sampler | None = None,
         stop: Stop = None,
+        draft: Draft | None = None,
         cache: Cache | None = None,
+        prefixes: PrefixCache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
     ) -> list[list[int]]:
         """Return what the model writes after each prompt; see `numattn.models.generate`."""
         return generate(
             self, prompts, max_new_tokens,
-            sampler=sampler, stop=stop, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, stop=stop, draft=draft, cache=cache, prefixes=prefixes, chunk=chunk,
+            num_threads=num_threads,
+        )  # fmt: skip
+
+    def beam_search(
+        self,
+        prompts: TokenLists,
+        max_new_tokens: int,
+        *,
+        beams: int = 4,
+        length_penalty: float = 1.0,
+        early_stopping: EarlyStopping = False,
+        num_return: int = 1,
+        stop: Stop = None,
+        cache: Cache | None = None,
+        chunk: int | None = None,
+        num_threads: int | None = None,
+    ) -> list[list[Beam]]:
+        """Return the likeliest texts after each prompt; see `numattn.models.beam_search`."""
+        return beam_search(
+            self, prompts, max_new_tokens, beams=beams, length_penalty=length_penalty,
+            early_stopping=early_stopping, num_return=num_return, stop=stop, cache=cache,
+            chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
 
     def _check_cache(self, cache: Cache | None, batch: int, counts: Int64Array) -> Int64Array:

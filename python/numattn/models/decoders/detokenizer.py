@@ -56,6 +56,7 @@ class Detokenizer:
         start = self._start_of_character(context[:end])
         self._known: deque[list[int]] = deque([context[start:end]], maxlen=CONTEXT)
         self._held = context[end:]
+        self._begun = False
 
     def _end_of_characters(self, tokens: list[int]) -> int:
         """Return how many of some tokens make whole characters, or all of them if it is unclear."""
@@ -73,6 +74,7 @@ class Detokenizer:
 
     def add(self, token: int) -> str:
         """Return what one more token makes certain of the text; often its own, sometimes ""."""
+        self._begun = True
         self._held.append(int(token))
         before, after = self._texts()
         if after.endswith(UNFINISHED) and len(self._held) < MOST_HELD:
@@ -81,7 +83,7 @@ class Detokenizer:
 
     def finish(self) -> str:
         """Return what was held back: there is no more token."""
-        return self._settled(*self._texts())
+        return self._settled(*self._texts()) if self._begun else ""
 
     def _texts(self) -> tuple[str, str]:
         """Return the text of what is settled lately, and the same with what is held."""

@@ -12,7 +12,9 @@ from numattn.cache import Cache
 
 from ..token_lists import TokenLists, token_list
 from .generation import Generation, LanguageModel
+from .prefix_cache import PrefixCache
 from .sampling import Sampler
+from .speculation import Draft, Speculation
 
 Stop: TypeAlias = "int | Iterable[int] | ArrayLike | None"
 
@@ -24,7 +26,9 @@ def generate(
     *,
     sampler: Sampler | None = None,
     stop: Stop = None,
+    draft: Draft | None = None,
     cache: Cache | None = None,
+    prefixes: PrefixCache | None = None,
     chunk: int | None = None,
     num_threads: int | None = None,
 ) -> list[list[int]]:
@@ -42,9 +46,16 @@ def generate(
         How tokens are chosen; greedily by default.
     stop : int or iterable of int, optional
         A text ends with the first of these tokens, which stays in it.
+    draft : NgramDraft, ModelDraft or another Draft, optional
+        Who guesses several tokens, which one step of the model verifies. Greedy texts stay as they
+        are (but where two tokens are as likely to float32's accuracy), and drawn ones are drawn
+        from the same distribution, by other random numbers.
     cache : KVCache or PagedKVCache, optional
         The tokens in it come before the prompts, and afterwards it holds all but the last token of
         each text. A new KVCache by default.
+    prefixes : PrefixCache, optional
+        In place of a cache: what is kept of texts that begin as the prompts do is not read again,
+        and these texts are kept in turn.
     chunk : int, optional
         Read that many tokens of the prompts at once, which bounds the memory; all by default.
     num_threads : int, optional
@@ -76,16 +87,32 @@ def generate(
     >>> model.generate([[1, 5, 7]], 20, sampler=Sampler(top_p=0.9, seed=0))  # doctest: +SKIP
     """
     ends = stop_tokens(stop, model.vocab_size)
-    generation = Generation(
-        model, prompts, max_new_tokens,
-        sampler=sampler, cache=cache, chunk=chunk, num_threads=num_threads,
+    generation = generation_of(
+        model, prompts, max_new_tokens, draft,
+        sampler=sampler, cache=cache, prefixes=prefixes, chunk=chunk, num_threads=num_threads,
     )  # fmt: skip
-    while generation.active.any():
-        tokens = generation.step()
-        for row in np.flatnonzero(generation.active):
-            if int(tokens[row]) in ends:
-                generation.end(int(row))
+    try:
+        while generation.active.any():
+            for row, new in enumerate(generation.step()):
+                place = next((place for place, token in enumerate(new) if token in ends), None)
+                if place is not None:
+                    generation.end(row, len(new) - 1 - place)
+    finally:
+        generation.finish()
     return generation.texts
+
+
+def generation_of(
+    model: LanguageModel,
+    prompts: TokenLists,
+    max_new_tokens: int,
+    draft: Draft | None,
+    **options: Any,
+) -> Generation:
+    """Return the texts to be written after prompts, with guesses or without."""
+    if draft is None:
+        return Generation(model, prompts, max_new_tokens, **options)
+    return Speculation(model, prompts, max_new_tokens, draft=draft, **options)
 
 
 def stop_tokens(stop: Stop, vocab_size: int, name: str = "stop") -> set[int]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import bounded_integer
-from numattn.cache import Cache, KVCache
+from numattn.cache import Cache, KVCache, PagedKVCache
 
 from ..arrays import Float32Array, Int64Array
 from ..token_lists import TokenLists, padded, token_lists
+from .prefix_cache import PrefixCache
 from .sampling import Sampler, greedy
 
 # For how many new tokens of each text a cache has room from the start. It grows when it is full,
@@ -28,7 +30,7 @@ class LanguageModel(Protocol):
     @property
     def switch_length(self) -> int | None: ...
 
-    def new_cache(self, batch: int, *, capacity: int = 0) -> KVCache: ...
+    def new_cache(self, batch: int, *, capacity: int = 0, slack: int = 0) -> KVCache: ...
 
     def __call__(
         self,
@@ -49,6 +51,10 @@ class Generation:
     ----------
     model, prompts, max_new_tokens, sampler, cache, chunk, num_threads
         As for `generate`.
+    slack : int
+        How many tokens must be able to be taken back from the cache.
+    prefixes : PrefixCache, optional
+        Texts that are kept, in place of a cache. Call `finish` then, whatever happens.
 
     Attributes
     ----------
@@ -75,6 +81,8 @@ class Generation:
         cache: Cache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
+        slack: int = 0,
+        prefixes: PrefixCache | None = None,
     ) -> None:
         self._most = bounded_integer("max_new_tokens", max_new_tokens)
         if self._most < 0:
@@ -84,50 +92,71 @@ class Generation:
         self._model, self._chunk, self._threads = model, chunk, num_threads
         self._sampler = greedy() if sampler is None else sampler
         self.prompts = token_lists("prompts", prompts, model.vocab_size)
-        for number, prompt in enumerate(self.prompts):
-            if prompt.size == 0:
-                raise ValueError(f"prompt {number} is empty")
+        check_prompts(self.prompts)
         self.texts: list[list[int]] = [[] for _ in self.prompts]
         self.active = np.full(len(self.prompts), self._most > 0, dtype=np.int64)
-        self._ids, self._lengths = padded(self.prompts, 0)  # what is to be read next
-        if self.active.any():
-            self._cache = self._checked(cache)
+        self._prefixes: PrefixCache | None = None
+        if prefixes is not None and cache is not None:
+            raise ValueError("give a cache or prefixes, not both")
+        if self.active.any() and prefixes is None:
+            self._begin(cache, self.prompts, slack)
+        elif self.active.any() and prefixes is not None:
+            self._begin_with(prefixes, slack)
 
-    def _checked(self, cache: Cache | None) -> Cache:
-        """Return a cache that has room for all, a new one if none is given."""
-        if cache is None:
-            room = self._ids.shape[1] + min(self._most - 1, ROOM)
-            cache = self._model.new_cache(len(self.texts), capacity=room)
-        check_kind(cache)
-        if cache.batch != len(self.texts):
-            raise ValueError(
-                f"the cache has {cache.batch} rows, and there are {len(self.texts)} prompts"
-            )
-        check_length(cache, self._lengths, self._most)
-        check_switch(cache, self._lengths, self._most, self._model.switch_length)
-        return cache
+    def _begin(self, cache: Cache | None, unread: Sequence[Int64Array], slack: int) -> None:
+        self._ids, self._lengths = padded(unread, 0)  # what is to be read next
+        self._cache = checked_cache(self._model, cache, unread, self._most, slack)
 
-    def step(self) -> Int64Array:
-        """Read what is new, and return the next token of each text (B,), which is added to it.
+    def _begin_with(self, prefixes: PrefixCache, slack: int) -> None:
+        """Begin with a cache that holds what is kept of the prompts' beginnings."""
+        cache = prefixes.begin(self.prompts, self._most - 1)
+        try:
+            parts = zip(self.prompts, cache.lengths, strict=True)
+            self._begin(cache, [prompt[length:] for prompt, length in parts], slack)
+        except BaseException:
+            cache.truncate(0)
+            raise
+        self._prefixes = prefixes
 
-        Those of texts that have ended are without meaning. Only while one is active.
+    def finish(self) -> None:
+        """Let `prefixes`, if there are any, keep the texts as they are; no step follows."""
+        prefixes, self._prefixes = self._prefixes, None
+        if prefixes is not None and isinstance(self._cache, PagedKVCache):
+            self.active[:] = 0
+            parts = zip(self.prompts, self.texts, strict=True)
+            wholes = [np.array([*prompt, *text], dtype=np.int64) for prompt, text in parts]
+            prefixes.finish(self._cache, wholes)
+
+    def step(self) -> list[list[int]]:
+        """Read what is new, and return what is added to each text: a token of those that go on.
+
+        Only while one is active.
         """
         if any(self.texts):
             self._ids, self._lengths = self._new()
         logits = read_parts(
             self._model, self._ids, self._lengths, self._cache, self._chunk, self._threads
         )
-        tokens = self._sampler(logits, self.prompts, self.texts)
-        for row in np.flatnonzero(self.active):
-            self.texts[row].append(int(tokens[row]))
-            if len(self.texts[row]) == self._most:
-                self.end(int(row))
-        self._last = tokens
-        return tokens
+        tokens = self._sampler(logits, self.prompts, self.texts).tolist()
+        new = [[token] * alive for token, alive in zip(tokens, self.active, strict=True)]
+        self._add(new)
+        return new
 
-    def end(self, row: int) -> None:
-        """Let a text have no more tokens."""
+    def _add(self, new: Sequence[Sequence[int]]) -> None:
+        """Add tokens to the texts, and end those that have as many as they may."""
+        for row, tokens in enumerate(new):
+            self.texts[row] += tokens
+            if len(self.texts[row]) == self._most:
+                self.end(row)
+
+    def end(self, row: int, dropped: int = 0) -> None:
+        """Let a text have no more tokens, and without the last `dropped` of those that it has."""
         self.active[row] = 0
+        if dropped:
+            del self.texts[row][-dropped:]
+            lengths = self._cache.lengths
+            lengths[row] -= dropped
+            self._cache.truncate(lengths)
 
     def _new(self) -> tuple[Int64Array, Int64Array]:
         """Return what is to be read before the next step: ids (B, S), and how many of each row.
@@ -136,7 +165,8 @@ class Generation:
         """
         anew = grown_beyond(self._model.switch_length, self._cache, self.active)
         if not anew.any():
-            return self._last[:, np.newaxis], self.active
+            last = np.array([[text[-1]] for text in self.texts], dtype=np.int64)
+            return last, self.active
         self._cache.truncate(np.where(anew, 0, self._cache.lengths))
         parts = zip(self.prompts, self.texts, anew, self.active, strict=True)
         return padded(
@@ -146,6 +176,50 @@ class Generation:
             ],
             0,
         )
+
+
+def check_prompts(prompts: Sequence[Int64Array]) -> None:
+    """Raise ValueError if one of them is empty."""
+    for number, prompt in enumerate(prompts):
+        if prompt.size == 0:
+            raise ValueError(f"prompt {number} is empty")
+
+
+def checked_cache(
+    model: LanguageModel,
+    cache: Cache | None,
+    prompts: Sequence[Int64Array],
+    most: int,
+    slack: int = 0,
+) -> Cache:
+    """Return a cache that has room for prompts and `most` new tokens, a new one if none is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no cache, of another number of rows, or cannot hold as much or give back `slack`
+        tokens.
+    """
+    lengths = np.array([prompt.size for prompt in prompts], dtype=np.int64)
+    if cache is None:
+        room = int(lengths.max()) + min(most - 1, ROOM)
+        cache = model.new_cache(lengths.size, capacity=room, slack=slack)
+    check_kind(cache)
+    if isinstance(cache, KVCache) and cache.slack < slack and any_window(cache):
+        raise ValueError(
+            f"the cache has a window and slack {cache.slack}: guesses of {slack} tokens need "
+            f"slack={slack}"
+        )
+    if cache.batch != lengths.size:
+        raise ValueError(f"the cache has {cache.batch} rows, and there are {lengths.size} prompts")
+    check_length(cache, lengths, most)
+    check_switch(cache, lengths, most, model.switch_length)
+    return cache
+
+
+def any_window(cache: KVCache) -> bool:
+    """Return whether a layer keeps a window of its keys."""
+    return any(window is not None for window in cache.windows)
 
 
 def check_kind(cache: object) -> None:

@@ -158,9 +158,7 @@ class Sampler:
     def _draw(self, row: NDArray[Any], uniform: float) -> int:
         """Return the token at which the distribution function of a row passes `uniform`."""
         tokens, weights = self._candidates(row)
-        # Tokens of weight 0 are passed by; the clip is for a rounded sum that falls short of 1.
-        place = int(np.searchsorted(np.cumsum(weights), uniform, side="right"))
-        return int(tokens[min(place, np.flatnonzero(weights)[-1])])
+        return int(tokens[drawn(weights, uniform)])
 
     def _candidates(self, row: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the tokens that may be drawn, and their probabilities, which add up to 1."""
@@ -184,12 +182,20 @@ class Sampler:
         return tokens, weights
 
 
+def drawn(weights: NDArray[np.float64], uniform: float) -> int:
+    """Return the place at which the sum of weights, which add up to 1, passes `uniform`."""
+    # Those of weight 0 are passed by; the clip is for a rounded sum that falls short of 1.
+    place = int(np.searchsorted(np.cumsum(weights), uniform, side="right"))
+    return int(min(place, np.flatnonzero(weights)[-1]))
+
+
 class Streams:
     """A stream of random numbers for each row; see the seed of `Sampler`."""
 
     def __init__(self, seed: Any) -> None:
         self._seeds: list[np.random.SeedSequence] | None = None
-        if seed is not None and not isinstance(seed, (str, bytes)) and hasattr(seed, "__len__"):
+        several = hasattr(seed, "__len__") and getattr(seed, "ndim", 1) == 1
+        if several and not isinstance(seed, (str, bytes)):
             self._seeds = [made_of(each) for each in seed]
         else:
             self._root = made_of(seed)

@@ -5,6 +5,7 @@
     special_tokens_map.json            names of special tokens, in older folders
     chat_template.jinja, additional_chat_templates/*.jinja     templates, before those above
     generation_config.json, config.json      eos_token_id: of the first that is there
+    generation_config.json             how tokens are chosen (sampler_defaults.py)
 
 Each is read when it is first asked for: a model that is given ids needs none of them.
 """
@@ -29,7 +30,7 @@ TOKENIZERS = (
     *("PreTrained", "Llama", "CodeLlama", "GPT2", "Qwen2", "Gemma", "Phi3", "Mistral", "Cohere"),
     *("GPTNeoX", "Granite", "Olmo", "SmolLM3"),
 )
-PARTS = ("tokenizer", "special_tokens", "templates", "end_tokens")
+PARTS = ("tokenizer", "special_tokens", "templates", "end_tokens", "sampling")
 
 
 class TextSource(Protocol):
@@ -149,6 +150,11 @@ class TextFolder:
         written = self.special_tokens.get("eos_token")
         number = None if written is None else self.tokenizer.token_to_id(written)
         return frozenset(() if number is None else (number,))
+
+    @cached_property
+    def sampling(self) -> Settings:
+        """Return generation_config.json, of which `sampler_of` takes how tokens are chosen."""
+        return self._settings("generation_config.json")
 
     def _settings(self, name: str) -> Settings:
         """Return what a file says, which may be missing."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numattn.cache import Cache
 
 from ..arrays import Int64Array
+from ..files.settings import Settings
 from ..texts import check_text, in_order
 from ..token_lists import token_list
 from .chat import render_chat
 from .detokenizer import Detokenizer
 from .generate import Stop
 from .generation import LanguageModel
+from .prefix_cache import PrefixCache
+from .sampler_defaults import sampler_of
 from .sampling import Sampler
-from .text_folder import TextSource
+from .speculation import Draft
+from .text_folder import TextFolder, TextSource
 from .written import TextStream, Written, write_texts
 
 if TYPE_CHECKING:
@@ -71,6 +76,28 @@ class Writer(LanguageModel):
                 f"eos_token_id must be in 0 … {self.vocab_size - 1}, not {sorted(ends)}"
             )
         return ends
+
+    def sampler(self, **changes: Any) -> Sampler:
+        """Return the sampler that the folder's generation_config.json asks for.
+
+        Parameters
+        ----------
+        **changes
+            Arguments of `Sampler` that go before what the file says: a seed, say.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As by `Sampler`; ValueError also if the file asks for what is not supported.
+
+        Notes
+        -----
+        Greedy without such a file, or without do_sample in it, as transformers is. What generates
+        does not ask for it by itself: give the result as `sampler`.
+        """
+        source = self._source()
+        given = source.sampling if isinstance(source, TextFolder) else Settings({}, Path())
+        return sampler_of(given, changes)
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of a text.
@@ -244,8 +271,10 @@ class Writer(LanguageModel):
         stop: str | Iterable[str] = (),
         ends: Stop = None,
         sampler: Sampler | None = None,
+        draft: Draft | None = None,
         keep_special: bool = False,
         cache: Cache | None = None,
+        prefixes: PrefixCache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
     ) -> list[Written]:
@@ -264,7 +293,7 @@ class Writer(LanguageModel):
             `end_tokens` by default, () for none.
         keep_special : bool
             Write special tokens as others.
-        sampler, cache, chunk, num_threads
+        sampler, draft, cache, prefixes, chunk, num_threads
             As for `generate`.
 
         Returns
@@ -289,7 +318,8 @@ class Writer(LanguageModel):
             self, self.tokenizer, [self.prompt_ids(each) for each in in_order(
                 "prompts", prompts, "texts, chats or token ids")], max_new_tokens,
             ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
-            sampler=sampler, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, draft=draft, cache=cache, prefixes=prefixes, chunk=chunk,
+            num_threads=num_threads,
         )  # fmt: skip
 
     def generate_text(self, prompt: Prompt, max_new_tokens: int, **options: Any) -> Written:
@@ -305,8 +335,10 @@ class Writer(LanguageModel):
         stop: str | Iterable[str] = (),
         ends: Stop = None,
         sampler: Sampler | None = None,
+        draft: Draft | None = None,
         keep_special: bool = False,
         cache: Cache | None = None,
+        prefixes: PrefixCache | None = None,
         chunk: int | None = None,
         num_threads: int | None = None,
     ) -> TextStream:
@@ -325,5 +357,6 @@ class Writer(LanguageModel):
         return TextStream(
             self, self.tokenizer, self.prompt_ids(prompt), max_new_tokens,
             ends=self.end_tokens if ends is None else ends, stop=stop, keep_special=keep_special,
-            sampler=sampler, cache=cache, chunk=chunk, num_threads=num_threads,
+            sampler=sampler, draft=draft, cache=cache, prefixes=prefixes, chunk=chunk,
+            num_threads=num_threads,
         )  # fmt: skip

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..arrays import Int64Array
 from .continuation import Continuation, Reason
-from .generate import Stop, stop_tokens
+from .generate import Stop, generation_of, stop_tokens
 from .generation import Generation, LanguageModel
+from .speculation import Draft
 from .stop_strings import strings
 
 if TYPE_CHECKING:
@@ -63,26 +62,38 @@ def write_texts(
     ends: Stop = None,
     stop: str | Iterable[str] = (),
     keep_special: bool = False,
+    draft: Draft | None = None,
     **options: Any,
 ) -> list[Written]:
     """Return what a model writes after each prompt, given as ids; see `Writer.generate_texts`."""
-    generation = Generation(model, prompts, max_new_tokens, **options)
-    texts = continuations(
-        tokenizer, generation.prompts, max_new_tokens, model.vocab_size, ends, stop, keep_special
-    )
-    while generation.active.any():
-        rows = np.flatnonzero(generation.active)
-        tokens = generation.step()
-        for row in rows:
-            texts[row].add(int(tokens[row]))
-            if texts[row].finish_reason is not None:
-                generation.end(int(row))
+    generation = generation_of(model, prompts, max_new_tokens, draft, **options)
+    try:
+        texts = continuations(
+            tokenizer, generation.prompts, max_new_tokens, model.vocab_size, ends, stop,
+            keep_special,
+        )  # fmt: skip
+        while generation.active.any():
+            for row, new in enumerate(generation.step()):
+                add_all(generation, row, texts[row], new)
+    finally:
+        generation.finish()
     return [
         Written(
             text.text, text.tokens, text.finish_reason or "length", text.stopped_by, prompt.size
         )
         for text, prompt in zip(texts, generation.prompts, strict=True)
     ]
+
+
+def add_all(generation: Generation, row: int, text: Continuation, new: Sequence[int]) -> str:
+    """Add what is new to a text, end the generation where it ends, and return the piece."""
+    piece = ""
+    for place, token in enumerate(new):
+        piece += text.add(token)
+        if text.finish_reason is not None:
+            generation.end(row, len(new) - 1 - place)
+            break
+    return piece
 
 
 class TextStream(Iterator[str]):
@@ -104,9 +115,10 @@ class TextStream(Iterator[str]):
         ends: Stop = None,
         stop: str | Iterable[str] = (),
         keep_special: bool = False,
+        draft: Draft | None = None,
         **options: Any,
     ) -> None:
-        self._generation = Generation(model, [prompt], max_new_tokens, **options)
+        self._generation = generation_of(model, [prompt], max_new_tokens, draft, **options)
         (self._text,) = continuations(
             tokenizer, self._generation.prompts, max_new_tokens, model.vocab_size, ends, stop,
             keep_special,
@@ -116,13 +128,21 @@ class TextStream(Iterator[str]):
     def __next__(self) -> str:
         """Return the next piece, which is never empty."""
         while self._generation.active.any():
-            (token,) = self._generation.step()
-            piece = self._text.add(int(token))
-            if self._text.finish_reason is not None:
-                self._generation.end(0)
+            (new,) = self._generation.step()
+            piece = add_all(self._generation, 0, self._text, new)
             if piece:
                 return piece
+        self.close()
         raise StopIteration
+
+    def close(self) -> None:
+        """Write no more. A PrefixCache keeps what has been written."""
+        self._generation.active[:] = 0
+        self._generation.finish()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_generation"):
+            self.close()
 
     @property
     def text(self) -> str:

@@ -2,39 +2,29 @@
 
     x = norm(word[token] + position[p] + type[t])
     for each layer: x = layer(x)                     bert_layer.py
-    vector of a text = pooling(x)                    text_encoder.py
 
-(Devlin et al., BERT, 2018.) Sequences of any lengths lie one after the other, and attention knows
-by prefix sums where each begins: no padding is computed, there is no mask, and nothing of the size
-S × S. What a sequence becomes does not depend on those beside it, bit by bit.
+(Devlin et al., BERT, 2018.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
 
-from numattn import attention_weights
+from numattn import Linear
+from numattn._aligned import empty
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
-from ..files.folder import model_folder
-from ..files.storage import number_dtype, storage_dtype
-from ..ids import check_ids
-from ..lengths import check_lengths, lengths_of_mask, refuse_both
+from ..files.storage import number_dtype
 from ..ragged import Ragged
-from .bert_config import BertConfig
-from .bert_layer import Layer, Workspace, read_norm
-from .pooling import POOLINGS, Pooling
-from .sentence_folder import SentenceFolder
-from .text_encoder import TextEncoder
-from .tokenizer import read_tokenizer
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+from .bert_config import FAMILIES, BertConfig
+from .bert_layer import BERT_LAYER, Layer, LayerNames, Workspace
+from .encoder import Encoder
+from .parts import read_linear, read_norm
 
 # Tensors that are no part of the encoder: indices that are counted anew, the layer over [CLS] that
 # no vector here passes through, and what a folder trained for a task has on top.
@@ -45,8 +35,8 @@ IGNORED = (
 )
 
 
-class Bert(TextEncoder):
-    """A BERT-family encoder: BERT, RoBERTa and what shares their layers (MiniLM, BGE, E5, GTE …).
+class Bert(Encoder):
+    """A BERT-family encoder: BERT, RoBERTa and what shares their layers (MiniLM, BGE, E5 …).
 
     Made by `Bert.from_folder`. Any number of threads may call one model at once.
 
@@ -55,7 +45,8 @@ class Bert(TextEncoder):
     config : BertConfig
         Sizes and choices.
     tokenizer : tokenizers.Tokenizer
-        Texts → token ids. It cuts a text to `max_tokens` tokens.
+        Texts → token ids. It cuts a text to `max_tokens` tokens. Where the folder has none, asking
+        for it is a FileNotFoundError.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
     prompt : str
@@ -70,216 +61,51 @@ class Bert(TextEncoder):
     True
     """
 
-    def __init__(
-        self,
-        config: BertConfig,
-        checkpoint: Checkpoint,
-        tokenizer: Tokenizer,
-        pooling: Pooling,
-        dtype: DTypeLike | None = None,
-        prompt: str = "",
-    ) -> None:
-        width = config.hidden_size
-        self.dtype = storage_dtype(dtype)
-        super().__init__(config, tokenizer, pooling, prompt)
-        checkpoint.check_layers("encoder.layer", config.num_layers, "num_hidden_layers")
+    FAMILIES: ClassVar[Mapping[str, str]] = FAMILIES
+    ANCHOR: ClassVar[str] = "embeddings.word_embeddings.weight"
+    IGNORED: ClassVar[str] = IGNORED
+    LAYERS: ClassVar[str] = "encoder.layer"
+    LAYER: ClassVar[LayerNames] = BERT_LAYER
+    PROJECTION: ClassVar[str] = ""
+    """What brings the embeddings to the width of the layers; "" for nothing."""
+    ALWAYS_PROJECTED: ClassVar[bool] = False  # also where they have that width
+
+    config: BertConfig
+
+    @classmethod
+    def read_config(cls, path: Path) -> BertConfig:
+        """Read a config.json."""
+        return BertConfig.from_file(path)
+
+    def _read(self, checkpoint: Checkpoint) -> None:
+        config, width = self.config, self.config.embedding_size
         self._word = checkpoint.take(
             "embeddings.word_embeddings.weight", (config.vocab_size, width)
         )
         self._position = checkpoint.take(
             "embeddings.position_embeddings.weight", (config.position_rows, width)
         )
-        self._type = checkpoint.take(
-            "embeddings.token_type_embeddings.weight", (config.type_vocab_size, width)
-        )
-        self._norm = read_norm(checkpoint, "embeddings.LayerNorm", config)
-        self._layers = [
-            Layer(checkpoint, f"encoder.layer.{number}", config, self.dtype)
-            for number in range(config.num_layers)
-        ]
+        self._type: Float32Array | None = None
+        if config.type_vocab_size:
+            self._type = checkpoint.take(
+                "embeddings.token_type_embeddings.weight", (config.type_vocab_size, width)
+            )
+        self._norm = read_norm(checkpoint, "embeddings.LayerNorm", width, config.layer_norm_eps)
+        self._projection: Linear | None = None
+        if self.PROJECTION and (self.ALWAYS_PROJECTED or width != config.hidden_size):
+            self._projection = read_linear(
+                checkpoint, [self.PROJECTION], config.hidden_size, width, self.dtype
+            )
+        self._layers = self._read_layers(checkpoint)
 
-    @classmethod
-    def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Bert:
-        """Load a Hugging Face folder: config.json, model.safetensors and tokenizer.json.
+    def _read_layers(self, checkpoint: Checkpoint) -> list[Layer]:
+        """Return the layers in their order."""
+        count = self.config.num_layers
+        checkpoint.check_layers(self.LAYERS, count, "num_hidden_layers")
+        return [self._read_layer(checkpoint, f"{self.LAYERS}.{index}") for index in range(count)]
 
-        What else transformers and sentence-transformers read of it is honoured, in the layouts of
-        now and of before: how `encode` pools (mean or cls), how many tokens a text may have and
-        which end is cut, lower case, and a default prompt. Weights in float16, bfloat16 or float64
-        become float32. Heads for other tasks (a pooler, a masked language model's) are left out.
-        Code of the folder's own (auto_map) is not run, and refused unless it bears the names of
-        transformers' classes for the family.
-
-        Parameters
-        ----------
-        folder : path
-            The folder.
-        dtype : {None, float32, bfloat16, int8}
-            How the layers store their weights: float32 by default. With bfloat16 (``"bfloat16"`` or
-            ``ml_dtypes.bfloat16``), projections, joined heads and feed-forward activations are
-            bfloat16 arrays too; embeddings, hidden states, sums and norms stay float32. With int8
-            (as :class:`numattn.Linear` has it) all of these are float32.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder or a file is missing. Nothing is downloaded.
-        ImportError
-            If safetensors or tokenizers is not installed, or ml_dtypes for bfloat16.
-        ValueError
-            If a file is damaged, a tensor is missing, unused or of another shape than the
-            configuration says, or the folder or `dtype` asks for something that is not supported.
-            The message names it.
-        """
-        sentences = SentenceFolder.read(model_folder(folder))
-        model_folder(sentences.model)  # which may be a folder in it
-        config = BertConfig.from_file(sentences.model / "config.json")
-        tokenizer = read_tokenizer(
-            sentences.model, config.max_positions, sentences.max_tokens, sentences.lower_case
-        )
-        checkpoint = Checkpoint(
-            sentences.model / "model.safetensors", "embeddings.word_embeddings.weight"
-        )
-        pooling = POOLINGS[sentences.pooling]
-        model = cls(config, checkpoint, tokenizer, pooling, dtype, sentences.prompt)
-        checkpoint.finish(IGNORED)
-        return model
-
-    def __call__(
-        self,
-        token_ids: ArrayLike,
-        lengths: ArrayLike | None = None,
-        *,
-        attention_mask: ArrayLike | None = None,
-        token_type_ids: ArrayLike | None = None,
-        num_threads: int | None = None,
-    ) -> Float32Array:
-        """Return the hidden states of the last layer.
-
-        Parameters
-        ----------
-        token_ids : int array (B, S)
-            Row b holds lengths[b] tokens and then padding, any valid ids, which is not computed.
-        lengths : int array (B,), optional
-            Real tokens of each row, 0 … S; S by default.
-        attention_mask : array (B, S), optional
-            The same in Hugging Face's form: nonzero for a real token. Padding must be on the right.
-        token_type_ids : int array (B, S), optional
-            0 by default.
-        num_threads : int, optional
-            Upper limit for this call.
-
-        Returns
-        -------
-        float32 array (B, S, E)
-            Rows of padding are 0. Those of a sequence's tokens are bitwise what they are if it is
-            alone, for any number of threads.
-
-        Raises
-        ------
-        TypeError
-            If ids or lengths are not integers.
-        ValueError
-            If the shapes do not fit, an id or a length is out of range, S exceeds the model's
-            positions, or the mask is not one of padding on the right.
-        """
-        ids = self._check_ids(token_ids, "token_ids", self.config.vocab_size)
-        types = None
-        if token_type_ids is not None:
-            types = self._check_ids(token_type_ids, "token_type_ids", self.config.type_vocab_size)
-            if types.shape != ids.shape:
-                raise ValueError(f"token_type_ids {types.shape} must fit token_ids {ids.shape}")
-        refuse_both(lengths, attention_mask)
-        if attention_mask is not None:
-            lengths = lengths_of_mask(attention_mask, ids.shape)
-        limits = None if lengths is None else check_lengths(lengths, ids.shape)
-        sequences = Ragged.of_rows(ids.shape, limits)
-        tokens = sequences.packed(ids)
-        own_types = None if types is None else sequences.packed(types)
-        return sequences.padded(self._run(tokens, own_types, sequences, num_threads), ids.shape[1])
-
-    def attention_weights(
-        self,
-        token_ids: ArrayLike,
-        layer: int | None = None,
-        head: int | None = None,
-        rows: ArrayLike | None = None,
-        *,
-        num_threads: int | None = None,
-    ) -> Float32Array:
-        """Return the attention maps of one sequence, exact, and only those asked for.
-
-        Parameters
-        ----------
-        token_ids : int array (S,)
-            The sequence.
-        layer, head : int, optional
-            Count from 0. Without one, the result has a dimension of all layers or of all heads.
-        rows : int array (R,), optional
-            The tokens whose rows are wanted; all by default.
-        num_threads : int, optional
-            Upper limit for this call.
-
-        Returns
-        -------
-        float32 array (L, H, R, S), without L if layer is given and without H if head is given
-            Entry [l, h, r, j]: how much head h of layer l weighs token j for token rows[r].
-
-        Raises
-        ------
-        TypeError
-            If the ids are not integers.
-        ValueError
-            If token_ids is not (S,) with S ≥ 1, or an id, the layer, the head or a row is out of
-            range.
-        """
-        ids = np.asarray(token_ids)
-        if ids.ndim != 1 or ids.size == 0:
-            raise ValueError(f"token_ids must be (S,) with S of 1 or more, not {ids.shape}")
-        ids = self._check_ids(ids[np.newaxis], "token_ids", self.config.vocab_size)
-        check_index("layer", layer, self.config.num_layers)
-        check_index("head", head, self.config.num_heads)
-        chosen = np.arange(ids.size) if rows is None else np.asarray(rows)
-        if chosen.ndim != 1 or not np.all((chosen >= 0) & (chosen < ids.size)):
-            raise ValueError(f"rows must be (R,) of 0 … {ids.size - 1}, not {chosen.tolist()}")
-        heads = slice(None) if head is None else slice(head, head + 1)
-
-        one = Ragged.of_lengths([ids.size])
-        work = self._embed(ids[0], None, one, num_threads)
-        maps = []
-        for number, part in enumerate(self._layers):
-            part.project(work, num_threads)
-            if layer is None or layer == number:
-                query, key = work.query[:, heads], work.key[:, heads]
-                maps.append(
-                    attention_weights(
-                        query, key, rows=chosen, layout="bshd", num_threads=num_threads
-                    )
-                )
-            if layer == number:
-                break
-            part.finish(work, one, num_threads)
-        result = np.stack(maps) if layer is None else maps[0]
-        return result if head is None else result[..., 0, :, :]
-
-    def _hidden(self, ids: Int64Array, sequences: Ragged, num_threads: int | None) -> Float32Array:
-        check_ids("token ids", ids, self.config.vocab_size, ndim=1)
-        self._check_length("a text", int(sequences.lengths.max(initial=0)), "")
-        return self._run(ids, None, sequences, num_threads)
-
-    def _run(
-        self,
-        ids: Int64Array,
-        types: Int64Array | None,
-        sequences: Ragged,
-        num_threads: int | None,
-    ) -> Float32Array:
-        """Return the hidden states of the last layer (T, E) for ids (T,), which are checked."""
-        work = self._embed(ids, types, sequences, num_threads)
-        if ids.size:
-            for layer in self._layers:
-                layer.project(work, num_threads)
-                layer.finish(work, sequences, num_threads)
-        return work.x
+    def _read_layer(self, checkpoint: Checkpoint, name: str) -> Layer:
+        return Layer(checkpoint, name, self.LAYER, self.config, self.dtype)
 
     def _embed(
         self,
@@ -290,11 +116,17 @@ class Bert(TextEncoder):
     ) -> Workspace:
         """Return the activations of a call, with x holding the embedded tokens (T,)."""
         work = Workspace(ids.size, self.config, number_dtype(self.dtype))
+        x = work.x
+        if self._projection is not None:
+            x = empty((ids.size, self.config.embedding_size), np.float32)
         # The ids are in range, and "clip" spares take() a buffered copy of the result.
-        np.take(self._word, ids, axis=0, out=work.x, mode="clip")
-        work.x += self._type[0] if types is None else self._type[types]
-        work.x += self._position[self._position_rows(ids, sequences)]
-        self._norm(work.x, num_threads, out=work.x)
+        np.take(self._word, ids, axis=0, out=x, mode="clip")
+        if self._type is not None:
+            x += self._type[0] if types is None else self._type[types]
+        x += self._position[self._position_rows(ids, sequences)]
+        self._norm(x, num_threads, out=x)
+        if self._projection is not None:
+            self._projection(x, out=work.x, num_threads=num_threads)
         return work
 
     def _position_rows(self, ids: Int64Array, sequences: Ragged) -> Int64Array:
@@ -310,23 +142,3 @@ class Bert(TextEncoder):
         before = np.concatenate([[0], np.cumsum(~pads)])  # of all tokens, how many are none
         first = np.repeat(before[sequences.starts[:-1]], sequences.lengths)
         return np.where(pads, pad, before[1:] - first + pad)
-
-    def _check_ids(self, values: ArrayLike, name: str, limit: int) -> Int64Array:
-        """Return ids as int64 (B, S), or raise."""
-        ids = check_ids(name, values, limit)
-        self._check_length(name, ids.shape[1], " a row")
-        return ids
-
-    def _check_length(self, name: str, tokens: int, each: str) -> None:
-        """Raise ValueError if a sequence has more tokens than the model has positions."""
-        if tokens > self.config.max_positions:
-            raise ValueError(
-                f"{name} has {tokens} tokens{each}; the model has positions for "
-                f"{self.config.max_positions}"
-            )
-
-
-def check_index(name: str, value: int | None, count: int) -> None:
-    """Raise ValueError if an index counts beyond what there is."""
-    if value is not None and not 0 <= value < count:
-        raise ValueError(f"{name} must be in 0 … {count - 1}, not {value}")

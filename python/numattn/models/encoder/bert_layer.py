@@ -12,31 +12,57 @@ where the first left it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from numattn import Linear, attention_varlen
 from numattn._aligned import empty
 
+from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
-from ..files.storage import number_dtype
-from ..norms import LayerNorm
 from ..ragged import Ragged
+from .attend import attend
 from .bert_config import BertConfig
+from .config import EncoderConfig
+from .parts import read_linear, read_norm
 
-PROJECTIONS = ("query", "key", "value")
+
+@dataclass(frozen=True)
+class LayerNames:
+    """What a family calls the tensors of a layer, behind the name of the layer."""
+
+    query: str
+    key: str
+    value: str
+    output: str
+    output_norm: str
+    up: str
+    down: str
+    down_norm: str
+
+
+BERT_LAYER = LayerNames(
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
 
 
 class Workspace:
     """The activations of a call over T tokens, (T, ...), which every layer overwrites.
 
     x goes from layer to layer, float32. qkv and context are used up when the feed-forward part
-    begins, so `inner` lies over them; all three have the dtype given.
+    begins, so `inner` lies over them; all three have the dtype given. bias (H, S, S) is what is
+    added to scores in every layer.
     """
 
-    def __init__(self, tokens: int, config: BertConfig, dtype: np.dtype[Any]) -> None:
+    def __init__(self, tokens: int, config: EncoderConfig, dtype: np.dtype[Any]) -> None:
         width = config.hidden_size
         heads = (config.num_heads, config.head_size)
         self.x = empty((tokens, width), np.float32)
@@ -47,38 +73,30 @@ class Workspace:
         self.context = wide[tokens * 3 * width : tokens * 4 * width].reshape(self.x.shape)
         self.context_heads = self.context.reshape(tokens, *heads)
         self.inner = wide[: tokens * config.ffn_size].reshape(tokens, config.ffn_size)
-
-
-def read_norm(checkpoint: Checkpoint, name: str, config: BertConfig) -> LayerNorm:
-    """Return the normalisation whose parameters stand under `name` in the checkpoint."""
-    shape = (config.hidden_size,)
-    weight, bias = (checkpoint.take(f"{name}.{part}", shape) for part in ("weight", "bias"))
-    return LayerNorm(weight, bias, config.layer_norm_eps)
+        self.bias: Float32Array | None = None
 
 
 class Layer:
     """One encoder layer, in two steps: `project`, then `finish`; its weights stored in `dtype`."""
 
+    window: int | None = None  # how far a token sees; None for everything
+
     def __init__(
-        self, checkpoint: Checkpoint, name: str, config: BertConfig, dtype: np.dtype[Any]
+        self,
+        checkpoint: Checkpoint,
+        name: str,
+        names: LayerNames,
+        config: BertConfig,
+        dtype: np.dtype[Any],
     ) -> None:
-        width, ffn_size = config.hidden_size, config.ffn_size
-
-        def linear(parts: Sequence[str], rows: int, columns: int) -> Linear:
-            """Return one projection for parts that read the same."""
-            names = [f"{name}.{part}" for part in parts]
-            weight = checkpoint.take_joined(
-                {f"{part}.weight": (rows, columns) for part in names}, number_dtype(dtype)
-            )
-            bias = checkpoint.take_joined({f"{part}.bias": (rows,) for part in names})
-            return Linear(weight, bias, dtype=dtype)
-
-        self.qkv = linear([f"attention.self.{part}" for part in PROJECTIONS], width, width)
-        self.output = linear(["attention.output.dense"], width, width)
-        self.output_norm = read_norm(checkpoint, f"{name}.attention.output.LayerNorm", config)
-        self.up = linear(["intermediate.dense"], ffn_size, width)
-        self.down = linear(["output.dense"], width, ffn_size)
-        self.down_norm = read_norm(checkpoint, f"{name}.output.LayerNorm", config)
+        width, ffn_size, eps = config.hidden_size, config.ffn_size, config.layer_norm_eps
+        three = [f"{name}.{part}" for part in (names.query, names.key, names.value)]
+        self.qkv = read_linear(checkpoint, three, width, width, dtype)
+        self.output = read_linear(checkpoint, [f"{name}.{names.output}"], width, width, dtype)
+        self.output_norm = read_norm(checkpoint, f"{name}.{names.output_norm}", width, eps)
+        self.up = read_linear(checkpoint, [f"{name}.{names.up}"], ffn_size, width, dtype)
+        self.down = read_linear(checkpoint, [f"{name}.{names.down}"], width, ffn_size, dtype)
+        self.down_norm = read_norm(checkpoint, f"{name}.{names.down_norm}", width, eps)
         self.activation = config.activation
 
     def project(self, work: Workspace, num_threads: int | None) -> None:
@@ -87,15 +105,10 @@ class Layer:
 
     def finish(self, work: Workspace, sequences: Ragged, num_threads: int | None) -> None:
         """Compute the layer's result from its projections and work.x, into work.x."""
-        x, inner, starts = work.x, work.inner, sequences.starts
-        attention_varlen(
-            work.query,
-            work.key,
-            work.value,
-            starts,
-            starts,
-            out=work.context_heads,
-            num_threads=num_threads,
+        x, inner = work.x, work.inner
+        attend(
+            *(work.query, work.key, work.value, sequences, work.context_heads, num_threads),
+            bias=work.bias,
         )
         self.output(work.context, residual=x, out=x, num_threads=num_threads)
         self.output_norm(x, num_threads, out=x)

@@ -19,7 +19,7 @@ from ..token_lists import TokenLists
 from ..token_lists import token_lists as token_lists_of
 from .ahead import one_ahead
 from .batches import Tokens, batches, longest_first
-from .bert_config import BertConfig
+from .config import EncoderConfig
 from .pooling import Pooling
 from .tokenized import Tokenized, pieces, tokenized, tokenized_piece
 from .vectors import Rows, of_length_one
@@ -32,14 +32,30 @@ class TextEncoder(ABC):
     """An encoder of texts, whatever its layers are."""
 
     def __init__(
-        self, config: BertConfig, tokenizer: Tokenizer, pooling: Pooling, prompt: str
+        self, config: EncoderConfig, tokenizer: Tokenizer | str, pooling: Pooling, prompt: str
     ) -> None:
-        self.config, self.tokenizer, self.prompt = config, tokenizer, prompt
-        self._pooling = pooling
+        """Take what every encoder has; instead of a tokenizer, why there is none."""
+        self.config, self.prompt = config, prompt
+        self._tokenizer, self._pooling = tokenizer, pooling
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts → token ids.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder has none. Token ids can be computed all the same.
+        """
+        if isinstance(self._tokenizer, str):
+            raise FileNotFoundError(f"texts need a tokenizer: {self._tokenizer}")
+        return self._tokenizer
 
     @property
     def max_tokens(self) -> int:
         """Tokens, special ones included, beyond which `tokenize` and `encode` cut a text."""
+        if isinstance(self._tokenizer, str):
+            return self.config.max_positions
         truncation = self.tokenizer.truncation
         return self.config.max_positions if truncation is None else int(truncation["max_length"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -68,13 +68,15 @@ def tokenized_piece(tokenizer: Tokenizer, piece: list[str]) -> Tokenized:
     return Tokenized(ids, np.array([bool(each.overflowing) for each in encodings], dtype=bool))
 
 
-def encoded(tokenizer: Tokenizer, texts: list[str], special: bool = True) -> list[Encoding]:
-    """Return the library's own results for texts.
+def encoded(
+    tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], special: bool = True
+) -> list[Encoding]:
+    """Return the library's own results for texts, or pairs of them.
 
     Its function for a single text would hold the interpreter's lock all the while.
     """
     try:
-        return tokenizer.encode_batch(texts, add_special_tokens=special)
+        return tokenizer.encode_batch([*texts], add_special_tokens=special)
     except Exception as error:
         if type(error) is not Exception:  # the library's own is of no narrower class
             raise

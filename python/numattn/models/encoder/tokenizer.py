@@ -13,6 +13,7 @@ The padding and the number of tokens of whoever saved tokenizer.json do not coun
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,12 @@ from .bert_config import FAMILIES, ROBERTA_TYPES
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
+BERT_CLASSES = tuple(
+    f"{family}Tokenizer{fast}"
+    for family in ("Bert", "DistilBert", "Electra", "MPNet")
+    for fast in ("", "Fast")
+)
+ALBERT_CLASSES = ("AlbertTokenizer", "AlbertTokenizerFast")
 # Classes that give every token of a single text the type 0, or none, whatever tokenizer.json says.
 CLASSES_OF_ONE_TYPE = (
     *BERT_CLASSES,
@@ -39,7 +45,11 @@ NORMALIZER = {
 
 
 def read_tokenizer(
-    folder: Path, max_positions: int, max_tokens: int | None, lower_case: bool
+    folder: Path,
+    max_positions: int,
+    max_tokens: int | None,
+    lower_case: bool,
+    stems: Collection[str] = tuple(FAMILIES.values()),
 ) -> Tokenizer:
     """Return the tokenizer of a folder, which cuts texts where the model ends.
 
@@ -53,6 +63,8 @@ def read_tokenizer(
         How many it should take, if the folder says so elsewhere.
     lower_case : bool
         Whether texts become lower case first.
+    stems : collection of str
+        What the names of the tokenizer's classes may begin with.
 
     Raises
     ------
@@ -66,7 +78,7 @@ def read_tokenizer(
     tokenizer = load_tokenizer(folder)
     path = folder / "tokenizer_config.json"
     settings = Settings.from_file(path) if path.exists() else Settings({}, path)
-    refuse_foreign_code(settings, (*FAMILIES.values(), "PreTrained"))
+    refuse_foreign_code(settings, (*stems, "PreTrained"))
     change_normalizer(tokenizer, settings)
     change_prefix(tokenizer, settings)
     check_types(tokenizer, settings, folder / "tokenizer.json")
@@ -103,6 +115,12 @@ def change_normalizer(tokenizer: Tokenizer, settings: Settings) -> None:
     from tokenizers import normalizers  # there is the library, since it has loaded
 
     given = {name: settings.get(name) for name in NORMALIZER if settings.get(name) is not None}
+    if settings.get("tokenizer_class") in ALBERT_CLASSES and "do_lower_case" in given:
+        if settings.flag("do_lower_case", True) != has_lower_case(tokenizer.normalizer):
+            raise ValueError(
+                f"{settings.path}: do_lower_case {given['do_lower_case']} is not supported where "
+                f"the normalizer of tokenizer.json is {shown(tokenizer.normalizer)}"
+            )
     if settings.get("tokenizer_class", BERT_CLASSES[0]) not in BERT_CLASSES or not given:
         return
     for name in given:

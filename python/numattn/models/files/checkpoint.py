@@ -1,6 +1,7 @@
-"""The tensors of model.safetensors, each taken once, by name and shape.
+"""The tensors of a model's files, each taken once, by name and shape.
 
 Large models come in several files: model.safetensors.index.json then says which tensor is in which.
+Where there is no model.safetensors, a pytorch_model.bin takes its place (torch_file.py).
 
 Numbers are read in pieces into the array that they end in, so that a model needs little more memory
 while it is loaded than it keeps. (A mapped file would count with its whole size, too.)
@@ -21,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .folder import regular_file
 from .json_file import read_json_object
+from .torch_file import read_torch_header
 
 # Old checkpoints call the two parameters of a layer norm by the names of the paper.
 FORMER_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
@@ -42,13 +44,14 @@ class Stored:
 
 
 class Checkpoint:
-    """The tensors of a model.safetensors file, or of several with an index.
+    """The tensors of a model.safetensors file, or of several with an index, or what replaces it.
 
     Parameters
     ----------
     path : Path
         The file. If it does not exist, but a file of its name with ".index.json" after it, then
-        that says in which files beside it the tensors are.
+        that says in which files beside it the tensors are. If neither does, but a pytorch_model.bin
+        or its index, or a single file *.pt, then that is read.
     anchor : str
         The name of a tensor that the model must have. What stands before it in the file ("bert.",
         "roberta." or nothing) stands before every other name too.
@@ -64,7 +67,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: Path, anchor: str) -> None:
-        self.path = path
+        self.path = path = weights_at(path)
         self._stored: dict[str, Stored] = {}
         for each in files_of(path):
             add_apart(self._stored, read_header(each))
@@ -181,6 +184,18 @@ def add_apart(stored: dict[str, Stored], more: Mapping[str, Stored]) -> None:
     stored.update(more)
 
 
+def weights_at(path: Path) -> Path:
+    """Return a path, or that of the file of PyTorch's that stands in its place."""
+    others = [path.with_name("pytorch_model.bin")]
+    saved = sorted(path.parent.glob("*.pt"))
+    if len(saved) == 1:
+        others += saved
+    for each in (path, *others):
+        if each.exists() or each.with_name(each.name + ".index.json").exists():
+            return each
+    return path
+
+
 def files_of(path: Path) -> list[Path]:
     """Return the files that hold the tensors: the one named, or those that its index names.
 
@@ -217,6 +232,13 @@ def files_in(index: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> dict[str, Stored]:
+    """Return where the tensors of a file stand."""
+    if path.suffix in (".bin", ".pt"):
+        return {name: Stored(path, *place) for name, place in read_torch_header(path).items()}
+    return read_safetensors_header(path)
+
+
+def read_safetensors_header(path: Path) -> dict[str, Stored]:
     """Return where the tensors of a safetensors file stand, once the library finds it whole.
 
     The file is the length of a header in 8 bytes, a header in JSON, and the numbers.

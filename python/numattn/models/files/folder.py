@@ -11,13 +11,13 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # A file that is read → files that stand in its place in some folders, and the way from those to it.
 REMEDIES = {
     "model.safetensors": (
-        ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack"),
+        ("tf_model.h5", "flax_model.msgpack"),
         "which is not read; transformers writes model.safetensors: "
         "AutoModel.from_pretrained(folder).save_pretrained(new_folder)",
     ),
     "tokenizer.json": (
         ("vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.json"),
-        "which is not read; transformers writes tokenizer.json: "
+        "which is not read for this kind of model; transformers writes tokenizer.json: "
         "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
     ),
 }

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from .family import family_of
 from .foreign_code import refuse_foreign_code
 from .settings import Settings, shown
 
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 FLOATS = ("float32", "float", "float16", "half", "bfloat16", "float64", "double", "auto")
 
 
@@ -36,7 +38,7 @@ def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings
         If it is not JSON, or names another family, or code or weights that are not read.
     """
     settings = Settings.from_file(path)
-    family = settings.one_of("model_type", families)
+    family = family_of(settings, families)
     refuse_foreign_code(settings, (families[family],))
     for name in ("quantization_config", "compression_config"):
         if settings.get(name):
@@ -48,5 +50,5 @@ def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings
         kind = settings.get(name, "auto")
         if not isinstance(kind, str) or kind.removeprefix("torch.") not in FLOATS:
             raise ValueError(f"{path}: {name} {shown(kind)} is not supported")
-    settings.one_of("transformers_weights", ("model.safetensors",), "model.safetensors")
+    settings.one_of("transformers_weights", WEIGHTS, WEIGHTS[0])
     return settings, family

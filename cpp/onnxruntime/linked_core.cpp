@@ -1,0 +1,7 @@
+#include "core.h"
+
+namespace numattn::onnxruntime {
+
+std::string missing_core() { return {}; }
+
+}  // namespace numattn::onnxruntime

@@ -1,0 +1,239 @@
+"""Texts that are written together, token by token: continuous batching over one pool of pages.
+
+    step: admit → read a chunk of a prompt or some → one token for each text that is being written
+
+A text is admitted when there are free pages for all that it may come to have, so that none that has
+begun must wait for memory, or lose what it has. Texts are admitted in the order in which they came.
+What a text becomes does not depend on those beside it, bit by bit: rows of a step do not, and the
+chunks in which a prompt is read follow from the prompt alone. With the same `chunk` and
+greedily, it is what `generate` writes.
+
+(Yu et al., "Orca", 2022; Kwon et al., "Efficient Memory Management for Large Language Model Serving
+with PagedAttention", 2023; Agrawal et al., "Sarathi-Serve", 2024.)
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from numattn import PagedKVCache
+
+from .sequence import Sequence
+
+if TYPE_CHECKING:
+    from numattn.models import Gpt, Llama
+
+    from .limits import Limits
+
+
+class Written(NamedTuple):
+    """What a step has done for one text."""
+
+    sequence: Sequence
+    token: int | None
+    error: BaseException | None
+
+
+class Reading(NamedTuple):
+    """A text of which the prompt is being read, into a cache of its own in the common pool."""
+
+    sequence: Sequence
+    cache: PagedKVCache
+
+
+class Batch:
+    """Texts that wait, that are being read, and that are being written. For one thread.
+
+    Parameters
+    ----------
+    model : Llama or Gpt
+    limits : Limits
+        Of it `pages`, `page_size`, `rows` and `chunk`.
+    num_threads : int, optional
+        Upper limit of threads.
+    """
+
+    def __init__(self, model: Llama | Gpt, limits: Limits, num_threads: int | None = None) -> None:
+        self._model, self._limits, self._num_threads = model, limits, num_threads
+        self._pool = model.new_paged_cache(1, pages=limits.pages, page_size=limits.page_size)
+        self._waiting: deque[Sequence] = deque()
+        self._reading: list[Reading] = []
+        self._running: list[Sequence] = []
+        self._cache: PagedKVCache | None = None  # a row for each that is running
+        self._promised = 0  # pages that those admitted may come to have
+
+    @property
+    def waiting(self) -> int:
+        """Return how many texts wait."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Return how many texts are being read or written."""
+        return len(self._reading) + len(self._running)
+
+    @property
+    def free_pages(self) -> int:
+        """Return how many pages hold nothing."""
+        return self._pool.free_pages
+
+    def pages_of(self, sequence: Sequence) -> int:
+        """Return how many pages a text may come to have."""
+        return -(-sequence.cached_tokens // self._limits.page_size)
+
+    def add(self, sequence: Sequence) -> None:
+        """Put a text at the end of those that wait.
+
+        Raises
+        ------
+        ValueError
+            It may come to have more pages than there are.
+        """
+        if self.pages_of(sequence) > self._limits.pages:
+            raise ValueError(
+                f"a text of {sequence.limit} tokens takes {self.pages_of(sequence)} pages of "
+                f"{self._limits.page_size} tokens, and there are {self._limits.pages}"
+            )
+        self._waiting.append(sequence)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Forget a text, wherever it stands; its pages are free then."""
+        if sequence in self._waiting:
+            self._waiting.remove(sequence)
+            return
+        for reading in self._reading:
+            if reading.sequence is sequence:
+                reading.cache.free([0])
+                self._reading.remove(reading)
+                self._promised -= self.pages_of(sequence)
+                return
+        if sequence in self._running:
+            self._leave([sequence])
+            self._promised -= self.pages_of(sequence)
+
+    def drop(self) -> list[Sequence]:
+        """Forget all texts, and return them."""
+        every = [*self._waiting, *(reading.sequence for reading in self._reading), *self._running]
+        for sequence in every:
+            self.cancel(sequence)
+        return every
+
+    def step(self) -> list[Written]:
+        """Read some of a prompt, or of some, and write a token of each text that is read."""
+        self._admit()
+        return [*self._read(), *self._write()]
+
+    def _admit(self) -> None:
+        """Begin with texts that wait while there are rows and pages for them."""
+        limits = self._limits
+        while self._waiting and self.running < limits.rows:
+            pages = self.pages_of(self._waiting[0])
+            if self._promised + pages > limits.pages:
+                return
+            self._promised += pages
+            self._reading.append(Reading(self._waiting.popleft(), self._pool.beside(1)))
+
+    def _read(self) -> list[Written]:
+        """Read prompts in their order, until a chunk's worth of tokens has been read."""
+        left = self._limits.chunk
+        written: list[Written] = []
+        while left > 0 and self._reading:
+            sequence, cache = self._reading[0]
+            ids = sequence.unread(self._limits.chunk)
+            left -= ids.size
+            sequence.read += ids.size
+            try:
+                logits = self._model(
+                    ids,
+                    cache=cache,
+                    only_last=True,
+                    text_lengths=[len(sequence.tokens)],
+                    num_threads=self._num_threads,
+                )
+                if sequence.read < len(sequence.tokens):
+                    continue
+                written.append(Written(sequence, sequence.take(logits), None))
+            except Exception as error:
+                self.cancel(sequence)
+                written.append(Written(sequence, None, error))
+                continue
+            self._reading.pop(0)
+            if sequence.finish is None and not self._grown(sequence):
+                self._enter(sequence, cache)
+            else:
+                cache.free([0])
+                self._end_or_read_anew([sequence])
+        return written
+
+    def _write(self) -> list[Written]:
+        """Write a token of each running text."""
+        if self._cache is None:
+            return []
+        running = [*self._running]
+        ids = np.array([[sequence.tokens[-1]] for sequence in running], dtype=np.int64)
+        try:
+            logits = self._model(
+                ids, cache=self._cache, only_last=True, num_threads=self._num_threads
+            )
+        except Exception as error:
+            for sequence in running:
+                self.cancel(sequence)
+            return [Written(sequence, None, error) for sequence in running]
+        written = []
+        failed = []
+        for row, sequence in enumerate(running):
+            sequence.read += 1
+            try:
+                written.append(Written(sequence, sequence.take(logits[row : row + 1]), None))
+            except Exception as error:
+                failed.append(sequence)
+                written.append(Written(sequence, None, error))
+        for sequence in failed:
+            self.cancel(sequence)
+        over = [
+            sequence
+            for sequence in self._running
+            if sequence.finish is not None or self._grown(sequence)
+        ]
+        self._leave(over)
+        self._end_or_read_anew(over)
+        return written
+
+    def _grown(self, sequence: Sequence) -> bool:
+        """Return whether a text's last token makes it one of which all is turned otherwise."""
+        switch = self._model.switch_length
+        return switch is not None and sequence.read <= switch < len(sequence.tokens)
+
+    def _end_or_read_anew(self, sequences: Iterable[Sequence]) -> None:
+        """Keep the promises of those whose text goes on, which have no page now; end the others."""
+        for sequence in sequences:
+            if sequence.finish is None:
+                sequence.read = 0
+                self._reading.append(Reading(sequence, self._pool.beside(1)))
+            else:
+                self._promised -= self.pages_of(sequence)
+
+    def _enter(self, sequence: Sequence, cache: PagedKVCache) -> None:
+        """Let a text whose prompt is read join the running ones."""
+        self._running.append(sequence)
+        if self._cache is None:
+            self._cache = cache
+        else:
+            self._cache.join(cache)
+
+    def _leave(self, sequences: list[Sequence]) -> None:
+        """Take texts out of the running ones; their pages are free then."""
+        if not sequences or self._cache is None:
+            return
+        gone = {id(sequence) for sequence in sequences}
+        keep = [row for row, each in enumerate(self._running) if id(each) not in gone]
+        self._running = [self._running[row] for row in keep]
+        if keep:
+            self._cache.fork(keep)
+        else:
+            self._cache.free(np.arange(self._cache.batch))
+            self._cache = None

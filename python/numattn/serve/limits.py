@@ -1,0 +1,54 @@
+"""What a service takes on at once, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from numattn._arguments import bounded_integer
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one process, each a whole number of 1 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One is no whole number, or below 1.
+
+    Examples
+    --------
+    >>> Limits(requests=64).requests
+    64
+    """
+
+    body_bytes: int = 4 << 20
+    """Of a request; beyond it the answer is 413."""
+    requests: int = 512
+    """That are being answered or wait; beyond it the answer is 429."""
+    request_tokens: int = 1 << 16
+    """Of all texts of a request for embeddings; beyond it the answer is 422."""
+    new_tokens: int = 4096
+    """That a text may have beyond its prompt; beyond it the answer is 422."""
+    batch_tokens: int = 2048
+    """Of embeddings computed at once, unless one text has more."""
+    rows: int = 32
+    """Texts that are written at once."""
+    pages: int = 2048
+    """Of keys and values, for all texts of a model together."""
+    page_size: int = 16
+    """Tokens in a page."""
+    chunk: int = 128
+    """Tokens of a prompt that are read between two tokens of the texts that are being written."""
+    body_seconds: int = 30
+    """In which a request's body must have come; beyond it the answer is 408."""
+    send_seconds: int = 60
+    """In which a client must take a piece of its answer; beyond it the rest is given up."""
+    drain_seconds: int = 30
+    """For which a service that stops goes on with what it has begun."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = bounded_integer(field.name, getattr(self, field.name))
+            if value < 1:
+                raise ValueError(f"{field.name} must be 1 or more, not {value}")

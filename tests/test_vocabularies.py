@@ -1,0 +1,197 @@
+"""Tokenizers of folders without tokenizer.json."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from numattn.models import Bert, load
+from numattn.models.files.tokens import load_tokenizer
+from tiny_bert import SENTENCES, VOCABULARY, write_folder
+
+BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+MPNET_SPECIAL = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz.,'", *("##" + x for x in "abcdefghijklmnopqrstuvwxyz")]
+CORPUS = [
+    "The quick brown fox jumps over the lazy dog, and the dog sleeps on.",
+    "Attention weighs the values of all keys; a query is one row of many.",
+    "Numbers such as 12, 345 and 6,789 are words too, and so is naïve café.",
+    "She sells sea shells by the sea shore, the shells she sells are sea shells.",
+] * 5
+TEXTS = [
+    "The quick brown fox", "naïve CAFÉ, ﬁne ½", "", "  two  spaces ", "[CLS] a [MASK] b",
+    "a <mask> b", "数学 attention", "tab\tnew\nline", "“quotes” ``x'' <s> </s>", "sea<unk>🙂",
+]  # fmt: skip
+KINDS = ["bert", "distilbert", "electra", "mpnet", "roberta", "gpt2", "xlm-roberta", "camembert",
+         "albert"]  # fmt: skip
+
+
+def write(folder: Path, kind: str, **settings: Any) -> Path:
+    """Write the vocabulary of a kind of tokenizer, and config.json."""
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    if settings:
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    if kind in ("roberta", "gpt2"):
+        from tokenizers import ByteLevelBPETokenizer
+
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        made = ByteLevelBPETokenizer()
+        made.train_from_iterator(
+            CORPUS,
+            vocab_size=350,
+            special_tokens=special if kind == "roberta" else ["<|endoftext|>"],
+            show_progress=False,
+        )
+        made.save_model(str(folder))
+    elif kind in ("xlm-roberta", "camembert", "albert"):
+        name = "spiece.model" if kind == "albert" else "sentencepiece.bpe.model"
+        (folder / name).write_bytes(pieces(kind))
+    else:
+        special = MPNET_SPECIAL if kind == "mpnet" else BERT_SPECIAL
+        words = ["the", "quick", "sea", "shells", "##ells", "cafe", "café", "naive"]
+        path = folder / "vocab.txt"
+        path.write_text("\n".join([*special, *LETTERS, *words]) + "\n", encoding="utf-8")
+    return folder
+
+
+def pieces(kind: str, **options: Any) -> bytes:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    pytest.importorskip("google.protobuf")
+    special: dict[str, Any] = {}
+    if kind == "albert":
+        special = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1,
+                   "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}  # fmt: skip
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS), model_writer=out, vocab_size=70, minloglevel=2,
+        num_threads=1, **{"model_type": "unigram", **special, **options},
+    )  # fmt: skip
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pair", [False, True])
+def test_the_ids_are_those_of_transformers(tmp_path: Path, kind: str, pair: bool) -> None:
+    transformers = pytest.importorskip("transformers")
+    ours = load_tokenizer(write(tmp_path, kind))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        given = (text, TEXTS[0]) if pair else (text,)
+        expected, found = theirs(*given), ours.encode(*given)
+        assert found.ids == expected["input_ids"]
+        if "token_type_ids" in expected:
+            assert found.type_ids == expected["token_type_ids"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("bert", {"do_lower_case": False}),
+        ("bert", {"strip_accents": False, "tokenize_chinese_chars": False}),
+        ("distilbert", {"tokenizer_class": "DistilBertTokenizer", "do_lower_case": True}),
+        ("bert", {"mask_token": {"__type": "AddedToken", "content": "[MASK]", "lstrip": True}}),
+        ("roberta", {"add_prefix_space": True}),
+        ("roberta", {"mask_token": {"__type": "AddedToken", "content": "<mask>", "lstrip": True}}),
+        ("albert", {"keep_accents": True, "do_lower_case": False}),
+    ],
+)
+def test_settings_of_the_tokenizer(tmp_path: Path, kind: str, settings: dict[str, Any]) -> None:
+    transformers = pytest.importorskip("transformers")
+    ours = load_tokenizer(write(tmp_path, kind, **settings))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        assert ours.encode(text).ids == theirs(text)["input_ids"]
+
+
+def test_tokens_of_special_tokens_map(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    write(tmp_path, "bert")
+    path = tmp_path / "special_tokens_map.json"
+    path.write_text('{"mask_token": "shells", "cls_token": "sea"}', encoding="utf-8")
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path)
+    for text in (*TEXTS, "SHELLS shells"):
+        assert ours.encode(text).ids == theirs(text)["input_ids"]
+    assert ours.encode("a").tokens == ["sea", "a", "[SEP]"]
+
+
+def test_word_pieces(tmp_path: Path) -> None:
+    made = load_tokenizer(write(tmp_path, "bert"))
+    assert made.encode("The Café's shells").tokens == [
+        "[CLS]", "the", "cafe", "'", "s", "shells", "[SEP]"
+    ]  # fmt: skip
+    pair = made.encode("sea", "the")
+    assert pair.tokens == ["[CLS]", "sea", "[SEP]", "the", "[SEP]"]
+    assert pair.type_ids == [0, 0, 0, 1, 1]
+
+
+def test_bytes_in_pairs(tmp_path: Path) -> None:
+    made = load_tokenizer(write(tmp_path, "roberta"))
+    found = made.encode("the dog", "sea")
+    assert made.decode(found.ids, skip_special_tokens=False) == "<s>the dog</s></s>sea</s>"
+    assert set(found.type_ids) == {0}
+
+
+@pytest.mark.parametrize(("kind", "unknown"), [("xlm-roberta", 3), ("camembert", 3), ("albert", 1)])
+def test_pieces_with_scores(tmp_path: Path, kind: str, unknown: int) -> None:
+    made = load_tokenizer(write(tmp_path, kind))
+    found = made.encode("the sea ☃")
+    assert made.decode(found.ids).startswith("the sea")
+    begin, end = ("[CLS]", "[SEP]") if kind == "albert" else ("<s>", "</s>")
+    assert (found.tokens[0], found.tokens[-1]) == (begin, end)
+    assert unknown in found.ids
+
+
+def test_a_folder_with_a_vocabulary(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    expected = Bert.from_folder(folder).tokenize(SENTENCES)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer\.json in"):
+        Bert.from_folder(folder).tokenize(SENTENCES)
+    words = [*VOCABULARY[:-1], "[MASK]"]  # which such a file has
+    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    found = load(folder).tokenize(SENTENCES)
+    assert [ids.tolist() for ids in found.ids] == [ids.tolist() for ids in expected.ids]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("bert", lambda f: (f / "vocab.txt").write_text("a\nb"), r"vocab\.txt has no token '\["),
+        ("bert", lambda f: (f / "vocab.txt").write_bytes(b"\xff\xfe"), "is not a vocabulary"),
+        ("roberta", lambda f: (f / "vocab.json").write_text("[]"), "are no vocabulary"),
+        ("albert", lambda f: (f / "spiece.model").write_bytes(b"\x0a\xff"), "is not a model"),
+        ("albert", lambda f: (f / "spiece.model").write_bytes(b""), "without pieces|another kind"),
+        ("albert", lambda f: (f / "spiece.model").write_bytes(pieces("xlm", model_type="bpe")),
+         "of another kind than unigram"),
+        ("bert", lambda f: (f / "added_tokens.json").write_text('{"new": 66}'),
+         r"added_tokens\.json has a token 'new' beside the vocabulary"),
+        ("bert", lambda f: (f / "tokenizer_config.json").write_text(
+            '{"added_tokens_decoder": {"99": {"content": "[X]"}}}'), "token '\\[X\\]' beside"),
+        ("bert", lambda f: (f / "tokenizer_config.json").write_text('{"sep_token": 3}'),
+         "sep_token 3 is no token"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(tmp_path: Path, kind: str, change: Any, message: str) -> None:
+    write(tmp_path, kind)
+    change(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(tmp_path)
+
+
+def test_added_tokens_of_the_vocabulary(tmp_path: Path) -> None:
+    tokens = {str(i): {"content": text} for i, text in enumerate(BERT_SPECIAL)}
+    assert load_tokenizer(write(tmp_path, "bert", added_tokens_decoder=tokens)).encode("sea").ids
+
+
+def test_without_sentencepiece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    write(tmp_path, "albert")
+    monkeypatch.setitem(sys.modules, "sentencepiece.sentencepiece_model_pb2", None)
+    with pytest.raises(ImportError, match=r"spiece\.model needs .*'numattn\[sentencepiece\]'"):
+        load_tokenizer(tmp_path)
