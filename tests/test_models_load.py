@@ -13,6 +13,7 @@ import tiny_marian
 from numattn.models import Seq2Seq, load
 from numattn.models.decoders import llama_config
 from numattn.models.load import CLASSES, named
+from numattn.models.vision import clip_config, detr_config, vit_config
 from tolerance import assert_same_bits
 
 
@@ -31,6 +32,8 @@ def test_a_translator_is_found(tmp_path: Path) -> None:
 
 def test_every_family_that_a_class_reads_is_listed() -> None:
     families = {**llama_config.CLASSES, "gpt2": "GPT2", "gpt_neox": "GPTNeoX"}
+    for vision in (clip_config, detr_config, vit_config):
+        families.update(vision.FAMILIES)
     for place in set(CLASSES.values()):
         if place.startswith("encoder."):
             families.update(named(place).FAMILIES)

@@ -216,6 +216,40 @@ def test_a_client_that_leaves_gives_its_pages_back(text_service: str, stream: bo
     assert metric(text_service, "numattn_running") == 0
 
 
+class Failing:
+    """A model that fails at a call."""
+
+    def __init__(self, model: Llama, call: int) -> None:
+        self._model, self._left = model, call
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self._left -= 1
+        if self._left == 0:
+            raise MemoryError("none is left")
+        return self._model(*arguments, **options)
+
+
+@pytest.mark.parametrize(("call", "stream"), [(1, False), (1, True), (5, False), (5, True)])
+def test_a_model_that_fails(
+    model: Llama, call: int, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before a stream has begun it is an error, and then the stream's last event."""
+    with serving(catalogue_of(tiny=Failing(model, call)), LIMITS) as address:
+        response = complete(address, stream=stream)
+        if stream and call > 1:
+            error = events_of(response)[-1]["error"]
+        else:
+            assert response.status_code == 500
+            error = response.json()["error"]
+        assert error["type"] == "server_error" and "MemoryError" in error["message"]
+        until(lambda: metric(address, "numattn_free_pages") == LIMITS.pages)
+        assert complete(address).status_code == 200
+    assert "none is left" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("more", "status", "param"),
     [

@@ -25,8 +25,9 @@ pytestmark = pytest.mark.skipif(not CPP.is_dir(), reason="tests run without the 
 
 USERS = {"cache", "models", "compat", "cli"}
 
-# Clients of the C++ interface, whose structs hold some of its arguments.
+# Clients of the C++ interface, whose structs hold some of its arguments, and of the C interface.
 CLIENTS = {"cpp/include/numattn.h", "cpp/c/attention.cpp"}
+CLIENTS |= {str(path.relative_to(ROOT)) for path in (CPP / "onnxruntime").glob("*.cpp")}
 
 # Makers of masks, whose arguments are words of their own: a pattern's window is no span.
 MAKERS = {"python/numattn/patterns.py"}

@@ -41,6 +41,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="a Hugging Face folder of an encoder (config.json, model.safetensors, "
         "tokenizer.json); by default the installed all-MiniLM-L6-v2",
     )
+    add_compute_arguments(parser)
+
+
+def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --dtype and --threads."""
     parser.add_argument(
         "--dtype",
         choices=STORED,
@@ -68,13 +73,20 @@ def model_folder(arguments: argparse.Namespace) -> Path:
         raise FileNotFoundError(f"{error}, or give --model FOLDER") from None
 
 
-def load_model(arguments: argparse.Namespace) -> Bert:
+def load_model(arguments: argparse.Namespace, use: str = "encode_tokens") -> Bert:
     """Return the model of `model_folder`, without a head, with --threads in force.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        The command's.
+    use : {"encode_tokens", "attention_weights"}
+        What is wanted of the model. (Encoders of other families have what `Bert` has.)
 
     Raises
     ------
     ValueError
-        If it is no encoder. (Those of other families have what `Bert` has.)
+        If the model has not what is wanted.
     """
     import numattn as na
     from numattn.models import load
@@ -85,8 +97,9 @@ def load_model(arguments: argparse.Namespace) -> Bert:
         os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
     model = load(model_folder(arguments), dtype=arguments.dtype)
     encoder: Bert = getattr(model, "encoder", model)
-    if not hasattr(encoder, "tokenize"):
-        raise ValueError(f"{model_folder(arguments)}: a {type(model).__name__} makes no vectors")
+    if not hasattr(encoder, use):
+        what = "vectors" if use == "encode_tokens" else "attention maps"
+        raise ValueError(f"{model_folder(arguments)}: a {type(model).__name__} makes no {what}")
     return encoder
 
 

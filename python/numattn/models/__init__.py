@@ -28,12 +28,18 @@ from .encoder.nomic import NomicBert
 from .encoder.tagger import TokenClassifier
 from .files.installed import installed_folder, installed_translator
 from .load import load
+from .rollout import attention_rollout
 from .translator.seq2seq import Seq2Seq
+from .vision.clip import Clip
+from .vision.detr import Detr
+from .vision.vit import ViT
 
 __all__ = [
     "Albert",
     "Beam",
     "Bert",
+    "Clip",
+    "Detr",
     "DistilBert",
     "Electra",
     "Embedder",
@@ -53,7 +59,9 @@ __all__ = [
     "SequenceClassifier",
     "TextStream",
     "TokenClassifier",
+    "ViT",
     "Written",
+    "attention_rollout",
     "beam_search",
     "generate",
     "installed_folder",

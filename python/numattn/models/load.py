@@ -20,6 +20,11 @@ CLASSES = {
     "albert": "encoder.albert:Albert",
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
+    "clip": "vision.clip:Clip",
+    "deit": "vision.vit:ViT",
+    "detr": "vision.detr:Detr",
+    "dinov2": "vision.vit:ViT",
+    "dinov2_with_registers": "vision.vit:ViT",
     "distilbert": "encoder.distilbert:DistilBert",
     "electra": "encoder.electra:Electra",
     "gemma": "decoders.llama:Llama",
@@ -41,7 +46,9 @@ CLASSES = {
     "qwen2": "decoders.llama:Llama",
     "qwen3": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
+    "siglip": "vision.clip:Clip",
     "smollm3": "decoders.llama:Llama",
+    "vit": "vision.vit:ViT",
     "xlm-roberta": "encoder.bert:Bert",
 }
 GGUF = "decoders.gguf:load_gguf"

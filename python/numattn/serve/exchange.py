@@ -6,6 +6,7 @@ What computes an answer is cancelled when its client is gone, and so frees what 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,8 +61,8 @@ async def read_parts(scope: Message, receive: Receive, limit: int) -> bytes:
             parts.append(part)
         more = message.get("more_body", False) and held <= DROPPED * limit
     if max(held, size) > limit:
-        message_ = f"the body has more than {limit} bytes"
-        raise ApiError(413, message_, code="body_too_large", headers={"connection": "close"})
+        words = f"the body has more than {limit} bytes"
+        raise ApiError(413, words, code="body_too_large", headers={"connection": "close"})
     return b"".join(parts)
 
 
@@ -122,10 +123,13 @@ async def send_events(events: Events, send: Send) -> None:
             try:
                 async for each in events.objects:
                     await send(part(event(each)))
-            except ApiError as error:
-                await send(part(event(error.content)))
+            except Gone:
+                raise
             except Exception as error:
-                await send(part(event(failed(error).content)))
+                # The status has been sent: what went wrong is the last event.
+                logging.getLogger(__name__).error("a stream failed", exc_info=error)
+                told = error if isinstance(error, ApiError) else failed(error)
+                await send(part(event(told.content)))
         await send({"type": "http.response.body", "body": DONE})
     finally:
         await events.objects.aclose()

@@ -90,7 +90,7 @@ class QuestionAnswerer(Headed):
             raise ValueError(f"max_answer_tokens must be 1 or more, not {max_answer_tokens}")
         encodings = self._read_parts(check_text(question), check_text(context))
         best = Answer("", -1.0, 0, 0)
-        tokens = Tokens([], [], 0).with_more(encodings)
+        tokens = Tokens.of(encodings)
         for part in self._parts(tokens, batch_tokens, num_threads):
             for place, begin, end in zip(
                 part.places.tolist(), part.starts[:-1], part.starts[1:], strict=True

@@ -12,7 +12,7 @@ becomes does not depend on those beside it, bit by bit.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -296,30 +296,36 @@ class Encoder(TextEncoder):
         if chosen.ndim != 1 or not np.all((chosen >= 0) & (chosen < ids.size)):
             raise ValueError(f"rows must be (R,) of 0 … {ids.size - 1}, not {chosen.tolist()}")
         heads = slice(None) if head is None else slice(head, head + 1)
+        maps = [*self._maps(ids[0], layer, heads, chosen, num_threads)]
+        result = np.stack(maps) if layer is None else maps[0]
+        return result if head is None else result[..., 0, :, :]
 
+    def _maps(
+        self,
+        ids: Int64Array,
+        layer: int | None,
+        heads: slice,
+        rows: Int64Array,
+        num_threads: int | None,
+    ) -> Iterator[Float32Array]:
+        """Yield the map (H, R, S) of each layer, or of one, for ids (S,), which are checked."""
         one = Ragged.of_lengths([ids.size])
-        work = self._embed(ids[0], None, one, num_threads)
-        maps = []
+        work = self._embed(ids, None, one, num_threads)
         for number, part in enumerate(self._layers):
             part.project(work, num_threads)
             if layer is None or layer == number:
-                query, key = work.query[:, heads], work.key[:, heads]
-                maps.append(
-                    attention_weights(
-                        query,
-                        key,
-                        rows=chosen,
-                        window=None if part.window is None else (part.window, part.window),
-                        bias=None if work.bias is None else work.bias[heads],
-                        layout="bshd",
-                        num_threads=num_threads,
-                    )
+                yield attention_weights(
+                    work.query[:, heads],
+                    work.key[:, heads],
+                    rows=rows,
+                    window=None if part.window is None else (part.window, part.window),
+                    bias=None if work.bias is None else work.bias[heads],
+                    layout="bshd",
+                    num_threads=num_threads,
                 )
             if layer == number:
-                break
+                return
             part.finish(work, one, num_threads)
-        result = np.stack(maps) if layer is None else maps[0]
-        return result if head is None else result[..., 0, :, :]
 
     def _hidden(self, ids: Int64Array, sequences: Ragged, num_threads: int | None) -> Float32Array:
         check_ids("token ids", ids, self.config.vocab_size, ndim=1)

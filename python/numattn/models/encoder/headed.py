@@ -36,12 +36,12 @@ class Tokens(NamedTuple):
     cut: int
     """How many texts were cut."""
 
-    def with_more(self, encodings: Sequence[Encoding]) -> Tokens:
-        """Return these and further ones."""
+    @classmethod
+    def of(cls, encodings: Sequence[Encoding]) -> Tokens:
+        """Return what counts of the library's own results."""
         ids = [np.array(each.ids, dtype=np.int64) for each in encodings]
         types = [np.array(each.type_ids, dtype=np.int64) for each in encodings]
-        cut = sum(bool(each.overflowing) for each in encodings)
-        return Tokens([*self.ids, *ids], [*self.types, *types], self.cut + cut)
+        return cls(ids, types, sum(bool(each.overflowing) for each in encodings))
 
 
 class Parts(NamedTuple):
@@ -120,7 +120,10 @@ class Headed(ABC):
         checked = [check_one(name, each) for each in in_order(name, texts, "strings or pairs")]
         tokens = Tokens([], [], 0)
         for begin in range(0, len(checked), PIECE_TEXTS):
-            tokens = tokens.with_more(encoded(self.tokenizer, checked[begin : begin + PIECE_TEXTS]))
+            more = Tokens.of(encoded(self.tokenizer, checked[begin : begin + PIECE_TEXTS]))
+            tokens.ids.extend(more.ids)
+            tokens.types.extend(more.types)
+            tokens = tokens._replace(cut=tokens.cut + more.cut)
         if tokens.cut:
             warnings.warn(
                 f"{tokens.cut} of {len(checked)} texts have more than {self.encoder.max_tokens} "

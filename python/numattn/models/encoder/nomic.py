@@ -64,7 +64,6 @@ class NomicBert(RotaryEncoder):
         head_size = sizes["hidden_size"] // sizes["num_heads"]
         values = published_angles(settings) if published else settings.values
         if not published:
-            settings.one_of("head_dim", (head_size,), head_size)
             if settings.part("rope_parameters").get("rope_theta") is None:
                 values = {"rope_theta": 1000.0, **values}
         count = sizes["num_layers"]

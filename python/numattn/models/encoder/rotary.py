@@ -99,6 +99,7 @@ def read_rope(
     ValueError
         If they cannot be told, are not those of whole heads, or depend on the length of a text.
     """
+    settings.one_of("head_dim", (head_size,), head_size)
     for name in ("rope_parameters", "rope_scaling"):
         settings.part(name)  # which must be an object
     try:
