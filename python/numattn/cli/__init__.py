@@ -1,4 +1,4 @@
-"""The command `numattn`: embed, classify, translate, transcribe, write, serve, draw attention.
+"""The command `numattn`: what models do with texts, images and sound, a service, and pictures.
 
 Each subcommand is one module with `add_parser` and `run`; what is slow to import is imported in
 `run`. The exit code is 0, or 2 with one line on stderr for anything the user can mend, 130 after

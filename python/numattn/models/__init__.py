@@ -39,7 +39,6 @@ from .vision.detr import Detr
 from .vision.vit import ViT
 
 __all__ = [
-    "T5",
     "Albert",
     "Bart",
     "Beam",
@@ -63,6 +62,7 @@ __all__ = [
     "Sampler",
     "Seq2Seq",
     "SequenceClassifier",
+    "T5",
     "TextStream",
     "TokenClassifier",
     "ViT",
