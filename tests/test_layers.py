@@ -331,7 +331,7 @@ def test_the_inside_is_noticed(source: str, found: list[str]) -> None:
     assert inner_names(source) == found
 
 
-WINGS = ("encoder", "decoders", "translator", "embedder", "vision")
+WINGS = ("encoder", "decoders", "encoder_decoder", "translator", "embedder", "vision")
 
 
 def rooms_used(path: Path) -> set[str]:

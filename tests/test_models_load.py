@@ -12,6 +12,7 @@ import tiny_decoders
 import tiny_marian
 from numattn.models import Seq2Seq, load
 from numattn.models.decoders import llama_config
+from numattn.models.encoder_decoder import bart, t5
 from numattn.models.load import CLASSES, named
 from numattn.models.vision import clip_config, detr_config, vit_config
 from tolerance import assert_same_bits
@@ -37,6 +38,7 @@ def test_every_family_that_a_class_reads_is_listed() -> None:
     for place in set(CLASSES.values()):
         if place.startswith("encoder."):
             families.update(named(place).FAMILIES)
+    families |= {**bart.FAMILIES, **t5.FAMILIES, "whisper": "Whisper"}
     assert set(CLASSES) == set(families)
 
 
@@ -52,7 +54,10 @@ def test_every_class_is_there(place: str) -> None:
             "gemma4",
             r"model_type 'gemma4' is not supported; the nearest is 'gemma'; supported are ",
         ),
-        ("zzz", r"model_type 'zzz' is not supported; supported are albert, bert, camembert, "),
+        (
+            "zzz",
+            r"model_type 'zzz' is not supported; supported are albert, bart, bert, camembert, ",
+        ),
         (7, r"model_type 7 is not supported"),
     ],
 )

@@ -95,8 +95,8 @@ def touched(word: str) -> list[str]:
         (r"\bwindow(?!s\b|_mask\b)", 7, "python/numattn/_score.py"),  # not those of images
         # A step that changes a score.
         ("softcap", 9, "cpp/kernels/score_steps.h"),
-        # An element type of stored keys and values.
-        (r"\bk?int8\b", 7, "cpp/include/numattn/dtype.h"),
+        # An element type of stored keys and values: four of them a `load` of each register type.
+        (r"\bk?int8\b", 8, "cpp/include/numattn/dtype.h"),
     ],
 )
 def test_a_feature_touches_few_files(word: str, most: int, some: str) -> None:

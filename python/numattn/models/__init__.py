@@ -5,7 +5,8 @@ They need the libraries safetensors and tokenizers; importing this module does n
 
 from __future__ import annotations
 
-from .decoders.beams import Beam, beam_search
+from .beams import Beam
+from .decoders.beams import beam_search
 from .decoders.drafts import ModelDraft, NgramDraft
 from .decoders.generate import generate
 from .decoders.gpt import Gpt
@@ -26,6 +27,9 @@ from .encoder.modernbert import ModernBert
 from .encoder.mpnet import MPNet
 from .encoder.nomic import NomicBert
 from .encoder.tagger import TokenClassifier
+from .encoder_decoder.bart import Bart
+from .encoder_decoder.t5 import T5
+from .encoder_decoder.whisper import Whisper
 from .files.installed import installed_folder, installed_translator
 from .load import load
 from .rollout import attention_rollout
@@ -36,6 +40,7 @@ from .vision.vit import ViT
 
 __all__ = [
     "Albert",
+    "Bart",
     "Beam",
     "Bert",
     "Clip",
@@ -57,9 +62,11 @@ __all__ = [
     "Sampler",
     "Seq2Seq",
     "SequenceClassifier",
+    "T5",
     "TextStream",
     "TokenClassifier",
     "ViT",
+    "Whisper",
     "Written",
     "attention_rollout",
     "beam_search",

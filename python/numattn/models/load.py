@@ -18,6 +18,7 @@ from .files.settings import Settings, shown
 # model_type of config.json → module and class, which are imported when they are asked for.
 CLASSES = {
     "albert": "encoder.albert:Albert",
+    "bart": "encoder_decoder.bart:Bart",
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
     "clip": "vision.clip:Clip",
@@ -36,10 +37,13 @@ CLASSES = {
     "granite": "decoders.llama:Llama",
     "gte": "encoder.gte:Gte",
     "llama": "decoders.llama:Llama",
+    "marian": "encoder_decoder.bart:Bart",
+    "mbart": "encoder_decoder.bart:Bart",
     "mistral": "decoders.llama:Llama",
     "mixtral": "decoders.llama:Llama",
     "modernbert": "encoder.modernbert:ModernBert",
     "mpnet": "encoder.mpnet:MPNet",
+    "mt5": "encoder_decoder.t5:T5",
     "nomic_bert": "encoder.nomic:NomicBert",
     "olmo2": "decoders.llama:Llama",
     "phi3": "decoders.llama:Llama",
@@ -48,7 +52,9 @@ CLASSES = {
     "roberta": "encoder.bert:Bert",
     "siglip": "vision.clip:Clip",
     "smollm3": "decoders.llama:Llama",
+    "t5": "encoder_decoder.t5:T5",
     "vit": "vision.vit:ViT",
+    "whisper": "encoder_decoder.whisper:Whisper",
     "xlm-roberta": "encoder.bert:Bert",
 }
 GGUF = "decoders.gguf:load_gguf"
