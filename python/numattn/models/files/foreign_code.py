@@ -22,6 +22,7 @@ ENDINGS = (
         for task in (
             *("CausalLM", "MaskedLM", "PreTraining", "NextSentencePrediction", "MultipleChoice"),
             *("SequenceClassification", "TokenClassification", "QuestionAnswering"),
+            *("ConditionalGeneration", "ImageClassification"),
         )
     ),
 )
