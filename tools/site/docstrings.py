@@ -21,28 +21,29 @@ ROLE = re.compile(r":(?:func|class|mod|meth|attr|data):`~?([\w.]+)`")
 class Docstrings(griffe.Extension):
     """Rewrites what has been read."""
 
-    def on_function(self, *, func: griffe.Function, **_: Any) -> None:
-        """Spell out ``**score``."""
-        if func.docstring is not None and "{score}" in func.docstring.value:
-            found = imported(func)
-            func.docstring.value = inspect.getdoc(found) or ""
-            func.parameters = parameters_of(found)
-
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Say what is public where a module has the name, and make roles of Sphinx references."""
+        """Say what is public where a module has the name; spell out, and make roles references."""
         modules = list(modules_of(pkg))
         for module in modules:
+            spell_out(module)
             show_what_is_public(module)
         public = {f"{module.path}.{name}" for module in modules for name in module.exports or ()}
         for module in modules:
             refer(module, public)
 
 
-def imported(func: griffe.Function) -> Any:
-    """Return the function itself."""
-    module = func.module.path
-    names = func.path.removeprefix(f"{module}.").split(".")
-    return reduce(getattr, names, import_module(module))
+def spell_out(thing: griffe.Object) -> None:
+    """Give what takes ``**score`` the docstring and signature that it has in Python."""
+    for inner in own_members(thing):
+        if isinstance(inner, griffe.Class):
+            spell_out(inner)
+        elif isinstance(inner, griffe.Function) and "score" in inner.parameters:
+            module = inner.module.path
+            names = inner.path.removeprefix(f"{module}.").split(".")
+            function = reduce(getattr, names, import_module(module))
+            if inner.docstring is not None and not inner.name.startswith("_"):
+                inner.docstring.value = inspect.getdoc(function) or ""
+                inner.parameters = parameters_of(function)
 
 
 def parameters_of(function: Any) -> griffe.Parameters:
@@ -91,6 +92,12 @@ def refer(thing: griffe.Object, public: set[str]) -> None:
 
     if thing.docstring is not None:
         thing.docstring.value = ROLE.sub(reference, thing.docstring.value)
+    for inner in own_members(thing):
+        refer(inner, public)
+
+
+def own_members(thing: griffe.Object) -> Iterator[Any]:
+    """Return what is defined in a module or class, without modules."""
     for inner in thing.members.values():
         if not inner.is_alias and not isinstance(inner, griffe.Module):
-            refer(inner, public)
+            yield inner
