@@ -15,6 +15,9 @@ from typing import Any
 
 import griffe
 
+PICKLED = {"__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__"}
+"""Methods that nobody calls by name."""
+
 ROLE = re.compile(r":(?:func|class|mod|meth|attr|data):`~?([\w.]+)`")
 
 
@@ -36,6 +39,7 @@ def spell_out(thing: griffe.Object) -> None:
     """Give what takes ``**score`` the docstring and signature that it has in Python."""
     for inner in own_members(thing):
         if isinstance(inner, griffe.Class):
+            inner.members = {n: each for n, each in inner.members.items() if n not in PICKLED}
             spell_out(inner)
         elif isinstance(inner, griffe.Function) and "score" in inner.parameters:
             module = inner.module.path
