@@ -95,7 +95,8 @@ def encoder_decoders(folder: Path) -> Iterator[Names]:
 def vision(folder: Path) -> Iterator[Names]:
     """A ViT, a CLIP and a DETR, and images."""
     image = pytest.importorskip("PIL.Image")
-    pytest.importorskip("onnxruntime")
+    for peer in ("onnx", "onnxruntime"):  # of which DETR has its convolutions
+        pytest.importorskip(peer)
     import tiny_detr
     import tiny_vision
 
