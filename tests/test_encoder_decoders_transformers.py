@@ -60,6 +60,19 @@ def test_a_folder_that_transformers_writes(
     np.testing.assert_array_equal(again.logits(ids, again.encode(ids)), expected)
 
 
+def test_a_file_of_pytorch_s(
+    folder: Path, theirs: Any, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """It has shared tables under each of their names."""
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    torch.save(theirs.state_dict(), tmp_path / "pytorch_model.bin")
+    ids = rng.integers(3, VOCABULARY, (1, 9))
+    ours, again = load(folder), load(tmp_path)
+    expected = ours.logits(ids, ours.encode(ids))
+    np.testing.assert_array_equal(again.logits(ids, again.encode(ids)), expected)
+    assert again._tables[0] is again._tables[1]
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,14 @@ def test_files_with_damaged_bytes(tmp_path: Path, rng: np.random.Generator) -> N
             assert "model.gguf" in str(error)
             failures += 1
     assert failures > 40
+
+
+def test_lists_in_lists_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"a"
+    path.write_bytes(head + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000)
+    with pytest.raises(ValueError, match="model.gguf is not a GGUF file, or not whole"):
+        load(path)
 
 
 @pytest.mark.parametrize(

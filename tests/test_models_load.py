@@ -54,7 +54,10 @@ def test_every_class_is_there(place: str) -> None:
             "gemma4",
             r"model_type 'gemma4' is not supported; the nearest is 'gemma'; supported are ",
         ),
-        ("zzz", r"model_type 'zzz' is not supported; supported are albert, bart, bert, camembert, "),
+        (
+            "zzz",
+            r"model_type 'zzz' is not supported; supported are albert, bart, bert, camembert, ",
+        ),
         (7, r"model_type 7 is not supported"),
     ],
 )

@@ -21,7 +21,10 @@ from .settings import shown
 PIECE = 1 << 20  # numbers made floats at once
 MAGIC = b"GGUF"
 # What the library raises for a file that is damaged.
-DAMAGE = (ValueError, IndexError, KeyError, OverflowError, TypeError, ZeroDivisionError)
+DAMAGE = (
+    *(ValueError, IndexError, KeyError, OverflowError, TypeError, ZeroDivisionError),
+    RecursionError,
+)
 
 
 def gguf_at(path: Path) -> Path | None:
