@@ -7,6 +7,7 @@
 # make test-aarch64  C++ tests of 64-bit ARM, by a cross compiler, in an emulator
 # make test-compilers  the core by every g++ and clang++ that is there: minutes each
 # make lint    style, types, symbols
+# make docs    the site, build/site/index.html; warnings are errors
 # make bench   ours beside PyTorch, ONNX Runtime and OpenVINO
 #
 # Each works in a fresh clone with python3, venv, make and a C++ compiler.
@@ -17,9 +18,11 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 AMX_VENV := build/amx
 PEERS_VENV := build/frameworks
 WHEEL_VENV := build/wheel
+DOCS_VENV := build/docs
 EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
 AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 WHEEL_PIP := $(WHEEL_VENV)/bin/python -m pip --disable-pip-version-check
+DOCS_PIP := $(DOCS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1 onnxscript==0.7.2 openai==3.57.0
 AUDITWHEEL := 6.8.2
@@ -29,7 +32,7 @@ DIGITS := tests/data/digits_vit
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp examples -name '*.h' -o -name '*.cpp' -o -name '*.c')
 
-.PHONY: demo test test-cpp test-python test-amx test-frameworks test-keras test-wheel test-aarch64 test-compilers lint bench clean
+.PHONY: demo test test-cpp test-python test-amx test-frameworks test-keras test-wheel test-aarch64 test-compilers lint docs bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -93,7 +96,7 @@ $(PEERS_VENV)/.installed: $(SOURCES)
 
 # The suite skips them where the others are not installed.
 test-frameworks: $(PEERS_VENV)/.installed
-	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_readme.py \
+	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_docs.py \
 	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py tests/test_serve*.py) \
 	    tests/test_onnxruntime_minilm.py tests/test_encoders_transformers.py tests/test_heads_transformers.py \
 	    tests/test_torch_file.py tests/test_vocabularies.py tests/test_vision_transformers.py tests/test_detr.py \
@@ -147,6 +150,18 @@ lint: $(VENV)/.installed $(VENV)/.tools
 	$(VENV)/bin/clang-format --dry-run --Werror $(CXX_FILES)
 	$(PYTHON) tools/check_symbols.py
 	$(PYTHON) tools/check_stages.py
+
+$(DOCS_VENV)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_PIP) install --quiet --upgrade pip
+	$(DOCS_PIP) install --quiet --group docs
+	$(DOCS_PIP) install --quiet .
+	touch $@
+
+# Signatures are those of the package as installed, the rest is read from python/.
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+	@echo "The site is $(CURDIR)/build/site/index.html"
 
 bench: $(VENV)/.installed $(VENV)/.model
 	$(VENV)/bin/python bench/compare.py

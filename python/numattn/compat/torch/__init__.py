@@ -12,7 +12,13 @@ torch.compile and torch.export, calls are the operators ``numattn::attention`` a
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numattn.compat.torch.flash import flash_attn_func, flash_attn_varlen_func
+    from numattn.compat.torch.kvcache import flash_attn_with_kvcache
+    from numattn.compat.torch.multihead import MultiheadAttention, convert
+    from numattn.compat.torch.sdpa import scaled_dot_product_attention
 
 __all__ = [
     "MultiheadAttention",

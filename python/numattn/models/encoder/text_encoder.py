@@ -77,10 +77,9 @@ class TextEncoder(ABC):
         Parameters
         ----------
         texts : iterable of str
-            The prompt comes before each.
-
-        Of a text of many more characters than can count, a part is read: its beginning, or its end
-        where the folder cuts on the left. One without white space is read whole.
+            The prompt comes before each. Of a text of many more characters than can count, a part
+            is read: its beginning, or its end where the folder cuts on the left. One without white
+            space is read whole.
 
         Returns
         -------
