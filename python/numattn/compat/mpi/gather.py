@@ -55,7 +55,7 @@ def gather_attention(
     lse = empty(shard.q.shape[:-1], np.float32)
     places = chunks(shard.lengths[0], shard.size, shard.rank)
     for rows, (begin, _) in zip(shard.groups, places, strict=False):  # one, without positions
-        offset = {"q_offset": begin} if len(shard.groups) > 1 else {}
+        offset: dict[str, Any] = {"q_offset": begin} if len(shard.groups) > 1 else {}
         o[..., rows, :], lse[..., rows] = attention(
             shard.q[..., rows, :], keys, values, return_lse=True, num_threads=num_threads,
             **score, **offset,
