@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import numattn as na
 import numattn.compat.mpi as nm
 from mpi_ranks import Checks
+from numattn.compat.mpi.ring import State
 from thread_ranks import World
 
 needs_mpi = pytest.mark.skipif(
@@ -44,6 +46,21 @@ def test_processes(size: int) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{size} processes agree with one\n"
+
+
+def test_a_state_is_what_merge_states_makes(rng: np.random.Generator) -> None:
+    outs = rng.standard_normal((4, 2, 6, 8), np.float32)
+    lses = 40 * rng.standard_normal((4, 2, 6), np.float32)
+    lses[rng.random(lses.shape) < 0.4] = -np.inf
+    lses[:, 0, 0], lses[0, 0, 1] = -np.inf, -np.inf
+    outs[np.isneginf(lses)] = 0
+    expected = na.merge_states(outs, lses)
+    state = State()
+    for o, lse in zip(outs.copy(), lses, strict=True):
+        state.add(o, lse)
+    np.testing.assert_allclose(state.o, expected[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(state.lse, expected[1], rtol=1e-6)
+    assert np.isneginf(state.lse[0, 0]) and not state.o[0, 0].any()
 
 
 @pytest.mark.parametrize(("length", "size"), [(0, 1), (7, 2), (64, 4), (101, 5), (3, 8)])

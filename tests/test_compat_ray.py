@@ -26,13 +26,14 @@ needs_ray = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two nodes, each with two processors of Ray's counting."""
+    changed = pytest.MonkeyPatch()
+    # Workers import numattn from where this process does.
+    changed.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    # A proxy gives requests to replicas of its own machine as long as they are not busy.
+    changed.setenv("RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING", "0")
     import ray
     from ray.cluster_utils import Cluster
 
-    # Workers import numattn from where this process does.
-    paths = os.pathsep.join(path for path in sys.path if path)
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = paths
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     nodes.add_node(num_cpus=2)
     try:
@@ -42,10 +43,7 @@ def cluster() -> Iterator[Any]:
     finally:
         ray.shutdown()
         nodes.shutdown()
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        changed.undo()
 
 
 @needs_ray

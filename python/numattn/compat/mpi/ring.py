@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numattn import attention, merge_states
+from numattn import attention
 from numattn._aligned import empty
 from numattn._arguments import flag
 from numattn._names import Array
@@ -69,9 +69,9 @@ def ring_attention(
     Notes
     -----
     Liu et al., "Ring Attention with Blockwise Transformers for Near-Infinite Context" (2023); the
-    order of tokens is that of zigzag.py. What a process has computed with each part is combined by
-    :func:`numattn.merge_states` in float32, so that the result is that of one call but for
-    rounding; with 16-bit dtypes each part has been rounded to them once.
+    order of tokens is that of zigzag.py. What was computed with each part is combined as by
+    :func:`numattn.merge_states`, in float32: the result is that of one call but for rounding. With
+    16-bit dtypes each part has been rounded to them once.
     """
     comm = communicator(comm)
     score: dict[str, Any] = {
@@ -120,19 +120,29 @@ def passed_on(
 
 
 class State:
-    """What some queries have of the keys that they have met."""
+    """What some queries have of the keys that they have met.
+
+    As :func:`numattn.merge_states` combines it, but in place: several times as fast, since no
+    memory is new.
+    """
 
     def __init__(self) -> None:
         self.o: Array | None = None
         self.lse: Array | None = None
 
     def add(self, o: Array, lse: Array) -> None:
-        """Take in the attention to keys that were not met before."""
+        """Take in the attention to keys that were not met before; both arrays are the state's."""
         o = o.astype(np.float32, copy=False)
         if self.o is None or self.lse is None:
             self.o, self.lse = o, lse
-        else:
-            self.o, self.lse = merge_states([self.o, o], [self.lse, lse])
+            return
+        whole = np.logaddexp(self.lse, lse)
+        for part, sums in ((self.o, self.lse), (o, lse)):
+            with np.errstate(invalid="ignore"):  # −inf − −inf, replaced at once
+                share = np.where(np.isneginf(sums), np.float32(0), np.exp(sums - whole))
+            np.multiply(part, share[..., None], out=part)
+        np.add(self.o, o, out=self.o)
+        self.lse = whole
 
 
 def combined(
