@@ -77,6 +77,14 @@ def test_what_is_no_place(length: int, size: int, rank: int) -> None:
         nm.positions(length, size, rank)
 
 
+def test_parts_are_contiguous(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((2, 3, 10, 4), np.float32)
+    parts = World(2).run(lambda comm: nm.split(x, comm))
+    for rank, part in enumerate(parts):
+        assert part.flags.c_contiguous
+        np.testing.assert_array_equal(part, x[:, :, nm.positions(10, 2, rank)])
+
+
 def test_what_has_no_tokens() -> None:
     with pytest.raises(ValueError, match=r"of shape \(…, S, D\), not \(3,\)"):
         World(2).run(lambda comm: nm.split(np.zeros(3), comm))

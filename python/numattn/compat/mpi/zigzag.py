@@ -82,7 +82,7 @@ def split(x: ArrayLike, comm: Any = None) -> Array:
     Returns
     -------
     part : array of shape (…, S / P, D)
-        A copy.
+        A copy, contiguous.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def split(x: ArrayLike, comm: Any = None) -> Array:
     """
     comm, x = communicator(comm), as_array("x", x)
     require_axes(x)
-    return x[..., positions(x.shape[-2], comm.Get_size(), comm.Get_rank()), :]
+    return np.take(x, positions(x.shape[-2], comm.Get_size(), comm.Get_rank()), axis=-2)
 
 
 def join(part: ArrayLike, comm: Any = None) -> Array:
