@@ -104,8 +104,9 @@ def row(name: str, layer: Layer, node: Node, nodes: int) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-# One thread of a 2-core AMD EPYC (Zen 3, AVX2) that others used at a load of 11: float32, D 128.
-MEASURED = Node(flops=35e9, combine=3.5e-9, copy=2.0e9, bandwidth=0.0, latency=0.0)
+# By cluster_measure.py 8192 in one process of one thread, on a 2-core AMD EPYC (Zen 3, AVX2) with
+# other work at a load of 8: float32, D 128. Network is assumed below.
+MEASURED = Node(flops=53.5e9, combine=1.7e-9, copy=2.8e9, bandwidth=0.0, latency=0.0)
 # Assumed: 64 cores, each as fast as the one measured with all at work; 100 Gbit/s Ethernet.
 ASSUMED = replace(MEASURED, flops=64 * MEASURED.flops, bandwidth=12.5e9, latency=20e-6)
 # Attention of Llama 3 8B's shape.

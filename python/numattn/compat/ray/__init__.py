@@ -1,7 +1,8 @@
 """Models of `numattn.models` in Ray: texts of a data set become vectors, and a service.
 
     >>> from numattn.compat.ray import Embedder, service
-    >>> texts.map_batches(Embedder, fn_constructor_args=("models/bge",), concurrency=2)
+    >>> actors = ray.data.ActorPoolStrategy(size=2)    # doctest: +SKIP
+    >>> texts.map_batches(Embedder, fn_constructor_args=("models/bge",), compute=actors)
     ... # doctest: +SKIP
     >>> ray.serve.run(service("models/bge"))    # doctest: +SKIP
 

@@ -36,10 +36,13 @@ class Embedder:
 
     Examples
     --------
-    >>> import ray                                                          # doctest: +SKIP
-    >>> texts = ray.data.from_items([{"text": "A cat sleeps."}])            # doctest: +SKIP
-    >>> vectors = texts.map_batches(                                        # doctest: +SKIP
-    ...     Embedder, fn_constructor_args=("models/bge",), concurrency=2, num_cpus=4
+    >>> import ray                                                   # doctest: +SKIP
+    >>> texts = ray.data.from_items([{"text": "A cat sleeps."}])     # doctest: +SKIP
+    >>> vectors = texts.map_batches(                                 # doctest: +SKIP
+    ...     Embedder,
+    ...     fn_constructor_args=("models/bge",),
+    ...     compute=ray.data.ActorPoolStrategy(size=2),
+    ...     num_cpus=4,
     ... )
     """
 
