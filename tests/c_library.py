@@ -68,8 +68,8 @@ def build_library(folder: Path) -> Path:
     prefix = folder / "prefix"
     options = ["-DNUMATTN_WERROR=ON", f"-DCMAKE_INSTALL_PREFIX={prefix}"]
     options += ["-DCMAKE_INSTALL_LIBDIR=lib"]
-    if os.uname().machine == "x86_64":
-        options += ["-DNUMATTN_ISAS=avx2"]
+    isas = {"x86_64": "avx2", "aarch64": "neon", "arm64": "neon"}
+    options += [f"-DNUMATTN_ISAS={isas.get(os.uname().machine, '')}"]
     if ccache := shutil.which("ccache"):
         options += [f"-DCMAKE_CXX_COMPILER_LAUNCHER={ccache}"]
     done = configure(ROOT, folder / "build", *options)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from numattn.models import Gpt, Llama, beam_search
-from numattn.models.decoders.beams import Rules, Search, log_softmax
+from numattn.models.beams import Rules, Search, log_softmax
 from tiny_decoders import load, random_ids, write_folder
 
 PROMPT = [3, 9, 27, 9]

@@ -9,7 +9,7 @@ import pytest
 
 from numattn.models import Bert
 from numattn.models.encoder.batches import batches, longest_first
-from numattn.models.encoder.vectors import Rows
+from numattn.models.vectors import Rows
 from tiny_bert import SENTENCES, write_folder
 
 # What the project promises for embeddings.

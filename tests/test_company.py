@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from numattn.models import Bert, Seq2Seq
 from numattn.models.encoder.pooling import POOLINGS
-from numattn.models.encoder.vectors import of_length_one
 from numattn.models.ragged import Ragged
+from numattn.models.vectors import of_length_one
 from tiny_bert import CONFIG, tensors_of, write_folder
 from tiny_marian import write_folder as write_translator
 from tolerance import assert_same_bits

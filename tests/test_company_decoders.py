@@ -104,7 +104,9 @@ def caches(model: Gpt | Llama, batch: int, dtype: str) -> dict[str, Cache | None
     }
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "phi3"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt2", "gemma2", "phi3", "olmo2", "mixtral", "gpt_oss", "gpt_neox"]
+)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_logits_of_a_row(
     isa: str, tmp_path: Path, rng: np.random.Generator, family: str, dtype: str

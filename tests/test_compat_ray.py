@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from numattn.models import Bert
+from numattn.models import Bert, Llama
 from tiny_bert import SENTENCES
 from tolerance import assert_same_bits
 
@@ -95,16 +95,27 @@ def test_threads_are_the_processors_given(cluster: Any, bert_folder: Path) -> No
     assert Embedder(str(bert_folder)).num_threads is None  # in the program itself
 
 
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny Llama."""
+    from tiny_tokenizers import write_text_folder
+
+    return write_text_folder(tmp_path_factory.mktemp("text"))
+
+
 @needs_ray
 @pytest.mark.parametrize("prefix", ["", "/texts"])
-def test_a_service(cluster: Any, bert_folder: Path, bert: Bert, prefix: str) -> None:
+def test_a_service(
+    cluster: Any, bert_folder: Path, text_folder: Path, bert: Bert, prefix: str
+) -> None:
     from ray import serve
 
     from numattn.compat.ray import service
 
     app = service(
-        f"tiny={bert_folder}", key="secret", num_replicas=2, ray_actor_options={"num_cpus": 1}
-    )
+        f"tiny={bert_folder}", f"text={text_folder}", key="secret", num_replicas=2,
+        ray_actor_options={"num_cpus": 1},
+    )  # fmt: skip
     port = free_port()
     serve.start(http_options={"port": port, "host": "127.0.0.1"})
     try:
@@ -129,12 +140,19 @@ def test_a_service(cluster: Any, bert_folder: Path, bert: Bert, prefix: str) -> 
             answer = httpx.post(f"{address}/v1/{path}", json=content, timeout=60)
             assert answer.status_code == 401, (path, answer.text)
         openai = pytest.importorskip("openai")
+        model = Llama.from_folder(text_folder)
+        (ids,) = model.generate([model.tokenize("the cat")], 9)
+        written = model.detokenizer(model.tokenize("the cat"))
+        expected = "".join(map(written.add, ids)) + written.finish()
         with openai.OpenAI(base_url=f"{address}/v1", api_key="secret", max_retries=0) as client:
             answer = client.embeddings.create(model="tiny", input=SENTENCES)
             assert_same_bits(
                 np.array([each.embedding for each in answer.data], np.float32),
                 bert.encode(SENTENCES),
             )
+            options = {"prompt": "the cat", "max_tokens": 9, "temperature": 0, "stream": True}
+            pieces = client.completions.create(model="text", **options)
+            assert "".join(piece.choices[0].text for piece in pieces) == expected
     finally:
         serve.shutdown()
 

@@ -90,8 +90,8 @@ def test_linear_scaling_makes_positions_closer(tmp_path: Path) -> None:
     plain = load(write_folder(tmp_path / "b"), "llama")
     assert isinstance(scaled, Llama) and isinstance(plain, Llama)
     for got, expected in zip(
-        scaled.config.rope.tables(np.arange(0, 40, 2)),
-        plain.config.rope.tables(np.arange(20)),
+        scaled.config.ropes[0].tables(np.arange(0, 40, 2)),
+        plain.config.ropes[0].tables(np.arange(20)),
         strict=True,
     ):
         np.testing.assert_array_equal(got, expected)
@@ -173,6 +173,30 @@ def test_windows(
             {"rope_parameters": {"rope_theta": 5e5}, "rope_scaling": LLAMA3_SCALING},
             "rope_theta is 500000.0 in the config's rope_parameters and 10000.0 by its rope_scali",
         ),
+        (
+            "gemma3_text",
+            {"attn_logit_softcapping": 50.0},
+            "attn_logit_softcapping 50.0 is not supp",
+        ),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "use_bidirectional_attention True"),
+        ("gemma3_text", {"sliding_window": NULL}, "names sliding_attention, and there is no slid"),
+        ("smollm3", {"no_rope_layers": [1, 0]}, r"no_rope_layers must have 1 or 0 for each of 3"),
+        (
+            "smollm3",
+            {"no_rope_layers": [1, 0, 2]},
+            r"no_rope_layers must have 1 or 0 .* \[1, 0, 2\]",
+        ),
+        (
+            "mixtral",
+            {"layer_types": ["full_attention"] * 3},
+            "layer_types is not supported for mix",
+        ),
+        ("mixtral", {"num_experts_per_tok": 6}, "num_experts_per_tok is 6, and there are 5 exper"),
+        ("granite", {"residual_multiplier": 0}, "residual_multiplier must be a positive number"),
+        ("gpt_oss", {"quantization_config": {"quant_method": "fp8"}}, "quantised weights"),
+        ("gpt_oss", {"swiglu_limit": "7"}, "swiglu_limit must be a positive number, not '7'"),
+        ("gpt_neox", {"num_attention_heads": 5}, "hidden_size 32 does not divide into 5 heads"),
+        ("gpt_neox", {"is_causal": False}, "is_causal False is not supported"),
         ("gpt2", {"model_type": "llama"}, "model_type 'llama' is not supported; supp"),
         ("gpt2", {"n_head": 5}, "n_embd 32 does not divide into 5 heads"),
         ("gpt2", {"add_cross_attention": True}, "add_cross_attention True is not supported"),

@@ -44,7 +44,7 @@ class Theirs:
     def __init__(self, folder: Path) -> None:
         def read(dtype: Any) -> Any:
             return transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation="eager"
+                folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
             ).eval()
 
         self.exact, self.single = read(torch.float64), read(torch.float32)

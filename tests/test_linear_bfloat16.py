@@ -22,7 +22,7 @@ DEPTHS = (1, 2, 3, 31, 33, 384, 513)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # Instruction sets that multiply bfloat16 numbers, so that x is rounded to them.
-ROUNDING = ("avx512bf16", "amx")
+ROUNDING = ("avx512bf16", "amx", "neonbf16")
 
 
 @pytest.mark.parametrize("rows", ROWS)

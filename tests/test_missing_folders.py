@@ -18,7 +18,10 @@ MODELS = [Bert, Gpt, Llama, Seq2Seq]
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_file_instead_of_a_folder(tmp_path: Path, model: Any) -> None:
-    for name, what in (("model.gguf", "a GGUF file, which is not read"), ("a.bin", "a file")):
+    for name, what in (
+        ("model.gguf", "a GGUF file, which numattn.models.load reads"),
+        ("a.bin", "a file"),
+    ):
         path = tmp_path / name
         path.write_bytes(b"GGUF")
         with pytest.raises(NotADirectoryError, match=f"{name} is {what}; a model is loaded from"):

@@ -14,7 +14,7 @@ import numattn as na
 from cases import normal
 from numattn import reference
 from numattn.models import Bert
-from tiny_decoders import FAMILIES, VOCABULARY, load, write_folder
+from tiny_decoders import EXPERTS, FAMILIES, VOCABULARY, load, write_folder
 from tolerance import Array, assert_same_bits, distance
 
 IDS = np.array([[5, 2, 9, 60, 11, 3, 3, 8], [1, 7, 2, 0, 4, 0, 0, 0]])
@@ -26,12 +26,15 @@ def relative(got: Array, expected: Array) -> float:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoders_stay_near_float32(isa: str, tmp_path: Path, family: str) -> None:
-    """By the rounding of weights to 1/254 of the largest of a row of 32, through three layers."""
+    """By the rounding of weights to 1/254 of the largest of a row of 32, through three layers.
+
+    Of two experts that a token is about as near to, the rounding may choose the other one.
+    """
     folder = write_folder(tmp_path, family)
     model, exact = load(folder, family, dtype="int8"), load(folder, family)
     logits = model(IDS)
     assert logits.dtype == np.float32 and logits.shape == (*IDS.shape, VOCABULARY)
-    assert 0 < relative(logits, exact(IDS)) < 0.06
+    assert 0 < relative(logits, exact(IDS)) < (0.12 if family in EXPERTS else 0.06)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])

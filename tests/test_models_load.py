@@ -10,9 +10,11 @@ import pytest
 import tiny_bert
 import tiny_decoders
 import tiny_marian
-from numattn.models import Gpt, Llama, Seq2Seq, load
+from numattn.models import Seq2Seq, load
 from numattn.models.decoders import llama_config
+from numattn.models.encoder_decoder import bart, t5
 from numattn.models.load import CLASSES, named
+from numattn.models.vision import clip_config, detr_config, vit_config
 from tolerance import assert_same_bits
 
 
@@ -20,7 +22,7 @@ from tolerance import assert_same_bits
 def test_decoders_are_found(tmp_path: Path, family: str) -> None:
     folder = tiny_decoders.write_folder(tmp_path, family)
     model = load(folder, dtype="bfloat16")
-    kind = Gpt if family == "gpt2" else Llama
+    kind = tiny_decoders.class_of(family)
     assert type(model) is kind
     assert_same_bits(model([[1, 2, 3]]), kind.from_folder(folder, dtype="bfloat16")([[1, 2, 3]]))
 
@@ -30,10 +32,13 @@ def test_a_translator_is_found(tmp_path: Path) -> None:
 
 
 def test_every_family_that_a_class_reads_is_listed() -> None:
-    families = {**llama_config.CLASSES, "gpt2": "GPT2"}
+    families = {**llama_config.CLASSES, "gpt2": "GPT2", "gpt_neox": "GPTNeoX"}
+    for vision in (clip_config, detr_config, vit_config):
+        families.update(vision.FAMILIES)
     for place in set(CLASSES.values()):
         if place.startswith("encoder."):
             families.update(named(place).FAMILIES)
+    families |= {**bart.FAMILIES, **t5.FAMILIES, "whisper": "Whisper"}
     assert set(CLASSES) == set(families)
 
 
@@ -47,9 +52,12 @@ def test_every_class_is_there(place: str) -> None:
     [
         (
             "gemma4",
-            r"model_type 'gemma4' is not supported; the nearest is 'gemma2'; supported are ",
+            r"model_type 'gemma4' is not supported; the nearest is 'gemma'; supported are ",
         ),
-        ("zzz", r"model_type 'zzz' is not supported; supported are albert, bert, camembert, "),
+        (
+            "zzz",
+            r"model_type 'zzz' is not supported; supported are albert, bart, bert, camembert, ",
+        ),
         (7, r"model_type 7 is not supported"),
     ],
 )

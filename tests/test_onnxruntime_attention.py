@@ -76,6 +76,18 @@ def test_bits_are_those_of_numattn(
         assert mine.dtype == wanted.dtype and mine.tobytes() == wanted.tobytes()
 
 
+def test_presents_need_not_be_handed_on(
+    qkv: dict[str, np.ndarray], rng: np.random.Generator
+) -> None:
+    for name in ("past_key", "past_value"):
+        qkv[name] = rng.standard_normal((2, 2, 20, 16), np.float32)
+    for outputs in (["Y"], ["Y", "", "present_value"]):
+        got = run(session_of(model_of("Attention", qkv, NAMES, outputs)), qkv)
+        wanted = outputs_of(qkv)
+        assert got[0].tobytes() == wanted[0].tobytes()
+        assert got[-1].tobytes() == wanted[0 if len(outputs) == 1 else 2].tobytes()
+
+
 def test_lengths_and_a_bias(qkv: dict[str, np.ndarray], rng: np.random.Generator) -> None:
     qkv["nonpad_kv_seqlen"] = np.array([37, 9])
     qkv["attn_mask"] = rng.standard_normal((6, 1, 37), np.float32)

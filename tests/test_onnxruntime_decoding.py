@@ -141,6 +141,12 @@ def test_packed_projections(rng: np.random.Generator) -> None:
 def test_presents_need_not_be_handed_on(rng: np.random.Generator) -> None:
     inputs = new_tokens(rng, 23, [23, 23]) | tables()
     beside("GroupQueryAttention", inputs, GROUP, ["output"], **HEADS, do_rotary=1)
+    inputs = new_tokens(rng, 1, [31, 14]) | past(rng, 2, 40) | tables()
+    alone, first = (
+        run(session_of(model_of("GroupQueryAttention", inputs, GROUP, outputs, **HEADS)), inputs)[0]
+        for outputs in (["output"], PRESENTS)
+    )
+    assert alone.tobytes() == first.tobytes()
 
 
 @pytest.mark.parametrize("totals", [[31, 31], [31, 14]])

@@ -70,7 +70,9 @@ def test_weights_go_out_of_band(decoder: Gpt | Llama, translator: Seq2Seq) -> No
         data, buffers = out_of_band(model)
         sizes = [buffer.raw().nbytes for buffer in buffers]
         assert model._embedding.nbytes in sizes
-        assert len(data) < 6000 < sum(sizes)
+        # Experts are many times as many projections, of which each is named.
+        most = 6000 if len(buffers) < 50 else 9000
+        assert len(data) < most < sum(sizes)
 
 
 def generated(model: Gpt | Llama) -> list[list[int]]:

@@ -36,6 +36,8 @@ PAIR_KERNELS = {
     ("amx", "bfloat16", "highest"): "attend_bfloat16",
     ("amx", "bfloat16", "high"): "attend_bfloat16",
     ("amx", "float32", "high"): "attend_high",
+    ("neonbf16", "bfloat16", "highest"): "attend_bfloat16",
+    ("neonbf16", "bfloat16", "high"): "attend_bfloat16",
 }
 
 

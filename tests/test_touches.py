@@ -25,8 +25,9 @@ pytestmark = pytest.mark.skipif(not CPP.is_dir(), reason="tests run without the 
 
 USERS = {"cache", "models", "compat", "cli"}
 
-# Clients of the C++ interface, whose structs hold some of its arguments.
+# Clients of the C++ interface, whose structs hold some of its arguments, and of the C interface.
 CLIENTS = {"cpp/include/numattn.h", "cpp/c/attention.cpp"}
+CLIENTS |= {str(path.relative_to(ROOT)) for path in (CPP / "onnxruntime").glob("*.cpp")}
 
 # Makers of masks, whose arguments are words of their own: a pattern's window is no span.
 MAKERS = {"python/numattn/patterns.py"}
@@ -94,8 +95,8 @@ def touched(word: str) -> list[str]:
         (r"\bwindow(?!s\b|_mask\b)", 7, "python/numattn/_score.py"),  # not those of images
         # A step that changes a score.
         ("softcap", 9, "cpp/kernels/score_steps.h"),
-        # An element type of stored keys and values.
-        (r"\bk?int8\b", 7, "cpp/include/numattn/dtype.h"),
+        # An element type of stored keys and values: four of them a `load` of each register type.
+        (r"\bk?int8\b", 8, "cpp/include/numattn/dtype.h"),
     ],
 )
 def test_a_feature_touches_few_files(word: str, most: int, some: str) -> None:

@@ -26,8 +26,8 @@ TEXTS = [
     "The quick brown fox", "naïve CAFÉ, ﬁne ½", "", "  two  spaces ", "[CLS] a [MASK] b",
     "a <mask> b", "数学 attention", "tab\tnew\nline", "“quotes” ``x'' <s> </s>", "sea<unk>🙂",
 ]  # fmt: skip
-KINDS = ["bert", "distilbert", "electra", "mpnet", "roberta", "gpt2", "xlm-roberta", "camembert",
-         "albert"]  # fmt: skip
+KINDS = ["bert", "distilbert", "electra", "mpnet", "roberta", "bart", "gpt2", "xlm-roberta",
+         "camembert", "albert"]  # fmt: skip
 
 
 def write(folder: Path, kind: str, **settings: Any) -> Path:
@@ -36,7 +36,7 @@ def write(folder: Path, kind: str, **settings: Any) -> Path:
     (folder / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
     if settings:
         (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    if kind in ("roberta", "gpt2"):
+    if kind in ("roberta", "bart", "gpt2"):
         from tokenizers import ByteLevelBPETokenizer
 
         special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -44,7 +44,7 @@ def write(folder: Path, kind: str, **settings: Any) -> Path:
         made.train_from_iterator(
             CORPUS,
             vocab_size=350,
-            special_tokens=special if kind == "roberta" else ["<|endoftext|>"],
+            special_tokens=special if kind != "gpt2" else ["<|endoftext|>"],
             show_progress=False,
         )
         made.save_model(str(folder))

@@ -20,13 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "cpp" / "kernels"
 
 
-def isa_flags() -> dict[str, list[str]]:
-    """The flags of each instruction set that CMakeLists.txt builds on this processor."""
+def isa_flags(compiler: str) -> dict[str, list[str]]:
+    """The flags of each instruction set that CMakeLists.txt builds for what the compiler does."""
+    command = [compiler, "-dumpmachine"]
+    target = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    is_arm = target.startswith(("aarch64", "arm64"))
     text = (ROOT / "CMakeLists.txt").read_text()
     flags = dict(re.findall(r"set\(NUMATTN_ISA_FLAGS_(\w+) ([^)]*)\)", text))
-    if os.uname().machine != "x86_64":
-        flags = {"scalar": flags["scalar"]}
-    return {name: value.split() for name, value in flags.items()}
+    return {
+        name: value.split()
+        for name, value in flags.items()
+        if name == "scalar" or name.startswith("neon") == is_arm
+    }
 
 
 def exported_symbols(object_file: Path) -> list[tuple[str, str]]:
@@ -42,7 +47,7 @@ def main() -> int:
     compiler = os.environ.get("CXX", "c++")
     wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        for name, flags in isa_flags().items():
+        for name, flags in isa_flags(compiler).items():
             target = Path(folder) / f"{name}.o"
             command = [compiler, "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-math-errno"]
             command += [*flags, f"-I{ROOT / 'cpp' / 'include'}", f"-I{KERNELS}"]

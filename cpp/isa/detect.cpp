@@ -19,6 +19,8 @@ constexpr FeatureName kFeatureNames[] = {
     {kAvx512Bf16, "avx512bf16"},
     {kAvx512Fp16, "avx512fp16"},
     {kAmxBf16, "amxbf16"},
+    {kNeon, "neon"},
+    {kNeonBf16, "neonbf16"},
 };
 
 }  // namespace
@@ -45,6 +47,10 @@ std::uint32_t detect_features() {
     if (bit(CpuId(7, 1).a, 5) && bit(extended.c, 11)) features |= kAvx512Bf16;
   }
   if (tiles_usable()) features |= kAmxBf16;
+#endif
+#ifdef NUMATTN_ARM64
+  if (has_neon()) features |= kNeon;
+  if (has_neon_bfloat16()) features |= kNeonBf16;
 #endif
   return features;
 }

@@ -8,6 +8,8 @@ namespace numattn {
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define NUMATTN_X86 1
+#elif defined(__aarch64__)
+#define NUMATTN_ARM64 1
 #endif
 
 enum Feature : std::uint32_t {
@@ -19,6 +21,8 @@ enum Feature : std::uint32_t {
   kAvx512Bf16 = 1u << 4,
   kAvx512Fp16 = 1u << 5,
   kAmxBf16 = 1u << 6,
+  kNeon = 1u << 7,
+  kNeonBf16 = 1u << 8,
 };
 
 std::uint32_t detect_features();

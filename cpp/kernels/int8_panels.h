@@ -24,6 +24,7 @@ struct IntegerRows {
 
 // A vector of sums holds kWidth / 2 columns, two neighbouring sums for each.
 constexpr int kSumVectors = 2 * kPanelColumns / Vec::kWidth;
+constexpr int kSumRegisters = sizeof(Ints) / sizeof(Vec);
 // The tile of tile.h has 12 sums in 16 registers, 24 in 32.
 constexpr bool kManyRegisters = Vec::kTileRows * Vec::kTileVectors > 12;
 // Rows of a tile at most: 32 registers hold four rows' sums of all columns.
@@ -35,7 +36,9 @@ constexpr int kInt8Rows = kManyRegisters ? 4 : 6;
 // from 127 to 135.
 constexpr int vectors_beside(int rows) {
   int vectors = kSumVectors;
-  const auto registers = [&] { return rows * vectors + (rows < vectors ? rows : vectors) + 2; };
+  const auto registers = [&] {
+    return rows * vectors * kSumRegisters + (rows < vectors ? rows : vectors) + 2;
+  };
   while (registers() > (kManyRegisters ? 32 : 16) || kSumVectors % vectors != 0) --vectors;
   return vectors;
 }

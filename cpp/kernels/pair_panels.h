@@ -49,10 +49,12 @@ class PairPanels {
 
   void multiply(int row, int rows, const char* panel, float* sums) const {
     const PairOperand a{x_.parts.data + row * x_.stride, x_.parts.part_stride};
-    const PairOperand b{reinterpret_cast<const std::uint16_t*>(panel),
-                        padded_panel_depth(depth_) * kPanelColumns};
-    multiply_pairs<false, kTileVectors>(
-        rows, product_of<Parts>(a, x_.stride, b, round_up(depth_, kDepthStep)), sums);
+    const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel);
+    for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
+      const PairOperand b{pairs + 2 * column, padded_panel_depth(depth_) * kPanelColumns};
+      multiply_pairs<false, kTileVectors, kPanelColumns>(
+          rows, product_of<Parts>(a, x_.stride, b, round_up(depth_, kDepthStep)), sums + column);
+    }
   }
 
  private:

@@ -62,8 +62,9 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
 
 // sums[m][n] = product, or += where `Add`; rows of kLaneGroup floats. Sums start from zero and are
 // then added to what is there: rounding grows with the number of tiles.
-template <bool Add, int Vectors, int Parts>
+template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts>
 inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums) {
+  static_assert(Columns == kLaneGroup, "a panel is a lane group");
   for (std::int64_t row = 0; row < row_count; row += kTileRows) {
     const std::int64_t left = row_count - row;
     with_count<kTileRows>(left < kTileRows ? static_cast<int>(left) : kTileRows, [&](auto height) {

@@ -30,6 +30,11 @@ int main() {
   expect(!offers(kAvx512, "avx512"), "and the older ones, which it also uses");
   expect(offers(kAvx2 | kFma | kF16c | kAvx512, "avx512"), "together they do");
 #endif
+#ifdef NUMATTN_ARM64
+  expect(offers(kNeon, "neon"), "NEON is all that its kernels need");
+  expect(!offers(kNeon, "neonbf16"), "BF16 has its own bit");
+  expect(offers(kNeon | kNeonBf16, "neonbf16"), "together they do");
+#endif
   expect(feature_names(kFma | kF16c) == "fma f16c", "names of a set");
   const std::string best = available_isas().back();
   expect(best == current_isa(), "the best available is in force");

@@ -21,7 +21,7 @@ from tiny_decoders import FAMILIES, VOCABULARY, write_folder
 
 def main() -> None:
     """Compute and write the file beside this script."""
-    ids = np.random.default_rng(0).integers(0, VOCABULARY, (1, 84))
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (1, 52))
     arrays = {"ids": ids}
     for family in FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
@@ -29,7 +29,7 @@ def main() -> None:
             logits = []
             for dtype in (torch.float64, torch.float32):
                 model = AutoModelForCausalLM.from_pretrained(
-                    folder, dtype=dtype, attn_implementation="eager"
+                    folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
                 ).eval()
                 with torch.no_grad():
                     logits.append(model(torch.tensor(ids)).logits.double().numpy())

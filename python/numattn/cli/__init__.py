@@ -1,4 +1,4 @@
-"""The command `numattn`: embed, translate and write texts, serve models, draw attention maps.
+"""The command `numattn`: what models do with texts, images and sound, a service, and pictures.
 
 Each subcommand is one module with `add_parser` and `run`; what is slow to import is imported in
 `run`. The exit code is 0, or 2 with one line on stderr for anything the user can mend, 130 after
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from numattn import __version__
 
-from . import attend, embed, generate, info, serve, translate
+from . import attend, classify, embed, generate, info, serve, transcribe, translate
 from .streams import flush_stdout, note, prepare_streams, release_stdout
 
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser
     )
-    for module in (embed, attend, translate, generate, serve, info):
+    for module in (embed, attend, classify, translate, transcribe, generate, serve, info):
         module.add_parser(commands)
     return parser
 

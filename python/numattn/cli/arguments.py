@@ -41,6 +41,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="a Hugging Face folder of an encoder (config.json, model.safetensors, "
         "tokenizer.json); by default the installed all-MiniLM-L6-v2",
     )
+    add_compute_arguments(parser)
+
+
+def add_compute_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --dtype and --threads."""
     parser.add_argument(
         "--dtype",
         choices=STORED,

@@ -83,6 +83,18 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--head", type=count_from_zero, metavar="H", help="counted from 0")
     parser.add_argument("--out", type=Path, metavar="MAP.png", help="the picture; or .svg, .pdf")
     parser.add_argument(
+        "--rollout",
+        action="store_true",
+        help="instead of one head: what is looked at through all layers (Abnar and Zuidema, 2020)",
+    )
+    parser.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="instead of a sentence: which patches of an image a vision model looks at; without "
+        "--head the mean over heads, without --layer the last layer",
+    )
+    parser.add_argument(
         "--pattern",
         metavar="NAME:N,...",
         help="instead of a sentence: which blocks a pattern of numattn.patterns lists, and its "
@@ -94,11 +106,18 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Choose the head, print and draw."""
+    if arguments.rollout and not (arguments.layer is None and arguments.head is None):
+        raise ValueError("--rollout goes without --layer and --head")
     if arguments.pattern is not None:
         show_pattern(arguments)
         return
+    if arguments.image is not None:
+        from .attend_image import attend_image
+
+        attend_image(arguments)
+        return
     if arguments.sentence is None or arguments.word is None:
-        raise ValueError("SENTENCE and --word are required, or --pattern")
+        raise ValueError("SENTENCE and --word are required, or --pattern, or --image")
     if arguments.out is not None:
         check_out(arguments)
         check_format(arguments.out)
@@ -115,12 +134,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not targets:
         raise ValueError(f"the sentence has no other word than {word.text!r}")
 
-    maps = model.attention_weights(encoding.ids, arguments.layer, arguments.head)
-    maps = maps.reshape(
-        model.config.num_layers if arguments.layer is None else 1,
-        model.config.num_heads if arguments.head is None else 1,
-        *maps.shape[-2:],
-    )
+    maps = maps_of(model, encoding.ids, arguments)
     origin = (arguments.layer or 0, arguments.head or 0)
     looks = strongest_looks(maps, word, targets, origin)
     neighbourly = neighbour_heads(maps, encoding.special_tokens_mask, origin)
@@ -128,6 +142,9 @@ def run(arguments: argparse.Namespace) -> None:
         neighbourly = set()  # none other is left to choose from
     looks = [look for look in looks if (look.layer, look.head) not in neighbourly]
     best = looks[0]
+    where = f"in layer {best.layer}, head {best.head} (counted from 0)"
+    if arguments.rollout:
+        where = "through all layers (rollout)"
     weights = maps[best.layer - origin[0], best.head - origin[1]]
     for each in found:
         if each.note:
@@ -135,7 +152,7 @@ def run(arguments: argparse.Namespace) -> None:
     note_tokens(sentence, model, encoding, parts)
     aside = arguments.out is not None and is_stdout(arguments.out)
     with redirect_stdout(sys.stderr if aside else sys.stdout):
-        report(word, parts, weights, looks, neighbourly)
+        report(word, parts, weights, looks, neighbourly, where)
     if arguments.out is not None:
         picture = AttentionMap(
             sentence=sentence,
@@ -144,10 +161,23 @@ def run(arguments: argparse.Namespace) -> None:
             word=word,
             weights=weights,
             title=f"“{word.text}” looks at “{best.target.text}”",
-            subtitle=f"with {best.weight:.0%} of its attention in layer {best.layer}, "
-            f"head {best.head} (counted from 0)",
+            subtitle=f"with {best.weight:.0%} of its attention {where}",
         )
         save(picture, arguments.out)
+
+
+def maps_of(model: Bert, ids: Sequence[int], arguments: argparse.Namespace) -> NDArray[np.float32]:
+    """Return the maps (L, H, S, S) of the layers and heads asked for, or the one of a rollout."""
+    from numattn.models import attention_rollout
+
+    maps = model.attention_weights(ids, arguments.layer, arguments.head)
+    if arguments.rollout:
+        return attention_rollout(maps)[None, None]
+    return maps.reshape(
+        model.config.num_layers if arguments.layer is None else 1,
+        model.config.num_heads if arguments.head is None else 1,
+        *maps.shape[-2:],
+    )
 
 
 def show_pattern(arguments: argparse.Namespace) -> None:
@@ -156,6 +186,8 @@ def show_pattern(arguments: argparse.Namespace) -> None:
 
     if arguments.sentence is not None or arguments.word is not None:
         raise ValueError("--pattern takes neither SENTENCE nor --word")
+    if arguments.image is not None or arguments.rollout:
+        raise ValueError("--pattern takes neither --image nor --rollout")
     path = arguments.out
     if path is not None:
         check_writable(path, ())
@@ -264,15 +296,17 @@ def report(
     weights: NDArray[np.float32],
     looks: Sequence[Look],
     neighbourly: set[tuple[int, int]],
+    where: str,
 ) -> None:
-    """Print what the word attends to in the map (S, S) of the first look, and the other looks."""
+    """Print what the word attends to in the map (S, S) of the first look, and the other looks.
+
+    `where` says which map that is.
+    """
     import numpy as np
 
-    best, *others = looks
+    others = looks[1:]
     pieces = f", the mean of its {len(word.tokens)} tokens" if len(word.tokens) > 1 else ""
-    print(
-        f'"{word.text}"{pieces}, in layer {best.layer}, head {best.head} (counted from 0) looks at'
-    )
+    print(f'"{word.text}"{pieces}, {where} looks at')
     row = weights[np.array(word.tokens)].mean(axis=0)
     amounts = [float(row[np.array(part.tokens)].sum()) for part in parts]
     for index in np.argsort(np.negative(amounts), kind="stable")[:LISTED_WORDS]:

@@ -12,28 +12,54 @@ from numpy.typing import DTypeLike
 from .encoder.sentence_folder import read_modules
 from .files.family import family_of
 from .files.folder import model_folder
+from .files.gguf_file import gguf_at
 from .files.settings import Settings, shown
 
 # model_type of config.json → module and class, which are imported when they are asked for.
 CLASSES = {
     "albert": "encoder.albert:Albert",
+    "bart": "encoder_decoder.bart:Bart",
     "bert": "encoder.bert:Bert",
     "camembert": "encoder.bert:Bert",
+    "clip": "vision.clip:Clip",
+    "deit": "vision.vit:ViT",
+    "detr": "vision.detr:Detr",
+    "dinov2": "vision.vit:ViT",
+    "dinov2_with_registers": "vision.vit:ViT",
     "distilbert": "encoder.distilbert:DistilBert",
     "electra": "encoder.electra:Electra",
+    "gemma": "decoders.llama:Llama",
     "gemma2": "decoders.llama:Llama",
+    "gemma3_text": "decoders.llama:Llama",
     "gpt2": "decoders.gpt:Gpt",
+    "gpt_neox": "decoders.neox:GptNeox",
+    "gpt_oss": "decoders.llama:Llama",
+    "granite": "decoders.llama:Llama",
     "gte": "encoder.gte:Gte",
     "llama": "decoders.llama:Llama",
+    "marian": "encoder_decoder.bart:Bart",
+    "mbart": "encoder_decoder.bart:Bart",
     "mistral": "decoders.llama:Llama",
+    "mixtral": "decoders.llama:Llama",
     "modernbert": "encoder.modernbert:ModernBert",
     "mpnet": "encoder.mpnet:MPNet",
+    "mt5": "encoder_decoder.t5:T5",
     "nomic_bert": "encoder.nomic:NomicBert",
+    "olmo2": "decoders.llama:Llama",
     "phi3": "decoders.llama:Llama",
     "qwen2": "decoders.llama:Llama",
+    "qwen3": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
+    "siglip": "vision.clip:Clip",
+    "smollm3": "decoders.llama:Llama",
+    "t5": "encoder_decoder.t5:T5",
+    "vit": "vision.vit:ViT",
+    "whisper": "encoder_decoder.whisper:Whisper",
     "xlm-roberta": "encoder.bert:Bert",
 }
+GGUF = "decoders.gguf:load_gguf"
+# Of a folder of sentence-transformers', whose vectors a decoder makes.
+EMBEDDER = "embedder.embedder:Embedder"
 # How the names of classes end that have a head → what carries them out. Other heads are left out.
 HEADS = {
     "ForSequenceClassification": "encoder.classifier:SequenceClassifier",
@@ -49,7 +75,8 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     Parameters
     ----------
     folder : path
-        The folder: of Hugging Face's kind, with config.json, or of a Marian model.
+        The folder: of Hugging Face's kind, with config.json, or of a Marian model. Or a GGUF
+        file, or a folder of one.
     dtype : {None, float32, bfloat16, int8}
         How weights are stored: float32 by default.
 
@@ -58,7 +85,8 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     model
         What the class's own `from_folder` returns: a `Bert`, `Llama`, `Gpt`, `Seq2Seq` …; or a
         `SequenceClassifier`, `TokenClassifier` or `QuestionAnswerer`, where `architectures` of
-        config.json names an encoder with such a head.
+        config.json names an encoder with such a head; or an `Embedder`, where a modules.json says
+        that vectors are wanted of a decoder.
 
     Raises
     ------
@@ -73,6 +101,9 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     >>> type(model).__name__
     'Bert'
     """
+    file = gguf_at(Path(folder))
+    if file is not None:
+        return named(GGUF)(file, dtype=dtype)
     return class_of(model_folder(folder)).from_folder(folder, dtype=dtype)
 
 
@@ -82,13 +113,16 @@ def class_of(folder: Path) -> Any:
     if not path.exists() and any(folder.glob("*.intgemm.alphas.bin")):
         return named(MARIAN)
     if not path.exists() and (folder / "modules.json").exists():  # the model is a folder in it
-        path = folder / read_modules(folder / "modules.json").get("Transformer", "") / path.name
+        places, _ = read_modules(folder / "modules.json", dense=True)
+        path = folder / places["Transformer"] / path.name
     settings = Settings.from_file(path)
     family = settings.get("model_type")
     if family is None:
         family = family_of(settings, CLASSES)
     if not isinstance(family, str) or family not in CLASSES:
         raise ValueError(f"{path}: {unsupported(family)}")
+    if CLASSES[family] == CLASSES["llama"] and (folder / "modules.json").exists():
+        return named(EMBEDDER)
     head = head_of(settings, folder) if CLASSES[family].startswith("encoder.") else None
     return named(CLASSES[family] if head is None else head)
 
@@ -111,7 +145,7 @@ def head_of(settings: Settings, folder: Path) -> str | None:
 
 
 def named(place: str) -> Any:
-    """Return the class of a "module:Class" of this package."""
+    """Return the class, or the function, of a "module:Class" of this package."""
     module, name = place.split(":")
     return getattr(import_module(f"{__package__}.{module}"), name)
 

@@ -13,10 +13,11 @@ from numattn._arguments import integer_array
 from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from ..arrays import Float32Array, Int64Array
+from ..beams import Beam, EarlyStopping
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
-from .beams import Beam, EarlyStopping, beam_search
+from .beams import beam_search
 from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding

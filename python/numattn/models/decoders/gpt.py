@@ -24,7 +24,9 @@ from ..files.activations import ACTIVATIONS, Activation
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.model_config import read_model_config
+from ..files.settings import Settings
 from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 from ..norms import LayerNorm
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
@@ -81,6 +83,12 @@ class GptConfig:
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
         settings, _ = read_model_config(path, {"gpt2": "GPT2"})
+        return cls.from_settings(settings)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> GptConfig:
+        """Return what settings say, or raise ValueError."""
+        path = settings.path
         settings.one_of("add_cross_attention", (False,), False)
         refuse_bidirectional(settings)
         width, heads = settings.size("n_embd"), settings.size("n_head")
@@ -103,7 +111,7 @@ class GptConfig:
         )
 
 
-def read_norm(checkpoint: Checkpoint, name: str, config: GptConfig) -> LayerNorm:
+def read_norm(checkpoint: Tensors, name: str, config: GptConfig) -> LayerNorm:
     """Return the normalisation whose parameters stand under `name` in the checkpoint."""
     shape = (config.hidden_size,)
     weight, bias = (checkpoint.take(f"{name}.{part}", shape) for part in ("weight", "bias"))
@@ -114,7 +122,7 @@ class GptLayer:
     """Layer `number` of a decoder; its weights stored in `dtype`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, number: int, config: GptConfig, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, number: int, config: GptConfig, dtype: np.dtype[Any]
     ) -> None:
         name, width, inner = f"h.{number}", config.hidden_size, config.ffn_size
 
@@ -170,7 +178,7 @@ class Gpt(Decoder):
     """
 
     def __init__(
-        self, config: GptConfig, checkpoint: Checkpoint, dtype: DTypeLike | None = None
+        self, config: GptConfig, checkpoint: Tensors, dtype: DTypeLike | None = None
     ) -> None:
         super().__init__(config, dtype)
         self.config = config

@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 
 from numattn import Linear
 
-from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 
 HEAD = "lm_head.weight"
 
 
 def read_embedding(
-    checkpoint: Checkpoint, name: str, shape: tuple[int, int], tied: bool, dtype: np.dtype[Any]
+    checkpoint: Tensors,
+    name: str,
+    shape: tuple[int, int],
+    tied: bool,
+    dtype: np.dtype[Any],
+    head: str = HEAD,
 ) -> tuple[NDArray[Any], Linear]:
     """Return the table (V, E), and the projection to logits, both stored in `dtype`.
 
@@ -26,7 +31,7 @@ def read_embedding(
     """
     read = number_dtype(dtype)
     table = checkpoint.take(name, shape, dtype=read)
-    if tied and not checkpoint.has(HEAD, from_root=True):
+    if tied and not checkpoint.has(head, from_root=True):
         return table, Linear(table, dtype=dtype)
-    head = checkpoint.take(HEAD, shape, from_root=True, dtype=read)
-    return table, Linear(head, dtype=dtype)
+    own = checkpoint.take(head, shape, from_root=True, dtype=read)
+    return table, Linear(own, dtype=dtype)

@@ -1,11 +1,13 @@
-"""Decoders of Llama's family on numattn's public API: Llama, Mistral, Qwen-2, Gemma-2, Phi-3.
+"""Decoders of Llama's family on numattn's public API; llama_families.py says which those are.
 
-    x = embedding[token] (· sqrt(E) in Gemma-2)
+    x = embedding[token] (· sqrt(E) in Gemma, · a factor in Granite)
     for each layer: x = layer(x)                            llama_layer.py
-    logits = norm(x)·Wᵀ (capped in Gemma-2)
+    logits = norm(x)·Wᵀ (capped in Gemma 2, divided in Granite)
 
-(Touvron et al., LLaMA, 2023; Jiang et al., Mistral 7B, 2023; Yang et al., Qwen2, 2024; Gemma Team,
-Gemma 2, 2024; Abdin et al., Phi-3, 2024.)
+(Touvron et al., LLaMA, 2023; Jiang et al., Mistral 7B, 2023, and Mixtral of Experts, 2024; Yang et
+al., Qwen2, 2024, and Qwen3, 2025; Gemma Team, Gemma, 2024, Gemma 2, 2024, and Gemma 3, 2025; Abdin
+et al., Phi-3, 2024; OLMo Team, 2 OLMo 2 Furious, 2024; Granite Team, Granite 3.0, 2024; Bakouch et
+al., SmolLM3, 2025; OpenAI, gpt-oss, 2025.)
 """
 
 from __future__ import annotations
@@ -15,14 +17,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import DTypeLike
 
+from numattn import Linear
+from numattn.position import Rope
+
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
+from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .llama_config import LlamaConfig
-from .llama_layer import LlamaLayer, read_norm
-from .step import Step
+from .llama_layer import LlamaLayer, Turn
+from .llama_weights import Weights
+from .side_by_side import SideBySide
+from .step import Attending, Step, places_of
 from .text_folder import TextFolder
 
 # Rotary frequencies, which the configuration gives.
@@ -55,20 +64,31 @@ class Llama(Decoder):
     """
 
     def __init__(
-        self, config: LlamaConfig, checkpoint: Checkpoint, dtype: DTypeLike | None = None
+        self,
+        config: LlamaConfig,
+        checkpoint: Tensors,
+        dtype: DTypeLike | None = None,
+        *,
+        head: bool = True,
     ) -> None:
         super().__init__(config, dtype)
         self.config = config
         shape = (config.vocab_size, config.hidden_size)
         checkpoint.check_layers("layers", config.num_layers, "num_hidden_layers")
-        self._embedding, self._head = read_embedding(
-            checkpoint, "embed_tokens.weight", shape, config.tied, self.dtype
-        )
+        self._head: Linear | None = None
+        if head:
+            self._embedding, self._head = read_embedding(
+                checkpoint, "embed_tokens.weight", shape, config.tied, self.dtype
+            )
+        else:  # of a model whose states alone are wanted
+            self._embedding = checkpoint.take(
+                "embed_tokens.weight", shape, dtype=number_dtype(self.dtype)
+            )
         self._layers: list[LlamaLayer] = [
             LlamaLayer(checkpoint, number, config, self.dtype)
             for number in range(config.num_layers)
         ]
-        self._norm = read_norm(checkpoint, "norm", config)
+        self._norm = Weights(checkpoint, config, self.dtype).norm("norm", config.hidden_size)
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
@@ -76,7 +96,8 @@ class Llama(Decoder):
 
         Code of the folder's own (auto_map) is not run. Where it bears the names of transformers'
         classes for the family, as Phi-3's does, the model is the one of those classes; any other
-        is refused, and so are adapters, quantised weights, and two sets of weights.
+        is refused, and so are adapters, quantised weights but for GPT-OSS' MXFP4, and two sets of
+        weights.
 
         Parameters
         ----------
@@ -106,25 +127,55 @@ class Llama(Decoder):
         model.text_source = TextFolder(folder)
         return model
 
+    @classmethod
+    def from_file(cls, path: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
+        """Load a GGUF file as `numattn.models.load` does; ValueError if it holds no Llama."""
+        from .gguf import load_gguf  # which makes use of this class
+
+        model = load_gguf(path, dtype=dtype)
+        if not isinstance(model, cls):
+            raise ValueError(f"{path} holds a {type(model).__name__}, and not a {cls.__name__}")
+        return model
+
     @property
     def switch_length(self) -> int | None:
-        return self.config.rope.switch_length
+        return self.config.switch_length
 
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)
-        if self.config.gemma:
-            x *= np.float32(np.sqrt(self.config.hidden_size))
-        # Only tokens of padding lie beyond the length of their row.
-        lengths = np.maximum(step.lengths, 1)
-        places = np.minimum(step.positions, lengths[:, np.newaxis] - 1)
-        cos, sin = self.config.rope.tables(places, length=lengths)
+        return self._states(x, *places_of(step), step)
+
+    def states(self, ids: Int64Array, texts: SideBySide) -> Float32Array:
+        """Return the last layer's normalised states (T, E) for ids (T,) of whole texts.
+
+        Frequencies that depend on a text's length are those of the longest.
+        """
+        x = embed(self._embedding, ids)[np.newaxis]
+        longest = texts.sequences.lengths.max(keepdims=True)
+        states = self._states(x, texts.positions, longest, texts)
+        return states.reshape(states.shape[1:])
+
+    def _states(
+        self, x: Float32Array, places: Int64Array, lengths: Int64Array, step: Attending
+    ) -> Float32Array:
+        """Return the last layer's normalised states (B, S, E) for embeddings x, which change."""
+        if self.config.embedding_scale != 1:
+            x *= np.float32(self.config.embedding_scale)
+        turns: dict[Rope | None, Turn | None] = {
+            rope: None if rope is None else rope.tables(places, length=lengths)
+            for rope in set(self.config.ropes)
+        }
         rows = x.reshape(-1, x.shape[-1])  # a matrix needs no reshaping in each product
-        for layer in self._layers:
-            rows = layer(rows, cos, sin, step)
+        for layer, rope in zip(self._layers, self.config.ropes, strict=True):
+            rows = layer(rows, turns[rope], step)
         return self._norm(rows, step.num_threads).reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
+        if self._head is None:
+            raise ValueError("this model makes states, and no logits: it has no projection to them")
         logits = self._head(hidden, num_threads=num_threads)
+        if self.config.logit_divisor != 1:
+            logits /= np.float32(self.config.logit_divisor)
         cap = self.config.logit_softcap
         if cap is not None:
             logits /= cap

@@ -1,13 +1,9 @@
-"""The config.json of Llama, Mistral, Qwen-2, Gemma-2 and Phi-3 folders: one set of choices."""
+"""The config.json of folders of Llama's family: one set of choices."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from numattn.position import Rope
 
@@ -15,25 +11,35 @@ from ..files.activations import ACTIVATIONS, Activation
 from ..files.model_config import read_model_config
 from ..files.settings import Settings, shown
 from .causal import refuse_bidirectional
+from .llama_families import (
+    FAMILIES,
+    LOGIT_SOFTCAP,
+    SCORE_SOFTCAP,
+    ExpertKind,
+    Family,
+    HeadNorms,
+    Norms,
+)
+from .llama_positions import read_ropes, read_windows
 
-# What is so in each family where its file leaves a setting out. One that is null is told: none.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {},
-    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
-    "qwen2": {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28},
-    "gemma2": {
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "sliding_window": 4096,
-        "query_pre_attn_scalar": 256,
-        "attn_logit_softcapping": 50.0,
-        "final_logit_softcapping": 30.0,
-        "tie_word_embeddings": True,
-    },
-    "phi3": {"rms_norm_eps": 1e-5, "original_max_position_embeddings": 4096},
-}
+# Quantised weights that are read.
+QUANTISED = {"gpt_oss": "mxfp4"}
 # What the names of each family's classes in transformers begin with.
-CLASSES = {family: family.capitalize() for family in DEFAULTS}
+CLASSES = {name: family.classes for name, family in FAMILIES.items()}
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """Sizes and choices of MLPs of which each token passes through a few."""
+
+    kind: ExpertKind
+    count: int
+    chosen: int
+    """How many a token passes through."""
+    alpha: float
+    """Of the clamped kind: the gain of its sigmoid."""
+    limit: float
+    """Of the clamped kind: how large what its gate and its linear part make may become."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +55,41 @@ class LlamaConfig:
     ffn_size: int
     activation: Activation
     norm_eps: float
-    rope: Rope
+    ropes: tuple[Rope | None, ...]
+    """Rotary positions of each layer; None for none. Layers that turn alike share one."""
     windows: tuple[int | None, ...]
     """For each layer, how many keys before its own a query sees; None for all."""
     scale: float
     """Of scores."""
     score_softcap: float | None
     logit_softcap: float | None
+    embedding_scale: float
+    """What embeddings are multiplied by."""
+    residual_scale: float
+    """What attention and MLP make is multiplied by before it is added to x."""
+    logit_divisor: float
     qkv_bias: bool
     output_bias: bool
     ffn_bias: bool
     tied: bool
     """Whether logits are products with the embeddings."""
-    gemma: bool
-    """Norms after attention and MLP too, weights of norms less 1, and embeddings times sqrt(E)."""
+    norms: Norms
+    norm_offset: float
+    head_norms: HeadNorms | None
     joined: bool
-    """Phi-3: one tensor for Wq, Wk and Wv, and one for the two that make the inner states."""
+    experts: ExpertConfig | None
+    sinks: bool
 
     @property
     def max_positions(self) -> None:
         """Return None: positions are not learned."""
         return None
+
+    @property
+    def switch_length(self) -> int | None:
+        """Return the longest text that is read by the first of two sets of frequencies, if any."""
+        lengths = (rope.switch_length for rope in self.ropes if rope is not None)
+        return next((length for length in lengths if length is not None), None)
 
     @classmethod
     def from_file(cls, path: Path) -> LlamaConfig:
@@ -82,19 +102,24 @@ class LlamaConfig:
         ValueError
             If it is not JSON, lacks a size, or asks for something that is not supported.
         """
-        given, family = read_model_config(path, CLASSES)
-        settings = Settings({**DEFAULTS[family], **given.values}, path)
-        refuse_bidirectional(settings)
-        gemma = family == "gemma2"
+        given, name = read_model_config(path, CLASSES, QUANTISED)
+        refuse_bidirectional(given)
+        return cls.from_settings(given, name)
+
+    @classmethod
+    def from_settings(cls, given: Settings, name: str) -> LlamaConfig:
+        """Return what settings of the family of that name say, or raise ValueError."""
+        family, path = FAMILIES[name], given.path
+        settings, usual = Settings({**family.defaults, **given.values}, path), family.defaults
         width, heads = settings.size("hidden_size"), settings.size("num_attention_heads")
         kv_heads = settings.size("num_key_value_heads", heads)
         if heads % kv_heads:
             raise ValueError(f"{path}: {heads} heads do not divide among {kv_heads} key heads")
         head_size = settings.size("head_dim", width // heads)
-        # Other families' models do not look at these.
-        attention_bias = family in ("llama", "gemma2") and settings.flag("attention_bias", False)
-        ffn_bias = family == "llama" and settings.flag("mlp_bias", False)
-        activation = "hidden_activation" if gemma else "hidden_act"
+        attention_bias = family.attention_bias and settings.flag(
+            "attention_bias", usual.get("attention_bias", False)
+        )
+        embedding_scale = width**0.5 if family.scaled_embedding else 1.0
         return cls(
             vocab_size=settings.size("vocab_size"),
             hidden_size=width,
@@ -103,93 +128,78 @@ class LlamaConfig:
             num_kv_heads=kv_heads,
             head_size=head_size,
             ffn_size=settings.size("intermediate_size"),
-            activation=ACTIVATIONS[
-                settings.one_of(activation, ACTIVATIONS, "gelu_pytorch_tanh" if gemma else "silu")
-            ],
+            activation=read_activation(settings, family),
             norm_eps=settings.number("rms_norm_eps", 1e-6),
-            rope=read_rope(settings, family, head_size),
-            windows=read_windows(settings, family),
-            scale=(settings.number("query_pre_attn_scalar") if gemma else head_size) ** -0.5,
-            score_softcap=settings.optional_number("attn_logit_softcapping") if gemma else None,
-            logit_softcap=settings.optional_number("final_logit_softcapping") if gemma else None,
-            qkv_bias=attention_bias or family == "qwen2",
+            ropes=read_ropes(settings, name, head_size),
+            windows=read_windows(settings, name),
+            scale=read_scale(settings, family, head_size),
+            score_softcap=read_softcap(settings, name, SCORE_SOFTCAP),
+            logit_softcap=read_softcap(settings, name, LOGIT_SOFTCAP),
+            embedding_scale=multiplier(settings, family, "embedding_multiplier", embedding_scale),
+            residual_scale=multiplier(settings, family, "residual_multiplier", 1.0),
+            logit_divisor=multiplier(settings, family, "logits_scaling", 1.0),
+            qkv_bias=attention_bias or family.qkv_bias,
             output_bias=attention_bias,
-            ffn_bias=ffn_bias,
-            tied=settings.flag("tie_word_embeddings", gemma),
-            gemma=gemma,
-            joined=family == "phi3",
+            ffn_bias=family.mlp_bias and settings.flag("mlp_bias", False),
+            tied=settings.flag("tie_word_embeddings", usual.get("tie_word_embeddings", False)),
+            norms=family.norms,
+            norm_offset=family.norm_offset,
+            head_norms=family.head_norms,
+            joined=family.joined,
+            experts=None if family.experts is None else read_experts(settings, family.experts),
+            sinks=family.sinks,
         )
 
 
-def read_rope(settings: Settings, family: str, head_size: int) -> Rope:
-    """Return the rotary positions, in whichever of its ways the file describes them."""
-    for name in ("rope_parameters", "rope_scaling"):
-        settings.part(name)  # which must be an object
-    values = {**settings.values, "head_dim": head_size}
-    try:
-        with np.errstate(over="raise", divide="raise", invalid="raise"):
-            return make_rope(values, family, head_size)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{settings.path}: {error}") from None
+def read_activation(settings: Settings, family: Family) -> Activation:
+    """Return what the gate of an MLP goes through."""
+    usual = family.defaults.get(family.activation, "silu")
+    chosen = settings.one_of(family.activation, ACTIVATIONS, usual)
+    if family.classes == "Gemma" and chosen == "gelu":  # its first files say so, and mean the other
+        return "gelu_tanh"
+    return ACTIVATIONS[chosen]
 
 
-def make_rope(values: dict[str, Any], family: str, head_size: int) -> Rope:
-    """Return the rotary positions of a config.json's settings, or raise."""
-    if family == "phi3":
-        for name in ("rope_parameters", "rope_scaling"):
-            values[name] = phi_scaling(values.get(name) or {})
-    rope = Rope.from_config(values)
-    if family != "phi3" and rope.dim != head_size:
-        raise ValueError(
-            f"partial_rotary_factor is not supported for {family}: by it {rope.dim} of "
-            f"{head_size} elements of a head turn"
-        )
-    return rope
+def read_scale(settings: Settings, family: Family, head_size: int) -> float:
+    """Return what scores are multiplied by."""
+    if family.multipliers:
+        return settings.number("attention_multiplier", 1.0)
+    divisor = settings.number("query_pre_attn_scalar") if family.query_scalar else float(head_size)
+    return float(divisor**-0.5)
 
 
-def phi_scaling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a scaling of Phi-3's, of which there is one kind, under several names."""
-    scaling = {name: value for name, value in given.items() if name != "type"}
-    kind = given.get("rope_type", given.get("type"))
-    if kind is not None:
-        if kind not in ("default", "longrope", "su", "yarn"):
-            raise ValueError(f"rope_type {shown(kind)} is not supported for phi3: longrope is")
-        scaling["rope_type"] = "default" if kind == "default" else "longrope"
-    return scaling
+def multiplier(settings: Settings, family: Family, name: str, usual: float) -> float:
+    """Return one of the factors that a file may have, or the usual one where it may not."""
+    return settings.number(name, usual) if family.multipliers else usual
 
 
-def read_windows(settings: Settings, family: str) -> tuple[int | None, ...]:
-    """Return how many keys before its own a query of each layer sees.
+def read_softcap(settings: Settings, name: str, setting: str) -> float | None:
+    """Return what scores or logits are capped at, if they are.
 
-    A sliding_window of W counts the query's own key, and so reaches W − 1 back. Which layers have
-    it is said by layer_types; in files without that, every layer of Mistral and Phi-3, every other
-    one of Gemma-2 from the first on, and those of Qwen-2 from max_window_layers on.
+    transformers leaves Gemma 3's scores as they are, whatever its file says: such a file is
+    refused.
     """
-    layers = settings.size("num_hidden_layers")
-    size = settings.optional_size("sliding_window")
-    if family == "llama" or (family == "qwen2" and not settings.flag("use_sliding_window", False)):
-        size = None
-    kinds = settings.get("layer_types")
-    if kinds is not None:
-        known = {"sliding_attention": True, "full_attention": False}
-        if not isinstance(kinds, list) or len(kinds) != layers or not set(kinds) <= set(known):
-            raise ValueError(
-                f"{settings.path}: layer_types must name one of {[*known]} for each of {layers} "
-                f"layers, not {shown(kinds)}"
-            )
-        slides = [known[kind] for kind in kinds]
-        if size is None and any(slides):
-            raise ValueError(
-                f"{settings.path}: layer_types names sliding_attention, and there is no "
-                "sliding_window for it"
-            )
-    elif size is None:
-        slides = [False] * layers
-    elif family == "gemma2":
-        slides = [layer % 2 == 0 for layer in range(layers)]
-    elif family == "qwen2":
-        first = settings.whole("max_window_layers", 0)
-        slides = [layer >= first for layer in range(layers)]
-    else:
-        slides = [True] * layers
-    return tuple(size - 1 if slide and size is not None else None for slide in slides)
+    if setting in FAMILIES[name].softcaps:
+        return settings.optional_number(setting)
+    if name == "gemma3_text" and settings.get(setting) is not None:
+        raise ValueError(
+            f"{settings.path}: {setting} {shown(settings.get(setting))} is not supported for {name}"
+        )
+    return None
+
+
+def read_experts(settings: Settings, kind: ExpertKind) -> ExpertConfig:
+    """Return how many experts there are, and what they do."""
+    count = settings.size("num_local_experts", 8 if kind == "gated" else 128)
+    chosen = settings.size("num_experts_per_tok", 2 if kind == "gated" else 4)
+    if chosen > count:
+        raise ValueError(
+            f"{settings.path}: num_experts_per_tok is {chosen}, and there are {count} experts"
+        )
+    return ExpertConfig(
+        kind,
+        count,
+        chosen,
+        settings.number("swiglu_alpha", 1.702),
+        settings.number("swiglu_limit", 7.0),
+    )

@@ -2,126 +2,128 @@
 
     h = norm(x)      q, k, v = h·Wqkvᵀ (+ bqkv)             one product for the three
     x = x + attention(rotate(q), rotate(k), v)·Woᵀ
-    h = norm(x)      x = x + (activation(h·Wgateᵀ) ∘ h·Wupᵀ)·Wdownᵀ
+    h = norm(x)      x = x + (activation(h·Wgateᵀ) ∘ h·Wupᵀ)·Wdownᵀ        or experts
 
-Gemma-2 normalises what is added to x, too.
+Gemma 2 and 3 normalise what is added to x, too, and OLMo 2 nothing else. Qwen 3, Gemma 3 and OLMo 2
+normalise queries and keys.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import Linear, apply_rope
-from numattn._aligned import empty
+from numattn import Linear, apply_rope, rms_norm
 
 from ..arrays import Float32Array
-from ..files.checkpoint import Checkpoint
-from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 from ..norms import RmsNorm
+from .feed_forward import Addition
 from .llama_config import LlamaConfig
-from .step import Step
+from .llama_weights import Weights
+from .step import Attending
 from .wide_keys import wide_keys
 
-Parameters: TypeAlias = tuple[NDArray[Any], Float32Array | None]
+Turn: TypeAlias = tuple[Float32Array, Float32Array]
+"""Cosines and sines of the angles that heads turn by."""
 
 
-def read_norm(checkpoint: Checkpoint, name: str, config: LlamaConfig) -> RmsNorm:
-    """Return the normalisation whose weight stands under `name` in the checkpoint."""
-    weight = checkpoint.take(f"{name}.weight", (config.hidden_size,))
-    if config.gemma:
-        weight += 1
-    return RmsNorm(weight, config.norm_eps)
+@dataclass(frozen=True)
+class HeadNorms:
+    """The normalisation of queries and of keys."""
+
+    queries: RmsNorm
+    keys: RmsNorm
+
+    def __call__(self, heads: Float32Array, counts: tuple[int, int], threads: int | None) -> None:
+        """Normalise the queries and the keys of (..., Hq + 2·Hkv, D) in place.
+
+        Each head by itself, or all of one token together, by the sizes of the weights.
+        """
+        end = 0
+        for norm, count in zip((self.queries, self.keys), counts, strict=True):
+            begin, end = end, end + count
+            part = heads[..., begin:end, :]
+            rows = part.reshape(*heads.shape[:-2], -1, norm.weight.size)
+            part[...] = rms_norm(rows, norm.weight, eps=norm.eps, num_threads=threads).reshape(
+                part.shape
+            )
 
 
 class LlamaLayer:
     """Layer `number` of a decoder; its weights stored in `dtype`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, number: int, config: LlamaConfig, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, number: int, config: LlamaConfig, dtype: np.dtype[Any]
     ) -> None:
-        name = f"layers.{number}"
-        width, inner, size = config.hidden_size, config.ffn_size, config.head_size
-        heads, kv_heads = config.num_heads, config.num_kv_heads
-
-        def read(parts: dict[str, int], columns: int, bias: bool) -> Parameters:
-            """Return weight and bias of several parts that read the same; of each, its rows."""
-            names = {f"{name}.{part}": rows for part, rows in parts.items()}
-            weight = checkpoint.take_joined(
-                {f"{part}.weight": (rows, columns) for part, rows in names.items()},
-                number_dtype(dtype),
-            )
-            if not bias:
-                return weight, None
-            return weight, checkpoint.take_joined(
-                {f"{part}.bias": (rows,) for part, rows in names.items()}
-            )
-
-        rows = {"q": heads * size, "k": kv_heads * size, "v": kv_heads * size}
-        qkv = {f"self_attn.{part}_proj": count for part, count in rows.items()}
+        name, read = f"layers.{number}", Weights(checkpoint, config, dtype)
+        width, size, kv_heads = config.hidden_size, config.head_size, config.num_kv_heads
+        rope = config.ropes[number]
+        rows = {"q": config.num_heads * size, "k": kv_heads * size, "v": kv_heads * size}
+        qkv = {f"{name}.self_attn.{part}_proj": count for part, count in rows.items()}
         if config.joined:
-            qkv = {"self_attn.qkv_proj": sum(rows.values())}
-        weight, bias = read(qkv, width, config.qkv_bias)
+            qkv = {f"{name}.self_attn.qkv_proj": sum(rows.values())}
+        weight, bias = read.parameters(qkv, width, config.qkv_bias)
         self.qkv = Linear(weight, bias, dtype=dtype)
-        self.attention_norm = read_norm(checkpoint, f"{name}.input_layernorm", config)
+        first, after_attention, second, after_ffn = NORMS[config.norms]
+
+        def norm(part: str | None) -> RmsNorm | None:
+            return None if part is None else read.norm(f"{name}.{part}", width)
+
+        self.attention_norm = norm(first)
         self.wide_keys: NDArray[np.bool_] | None = None
-        if bias is not None:
+        if bias is not None and config.head_norms is None and self.attention_norm is not None:
             keys = slice(rows["q"], rows["q"] + rows["k"])
-            gain, pairs = self.attention_norm.weight, config.rope.dim // 2
+            gain, pairs = self.attention_norm.weight, 0 if rope is None else rope.dim // 2
             self.wide_keys = wide_keys(weight[keys], bias[keys], gain, None, kv_heads, pairs)
         del weight
-        self.output = Linear(
-            *read({"self_attn.o_proj": width}, heads * size, config.output_bias), dtype=dtype
-        )
-        if config.joined:
-            weight, bias = read({"mlp.gate_up_proj": 2 * inner}, width, config.ffn_bias)
-            self.gate, self.up = (
-                Linear(weight[half], None if bias is None else bias[half], dtype=dtype)
-                for half in (slice(None, inner), slice(inner, None))
-            )
-            del weight
-        else:
-            self.gate, self.up = (
-                Linear(*read({f"mlp.{part}_proj": inner}, width, config.ffn_bias), dtype=dtype)
-                for part in ("gate", "up")
-            )
-        self.down = Linear(*read({"mlp.down_proj": width}, inner, config.ffn_bias), dtype=dtype)
-        before_ffn = "pre_feedforward_layernorm" if config.gemma else "post_attention_layernorm"
-        self.ffn_norm = read_norm(checkpoint, f"{name}.{before_ffn}", config)
-        self.after_attention = self.after_ffn = None
-        if config.gemma:
-            self.after_attention = read_norm(checkpoint, f"{name}.post_attention_layernorm", config)
-            self.after_ffn = read_norm(checkpoint, f"{name}.post_feedforward_layernorm", config)
+        self.head_norms: HeadNorms | None = None
+        if config.head_norms is not None:
+            sizes = [size, size] if config.head_norms == "each" else [rows["q"], rows["k"]]
+            parts = (f"{name}.self_attn.{part}_norm" for part in ("q", "k"))
+            self.head_norms = HeadNorms(*map(read.norm, parts, sizes))
+        self.sinks: Float32Array | None = None
+        if config.sinks:
+            self.sinks = checkpoint.take(f"{name}.self_attn.sinks", (config.num_heads,))
+        self.output = read.linear(f"{name}.self_attn.o_proj", width, rows["q"], config.output_bias)
+        self.feed_forward = read.feed_forward(name)
+        self.ffn_norm = norm(second)
+        self.after_attention = Addition(norm(after_attention), config.residual_scale)
+        self.after_ffn = Addition(norm(after_ffn), config.residual_scale)
         self.number, self.config = number, config
 
-    def __call__(
-        self, x: Float32Array, cos: Float32Array, sin: Float32Array, step: Step
-    ) -> Float32Array:
+    def __call__(self, x: Float32Array, turn: Turn | None, step: Attending) -> Float32Array:
         """Return the layer's result (B·S, E), in the memory of x."""
         config, threads = self.config, step.num_threads
-        qkv = self.qkv(self.attention_norm(x, threads), num_threads=threads)
+        h = x if self.attention_norm is None else self.attention_norm(x, threads)
+        qkv = self.qkv(h, num_threads=threads)
         heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
-        turning = heads[:, :, : config.num_heads + config.num_kv_heads]
-        apply_rope(turning, cos, sin, layout="bshd", out=turning, num_threads=threads)
+        if self.head_norms is not None:
+            self.head_norms(heads, (config.num_heads, config.num_kv_heads), threads)
+        if turn is not None:
+            turning = heads[:, :, : config.num_heads + config.num_kv_heads]
+            apply_rope(turning, *turn, layout="bshd", out=turning, num_threads=threads)
         joined = step.attend(
             self.number, heads, config.num_kv_heads, left=config.windows[self.number],
-            scale=config.scale, softcap=config.score_softcap,
+            scale=config.scale, softcap=config.score_softcap, sinks=self.sinks,
         )  # fmt: skip
-        x = add(x, self.output, joined, self.after_attention, threads)
-        h = self.ffn_norm(x, threads)
-        up = self.up(h, num_threads=threads)
-        inner = self.gate(h, activation=config.activation, factor=up, out=up, num_threads=threads)
-        return add(x, self.down, inner, self.after_ffn, threads)
+        x = self.after_attention.product(x, self.output, joined, threads)
+        h = x if self.ffn_norm is None else self.ffn_norm(x, threads)
+        return self.feed_forward.add(x, h, self.after_ffn, threads)
 
 
-def add(
-    x: Float32Array, linear: Linear, h: NDArray[Any], norm: RmsNorm | None, threads: int | None
-) -> Float32Array:
-    """Add the projection of h, normalised if there is a norm, to x in place."""
-    if norm is None:
-        return linear(h, residual=x, out=x, num_threads=threads)
-    # Of x's dtype, whatever that of h is.
-    x += norm(linear(h, out=empty(x.shape, x.dtype), num_threads=threads), threads)
-    return x
+# Where a layer normalises → the names of its norms: before attention, after it, before the second
+# half, after it.
+NORMS: dict[str, tuple[str | None, str | None, str | None, str | None]] = {
+    "before": ("input_layernorm", None, "post_attention_layernorm", None),
+    "both": (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+    "after": (None, "post_attention_layernorm", None, "post_feedforward_layernorm"),
+}

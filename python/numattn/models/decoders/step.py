@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,30 @@ from numattn import attention_varlen
 from numattn.cache import Cache
 
 from ..arrays import Float32Array, Int64Array
+
+
+class Attending(Protocol):
+    """What a layer asks of a call that it is part of."""
+
+    @property
+    def positions(self) -> Int64Array:
+        """Return where the tokens of B rows, S each, stand: (B, S)."""
+
+    @property
+    def num_threads(self) -> int | None: ...
+
+    def attend(
+        self,
+        layer: int,
+        heads: Float32Array,
+        kv_heads: int,
+        *,
+        left: int | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        sinks: Float32Array | None = None,
+    ) -> NDArray[Any]:
+        """Return what attention makes of (B, S, Hq + 2·Hkv, D): (B·S, Hq·D)."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,7 @@ class Step:
         left: int | None = None,
         scale: float | None = None,
         softcap: float | None = None,
+        sinks: Float32Array | None = None,
     ) -> NDArray[Any]:
         """Return what causal attention makes of (B, S, Hq + 2·Hkv, D): (B·S, Hq·D).
 
@@ -49,6 +74,8 @@ class Step:
             Queries, then keys, then values, as one projection leaves them.
         left : int, optional
             A query sees that many keys before its own.
+        sinks : float32 array (Hq,), optional
+            A logit of each head that takes probability and gives no value.
 
         Returns
         -------
@@ -63,14 +90,14 @@ class Step:
         if self.cache is not None:
             o = self.cache.attend(
                 layer, q, k, v, counts=self.counts, layout="bshd", window=window,
-                scale=scale, softcap=softcap, num_threads=self.num_threads,
+                scale=scale, softcap=softcap, sinks=sinks, num_threads=self.num_threads,
             )  # fmt: skip
         else:
             starts = self._starts(q.shape[1])
             q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
             o = attention_varlen(
                 q, k, v, starts, starts, is_causal=True, window=window,
-                scale=scale, softcap=softcap, num_threads=self.num_threads,
+                scale=scale, softcap=softcap, sinks=sinks, num_threads=self.num_threads,
             )  # fmt: skip
         rows = o.reshape(-1, heads.shape[3] * queries)
         return rows if rows.dtype == self.weight_dtype else rows.astype(np.float32, copy=False)
@@ -84,3 +111,12 @@ class Step:
         starts = np.repeat(np.arange(self.counts.size + 1) * size, 2)[:-1]
         starts[1::2] += self.counts
         return starts
+
+
+def places_of(step: Step) -> tuple[Int64Array, Int64Array]:
+    """Return the positions (B, S) that tokens turn by, and the lengths (B,) of rows, 1 or more.
+
+    Only tokens of padding lie beyond the length of their row.
+    """
+    lengths = np.maximum(step.lengths, 1)
+    return np.minimum(step.positions, lengths[:, np.newaxis] - 1), lengths

@@ -35,5 +35,10 @@ def first_token(hidden: Float32Array, sequences: Ragged) -> Float32Array:
     return hidden[sequences.starts[:-1]]
 
 
+def last_token(hidden: Float32Array, sequences: Ragged) -> Float32Array:
+    """Return the state of the last token of each sequence, which in a decoder has seen all."""
+    return hidden[sequences.starts[1:] - 1]
+
+
 # By the names that sentence-transformers has for them.
-POOLINGS: dict[str, Pooling] = {"mean": mean_of_tokens, "cls": first_token}
+POOLINGS: dict[str, Pooling] = {"mean": mean_of_tokens, "cls": first_token, "lasttoken": last_token}

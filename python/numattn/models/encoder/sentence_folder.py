@@ -21,6 +21,8 @@ from .pooling import POOLINGS
 
 # The modules of a folder that are carried out, in their order; each once at most.
 MODULES = ("Transformer", "Pooling", "Normalize")
+# What an embedder may have between the last two, any number of them.
+DENSE = "Dense"
 
 SETTINGS_FILES = tuple(
     f"sentence_{family}_config.json"
@@ -58,10 +60,12 @@ class SentenceFolder:
     """The name of a pooling in POOLINGS."""
     prompt: str
     """What is put before every text."""
+    dense: tuple[Path, ...] = ()
+    """The folders of projections of pooled vectors, in their order."""
 
     @classmethod
-    def read(cls, folder: Path) -> SentenceFolder:
-        """Read a folder.
+    def read(cls, folder: Path, *, dense: bool = False) -> SentenceFolder:
+        """Read a folder, in which there may be projections of vectors if `dense`.
 
         Raises
         ------
@@ -70,8 +74,10 @@ class SentenceFolder:
         ValueError
             If a file is damaged, or asks for something that is not supported.
         """
+        projections: tuple[Path, ...] = ()
         if (folder / "modules.json").exists():
-            places = read_modules(folder / "modules.json")
+            places, between = read_modules(folder / "modules.json", dense)
+            projections = tuple(folder / place for place in between)
             model = folder / places["Transformer"]
             pooling, include_prompt = read_pooling(folder / places["Pooling"] / "config.json")
         else:
@@ -85,34 +91,40 @@ class SentenceFolder:
                 f"{folder}: include_prompt false with a default prompt is not supported"
             )
         max_tokens, lower_case = read_transformer(model)
-        return cls(model, max_tokens, lower_case, pooling, prompt)
+        return cls(model, max_tokens, lower_case, pooling, prompt, projections)
 
 
-def read_modules(path: Path) -> dict[str, str]:
-    """Return the folder of each module in a modules.json, from the folder that it stands in."""
+def read_modules(path: Path, dense: bool = False) -> tuple[dict[str, str], list[str]]:
+    """Return the folder of each module in a modules.json, from the folder that it stands in.
+
+    And those of its Dense modules, which there may be if `dense`.
+    """
+    supported = [*MODULES[:2], *([DENSE] if dense else []), MODULES[2]]
     modules = read_json(path)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise ValueError(f"{path} does not hold a list of modules")
     places: dict[str, str] = {}
+    between: list[str] = []
     for module in modules:
         kind, place = module.get("type"), module.get("path", "")
         library, _, _ = str(kind).partition(".")
         name = str(kind).rpartition(".")[2]
-        if library != "sentence_transformers" or name not in MODULES:
+        if library != "sentence_transformers" or name not in supported:
             raise ValueError(
-                f"{path} has a module {name!r} ({shown(kind)}); supported are {[*MODULES]}"
+                f"{path} has a module {name!r} ({shown(kind)}); supported are {supported}"
             )
         if not isinstance(place, str) or not inside(place):
             raise ValueError(f"{path}: path {shown(place)} is none in the folder")
+        if name == DENSE and len(places) == 2:
+            between.append(place)
+            continue
         if name in places:
             raise ValueError(f"{path} has several modules {name!r}")
         places[name] = place
     order = tuple(places)
     if order not in (MODULES, MODULES[:2]):
-        raise ValueError(
-            f"{path} has modules {[*order]}; supported are {[*MODULES]}, in that order"
-        )
-    return places
+        raise ValueError(f"{path} has modules {[*order]}; supported are {supported}, in that order")
+    return places, between
 
 
 def inside(place: str) -> bool:

@@ -17,12 +17,12 @@ from ..ragged import Ragged
 from ..texts import each_text
 from ..token_lists import TokenLists
 from ..token_lists import token_lists as token_lists_of
+from ..vectors import Rows, of_length_one
 from .ahead import one_ahead
 from .batches import Tokens, batches, longest_first
 from .config import EncoderConfig
 from .pooling import Pooling
 from .tokenized import Tokenized, pieces, tokenized, tokenized_piece
-from .vectors import Rows, of_length_one
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

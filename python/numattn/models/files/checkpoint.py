@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +29,7 @@ FORMER_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerN
 
 # What NumPy reads them as. bfloat16, which it has not, is the upper half of a float32.
 FLOATS = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+BYTES = {"U8": "<u1"}
 PIECE = 1 << 18  # numbers: the file's cache, not ours, is what makes reading in pieces fast
 MOST_NAMED = 5  # tensors in a message
 
@@ -112,6 +113,13 @@ class Checkpoint:
             read_numbers(part, result[end - part.shape[0] : end])
         return result
 
+    def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]:
+        """Return the tensor of that name, of exactly that shape, whose elements are bytes."""
+        stored = self._find(name, shape, kinds=BYTES)
+        result = np.empty(stored.shape, dtype=np.uint8)
+        read_numbers(stored, result)
+        return result
+
     def has(self, name: str, *, from_root: bool = False) -> bool:
         """Return whether there is a tensor of that name."""
         return (name if from_root else self._prefix + name) in self._stored
@@ -130,7 +138,13 @@ class Checkpoint:
         """
         check_all_taken(self.path, self._stored, self._taken, ignored)
 
-    def _find(self, name: str, shape: Sequence[int], from_root: bool = False) -> Stored:
+    def _find(
+        self,
+        name: str,
+        shape: Sequence[int],
+        from_root: bool = False,
+        kinds: Collection[str] = FLOATS.keys(),
+    ) -> Stored:
         wanted = name if from_root else self._prefix + name
         full = wanted
         for modern, former in FORMER_NAMES.items():
@@ -144,12 +158,18 @@ class Checkpoint:
                 f"tensor {full} in {stored.path} has shape {stored.shape}, "
                 f"but the configuration calls for {tuple(shape)}"
             )
-        if stored.dtype not in FLOATS:
+        if stored.dtype not in kinds:
             raise ValueError(
-                f"tensor {full} in {stored.path} is {stored.dtype}; BF16, F16, F32 and F64 are read"
+                f"tensor {full} in {stored.path} is {stored.dtype}; {in_words(kinds)} are read"
             )
         self._taken.add(full)
         return stored
+
+
+def in_words(kinds: Collection[str]) -> str:
+    """Return kinds of numbers as a message names them."""
+    *first, last = kinds
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def check_count(path: Path, names: Iterable[str], stem: str, count: int, setting: str) -> None:
@@ -274,7 +294,7 @@ def read_numbers(stored: Stored, out: NDArray[Any]) -> None:
         file.seek(stored.start)
         for begin in range(0, count, PIECE):
             size = min(PIECE, count - begin)
-            piece = np.fromfile(file, FLOATS[stored.dtype], size)
+            piece = np.fromfile(file, {**FLOATS, **BYTES}[stored.dtype], size)
             if piece.size != size:
                 raise ValueError(f"{stored.path} has become shorter while it was read")
             if stored.dtype == "BF16":

@@ -45,7 +45,9 @@ def model_folder(folder: str | Path) -> Path:
             )
         return path
     if path.exists():
-        what = "a GGUF file, which is not read" if path.suffix == ".gguf" else "a file"
+        what = (
+            "a GGUF file, which numattn.models.load reads" if path.suffix == ".gguf" else "a file"
+        )
         raise NotADirectoryError(
             f"{path} is {what}; a model is loaded from its folder: the one with config.json and "
             "model.safetensors, or with a Marian model"

@@ -19,7 +19,9 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 FLOATS = ("float32", "float", "float16", "half", "bfloat16", "float64", "double", "auto")
 
 
-def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings, str]:
+def read_model_config(
+    path: Path, families: Mapping[str, str], quantised: Mapping[str, str] | None = None
+) -> tuple[Settings, str]:
     """Return the settings of a config.json, and its model_type.
 
     Parameters
@@ -29,6 +31,8 @@ def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings
     families : mapping of str to str
         Each model_type that is carried out → what the names of its classes in transformers begin
         with.
+    quantised : mapping of str to str, optional
+        A model_type → the quant_method of weights that are read.
 
     Raises
     ------
@@ -40,8 +44,10 @@ def read_model_config(path: Path, families: Mapping[str, str]) -> tuple[Settings
     settings = Settings.from_file(path)
     family = family_of(settings, families)
     refuse_foreign_code(settings, (families[family],))
+    method = (quantised or {}).get(family)
+    read = method is not None and settings.part("quantization_config").get("quant_method") == method
     for name in ("quantization_config", "compression_config"):
-        if settings.get(name):
+        if settings.get(name) and not (read and name == "quantization_config"):
             raise ValueError(
                 f"{path}: {name} {shown(settings.get(name))} is not supported: quantised weights "
                 "are not read (transformers' dequantize() makes them floats again)"

@@ -1,7 +1,7 @@
 """Tokenizers of folders without a tokenizer.json, from the files that came before it.
 
     vocab.txt                    WordPiece: BERT, DistilBERT, ELECTRA, MPNet
-    vocab.json, merges.txt       byte-level pairs: RoBERTa, GPT-2
+    vocab.json, merges.txt       byte-level pairs: RoBERTa, BART, GPT-2
     sentencepiece.bpe.model      pieces with scores: XLM-RoBERTa, CamemBERT
     spiece.model                 the same: ALBERT
 
@@ -29,7 +29,7 @@ ROBERTA = {"cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": 
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     **dict.fromkeys(("bert", "distilbert", "electra"), (("vocab.txt",), BERT)),
     "mpnet": (("vocab.txt",), {**ROBERTA, "unk": "[UNK]"}),
-    "roberta": (("vocab.json", "merges.txt"), ROBERTA),
+    **dict.fromkeys(("roberta", "bart"), (("vocab.json", "merges.txt"), ROBERTA)),
     "gpt2": (("vocab.json", "merges.txt"), {"unk": "<|endoftext|>"}),
     "xlmroberta": (("sentencepiece.bpe.model",), ROBERTA),
     "camembert": (("sentencepiece.bpe.model",), ROBERTA),

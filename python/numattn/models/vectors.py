@@ -1,11 +1,11 @@
-"""Vectors of texts as they come, batch by batch."""
+"""Vectors as they come, batch by batch, and their lengths."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Float32Array
+from .arrays import Float32Array
 
 
 class Rows:

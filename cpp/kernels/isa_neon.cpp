@@ -1,0 +1,13 @@
+// Kernels for NEON, which every 64-bit ARM processor has.
+#include "vec/neon.h"
+
+#include "table.h"
+
+namespace numattn {
+
+const Kernels& kernels_neon() {
+  static constexpr Kernels table = make_kernels("neon");
+  return table;
+}
+
+}  // namespace numattn

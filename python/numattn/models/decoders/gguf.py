@@ -1,0 +1,63 @@
+"""Decoders from GGUF files, llama.cpp's, of which one holds a whole model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from numpy.typing import DTypeLike
+
+from ..files.gguf_file import GgufFile
+from .gguf_config import read_settings
+from .gguf_text import GgufText
+from .gguf_weights import GgufTensors
+from .gpt import Gpt, GptConfig
+from .llama import Llama
+from .llama_config import LlamaConfig
+
+
+def load_gguf(path: str | Path, *, dtype: DTypeLike | None = None) -> Gpt | Llama:
+    """Load a model from a GGUF file: of the architectures llama (Mistral's, too), qwen2, qwen3,
+    gemma, gemma2, gemma3, phi3 or gpt2.
+
+    Quantised numbers become floats, which are stored as `dtype` says: by "int8" a row of a weight
+    has one scale, where Q8_0 has one for each 32 of its numbers.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    dtype : {None, float32, bfloat16, int8}
+        How weights are stored: float32 by default.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        If the library gguf is not installed, or ml_dtypes for bfloat16.
+    ValueError
+        If the file is damaged or a part of a model, a tensor is missing, unused or of another shape
+        than the metadata say, or these ask for something that is not supported. The message names
+        it.
+
+    Examples
+    --------
+    >>> from numattn.models import load
+    >>> model = load("Qwen3-0.6B-Q8_0.gguf", dtype="bfloat16")  # doctest: +SKIP
+    """
+    file = GgufFile(Path(path))
+    settings, family = read_settings(file)
+    model: Gpt | Llama
+    if family == "gpt2":
+        tensors = GgufTensors(file, family, {})
+        model = Gpt(GptConfig.from_settings(settings), tensors, dtype)
+    else:
+        # Weights of norms are what they stand for, also those that a folder has less 1.
+        config = replace(LlamaConfig.from_settings(settings, family), norm_offset=0)
+        heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
+        tensors = GgufTensors(file, family, heads if family == "llama" else {})
+        model = Llama(config, tensors, dtype)
+    tensors.finish()
+    model.text_source = GgufText(file.path, file.values)
+    return model

@@ -1,0 +1,1 @@
+"""Embedders: decoders' layers, whose states become vectors of texts."""

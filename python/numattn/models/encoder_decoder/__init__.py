@@ -1,0 +1,1 @@
+"""Encoder–decoders of transformers' kind: text, or speech, to text."""

@@ -1,0 +1,233 @@
+"""BART, mBART and Marian on numattn's public API.
+
+    BART      learned positions, a norm after the embeddings, and after each part
+    mBART     learned positions, a norm after the embeddings, before each part, and at the end
+    Marian    sines and cosines for positions, a norm after each part
+
+(Lewis et al., "BART", 2020; Liu et al., "Multilingual Denoising Pre-training for Neural Machine
+Translation", 2020; Junczys-Dowmunt et al., "Marian", 2018.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from numattn import Linear
+from numattn.position import sinusoidal
+
+from ..arrays import Float32Array, Int64Array
+from ..files.activations import ACTIVATIONS, Activation
+from ..files.checkpoint import Checkpoint
+from ..files.folder import model_folder
+from ..files.model_config import read_model_config
+from ..files.settings import Settings
+from .forms import NORM_EPS, fairseq_form
+from .generation_config import GenerationConfig
+from .layers import DecoderLayer, EncoderLayer, LayerForm, read_layer_norm
+from .state import DecoderState
+from .tables import embedded, read_table
+from .text_to_text import TextToText
+from .text_tokens import TextTokens
+
+FAMILIES = {"bart": "Bart", "mbart": "MBart", "marian": "Marian"}
+OFFSET = 2  # rows of a learned table of positions before that of the first
+STACKS = ("encoder", "decoder")
+IGNORED = r"(model\.)?(encoder|decoder)\.version"
+
+
+@dataclass(frozen=True)
+class BartConfig:
+    """Sizes and choices of a BART, mBART or Marian."""
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    encoder_layers: int
+    decoder_layers: int
+    heads: tuple[int, int]
+    """Of the encoder's layers, and of the decoder's."""
+    ffn_sizes: tuple[int, int]
+    activation: Activation
+    max_positions: int
+    embedding_scale: float
+
+    @property
+    def num_heads(self) -> int:
+        """Return how many heads the decoder's layers have."""
+        return self.heads[1]
+
+    @property
+    def head_size(self) -> int:
+        """Return how many numbers a head of the decoder has."""
+        return self.hidden_size // self.heads[1]
+
+    @property
+    def norm_first(self) -> bool:
+        """Return whether norms are before the parts, and one more at the end."""
+        return self.family == "mbart"
+
+    @classmethod
+    def from_file(cls, path: Path) -> BartConfig:
+        """Read a config.json.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not JSON, lacks a size, or asks for something that is not supported.
+        """
+        settings, family = read_model_config(path, FAMILIES)
+        settings.one_of("is_encoder_decoder", (True,), True)
+        settings.one_of("is_decoder", (False,), False)
+        settings.one_of("tie_word_embeddings", (True,), True)
+        vocab_size = settings.size("vocab_size")
+        if family == "marian":
+            settings.one_of("share_encoder_decoder_embeddings", (True,), True)
+            settings.one_of("decoder_vocab_size", (vocab_size,), vocab_size)
+        width = settings.size("d_model")
+        return cls(
+            family=family,
+            vocab_size=vocab_size,
+            hidden_size=width,
+            encoder_layers=settings.size("encoder_layers"),
+            decoder_layers=settings.size("decoder_layers"),
+            heads=read_heads(settings, width),
+            ffn_sizes=(settings.size("encoder_ffn_dim"), settings.size("decoder_ffn_dim")),
+            activation=ACTIVATIONS[settings.one_of("activation_function", ACTIVATIONS, "gelu")],
+            max_positions=settings.size("max_position_embeddings", 1024),
+            embedding_scale=width**0.5 if settings.flag("scale_embedding", False) else 1.0,
+        )
+
+    def layer(self, stack: int) -> LayerForm:
+        """Return the form of the encoder's layers, or of the decoder's."""
+        return fairseq_form(
+            self.hidden_size, self.heads[stack], self.ffn_sizes[stack], self.activation,
+            norm_first=self.norm_first,
+        )  # fmt: skip
+
+
+def read_heads(settings: Settings, width: int) -> tuple[int, int]:
+    """Return how many heads the encoder's layers have, and the decoder's; or raise ValueError."""
+    names = [f"{stack}_attention_heads" for stack in STACKS]
+    for name in names:
+        if width % settings.size(name):
+            raise ValueError(
+                f"{settings.path}: d_model {width} does not divide into {name} "
+                f"{settings.size(name)}"
+            )
+    encoder, decoder = map(settings.size, names)
+    return encoder, decoder
+
+
+class Bart(TextToText):
+    """A BART, mBART or Marian, made by `Bart.from_folder`.
+
+    Attributes
+    ----------
+    config : BartConfig
+        Sizes and choices.
+
+    Examples
+    --------
+    >>> from numattn.models import Bart
+    >>> model = Bart.from_folder(folder)  # doctest: +SKIP
+    >>> model.generate_text(["A long text …"], beams=4)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, config: BartConfig, checkpoint: Checkpoint, generation: GenerationConfig,
+        tokens: TextTokens, dtype: DTypeLike | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(config, dtype)
+        self.config, self.generation, self._tokens = config, generation, tokens
+        shape, width = (config.vocab_size, config.hidden_size), config.hidden_size
+        for stack, count in zip(
+            STACKS, (config.encoder_layers, config.decoder_layers), strict=True
+        ):
+            checkpoint.check_layers(f"{stack}.layers", count, f"{stack}_layers")
+        shared = checkpoint.take("shared.weight", shape, dtype=self._number)
+        self._tables = [
+            read_table(checkpoint, f"{stack}.embed_tokens.weight", shared) for stack in STACKS
+        ]
+        bias, bias_name = None, "final_logits_bias"
+        if checkpoint.has(bias_name, from_root=True):
+            bias = checkpoint.take(bias_name, (1, config.vocab_size), from_root=True)[0]
+        head = read_table(checkpoint, "lm_head.weight", shared, from_root=True)
+        self._head = Linear(head, bias, dtype=self.dtype)
+        del head
+        self._places = [read_places(checkpoint, stack, config) for stack in STACKS]
+        norm = read_layer_norm(NORM_EPS, width)
+        self._first_norms = self._last_norms = None
+        if config.family != "marian":
+            self._first_norms = [
+                norm(checkpoint, f"{stack}.layernorm_embedding") for stack in STACKS
+            ]
+        if config.norm_first:
+            self._last_norms = [norm(checkpoint, f"{stack}.layer_norm") for stack in STACKS]
+        self._encoder = [
+            EncoderLayer(checkpoint, f"encoder.layers.{number}", config.layer(0), self.dtype)
+            for number in range(config.encoder_layers)
+        ]
+        self._decoder = [
+            DecoderLayer(checkpoint, f"decoder.layers.{number}", config.layer(1), self.dtype)
+            for number in range(config.decoder_layers)
+        ]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Bart:
+        """Load a Hugging Face folder: config.json, model.safetensors and, for texts, a tokenizer.
+
+        Texts need tokenizer.json; of a Marian model also source.spm, target.spm and vocab.json do,
+        with the library sentencepiece. Arguments and errors are those of `T5.from_folder`.
+        """
+        folder = model_folder(folder)
+        config = BartConfig.from_file(folder / "config.json")
+        generation = GenerationConfig.from_folder(folder, config.vocab_size)
+        checkpoint = Checkpoint(folder / "model.safetensors", "shared.weight")
+        model = cls(config, checkpoint, generation, TextTokens(folder), dtype)
+        checkpoint.finish(IGNORED)
+        return model
+
+    def _embedded(
+        self, stack: int, ids: Int64Array, first: int, num_threads: int | None
+    ) -> Float32Array:
+        """Return tokens (B, S) from position `first` on as a stack's first layer takes them."""
+        x = embedded(self._tables[stack], ids, self.config.embedding_scale)
+        x += self._places[stack][first : first + ids.shape[1]]
+        return x if self._first_norms is None else self._first_norms[stack](x, num_threads, out=x)
+
+    def _finished(self, stack: int, x: Float32Array, num_threads: int | None) -> Float32Array:
+        return x if self._last_norms is None else self._last_norms[stack](x, num_threads, out=x)
+
+    def _encoded(
+        self, ids: Int64Array, lengths: Int64Array, num_threads: int | None
+    ) -> Float32Array:
+        x = self._embedded(0, ids, 0, num_threads)
+        for layer in self._encoder:
+            layer(x, lengths, None, num_threads)
+        return self._finished(0, x, num_threads)
+
+    def _decoded(
+        self, ids: Int64Array, state: DecoderState, num_threads: int | None
+    ) -> Float32Array:
+        x = self._embedded(1, ids, state.position, num_threads)
+        for number, (layer, source) in enumerate(zip(self._decoder, state.sources, strict=True)):
+            layer(x, state.cache, number, source, state.lengths, None, num_threads)
+        return self._finished(1, x, num_threads)
+
+
+def read_places(checkpoint: Checkpoint, stack: str, config: BartConfig) -> NDArray[np.float32]:
+    """Return what is added to tokens for their positions, (positions, E)."""
+    name, shape = f"{stack}.embed_positions.weight", (config.max_positions, config.hidden_size)
+    if config.family == "marian":
+        if checkpoint.has(name):
+            return checkpoint.take(name, shape)
+        return sinusoidal(*shape, halves=True)
+    table: NDArray[Any] = checkpoint.take(name, (shape[0] + OFFSET, shape[1]))
+    return table[OFFSET:]

@@ -1,0 +1,32 @@
+"""What a model asks of the file that holds its tensors, of whichever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+class Tensors(Protocol):
+    """Tensors, each taken once, by name and shape; `Checkpoint` says what each of these does."""
+
+    def take(
+        self,
+        name: str,
+        shape: Sequence[int],
+        *,
+        from_root: bool = False,
+        dtype: DTypeLike = np.float32,
+    ) -> NDArray[Any]: ...
+
+    def take_joined(
+        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]: ...
+
+    def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]: ...
+
+    def has(self, name: str, *, from_root: bool = False) -> bool: ...
+
+    def check_layers(self, stem: str, count: int, setting: str) -> None: ...

@@ -1,0 +1,1 @@
+"""Vision transformers: images → labels, vectors, objects, attention maps; images beside texts."""

@@ -1,0 +1,132 @@
+"""The half of a CLIP or SigLIP that reads images.
+
+CLIP      x = norm([CLS], patches);  layers;  vector = norm(x of [CLS])·Wᵀ
+SigLIP    x = patches;  layers;  x = norm(x);  vector = what a probe of its own gathers from x:
+          a = attention(probe, x);  vector = a + feed-forward(norm(a))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from numattn import Linear, attention_varlen
+from numattn._aligned import empty
+
+from ..arrays import Float32Array
+from ..files.checkpoint import Checkpoint
+from ..files.storage import number_dtype
+from ..ragged import Ragged
+from .clip_config import ClipConfig, layer_names
+from .patches import PatchEmbedding
+from .tower import Tower
+from .tower_layer import FeedForward, Workspace, read_linear, read_norm
+
+STEM = "vision_model"
+
+
+class ImageTower:
+    """Numbers of images → hidden states, and vectors that are not yet scaled."""
+
+    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any]) -> None:
+        width, cut = config.vision.hidden_size, config.patches
+        clip = not config.is_siglip
+        prefix = np.zeros((0, width), np.float32)
+        if clip:
+            prefix = checkpoint.take(f"{STEM}.embeddings.class_embedding", (width,))[np.newaxis]
+        stem = f"{STEM}.embeddings.patch_embedding"
+        self.patches = PatchEmbedding(
+            cut,
+            checkpoint.take(f"{stem}.weight", (width, cut.channels, *cut.patch)),
+            None if clip else checkpoint.take(f"{stem}.bias", (width,)),
+            checkpoint.take(
+                f"{STEM}.embeddings.position_embedding.weight", (len(prefix) + cut.patches, width)
+            ),
+            prefix,
+            np.zeros((0, width), np.float32),
+        )
+        self.tower = Tower(checkpoint, layer_names(STEM), config.vision, dtype)
+        self._first_norm = None
+        if clip:
+            # The name is misspelled in every file.
+            self._first_norm = read_norm(checkpoint, f"{STEM}.pre_layrnorm", config.vision)
+        self._last_norm = read_norm(checkpoint, f"{STEM}.post_layernorm", config.vision)
+        self._probe = Probe(checkpoint, config, dtype) if config.is_siglip else None
+        self._projection = None
+        if clip:
+            shape = (config.vector_size, width)
+            self._projection = read_linear(
+                checkpoint, ["visual_projection"], shape, dtype, bias=False
+            )
+
+    def embed(self, numbers: Float32Array, num_threads: int | None) -> Workspace:
+        """Return the activations of a call, with x holding what the first layer reads."""
+        work = self.tower.workspace(self.patches.tokens(numbers.shape).count)
+        self.patches(numbers, work.x, num_threads)
+        if self._first_norm is not None:
+            self._first_norm(work.x, num_threads, out=work.x)
+        return work
+
+    def states(self, numbers: Float32Array, num_threads: int | None) -> Float32Array:
+        """Return the hidden states (N, S, E) of images (N, C, H, W); SigLIP's are normalised."""
+        work = self.embed(numbers, num_threads)
+        self.tower.run(work, self.patches.tokens(numbers.shape), num_threads)
+        if self._probe is not None:
+            self._last_norm(work.x, num_threads, out=work.x)
+        tokens = self.patches.num_special + self.patches.config.patches
+        return work.x.reshape(len(numbers), tokens, work.x.shape[1])
+
+    def vectors(self, numbers: Float32Array, num_threads: int | None) -> Float32Array:
+        """Return the vectors (N, P) of images (N, C, H, W)."""
+        states = self.states(numbers, num_threads)
+        if self._probe is not None:
+            return self._probe(states, num_threads)
+        assert self._projection is not None
+        first = self._last_norm(np.ascontiguousarray(states[:, 0]), num_threads)
+        projected: Float32Array = self._projection(first, num_threads=num_threads)
+        return projected
+
+
+class Probe:
+    """SigLIP's head: one query of its own for all images, and a feed-forward part."""
+
+    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any]) -> None:
+        tower, width, stem = config.vision, config.vision.hidden_size, f"{STEM}.head"
+        self._heads = (tower.num_heads, tower.head_size)
+        self._number = number_dtype(dtype)
+        weight = checkpoint.take(f"{stem}.attention.in_proj_weight", (3 * width, width))
+        bias = checkpoint.take(f"{stem}.attention.in_proj_bias", (3 * width,))
+        probe = checkpoint.take(f"{stem}.probe", (1, 1, width))
+        # The query is the same for every image.
+        self._query = Linear(weight[:width], bias[:width])(probe[0])
+        self._key_value = Linear(weight[width:], bias[width:], dtype=dtype)
+        self._output = read_linear(
+            checkpoint, [f"{stem}.attention.out_proj"], (width, width), dtype
+        )
+        self._norm = read_norm(checkpoint, f"{stem}.layernorm", tower)
+        self._feed_forward = FeedForward(
+            checkpoint, f"{stem}.mlp.fc1", f"{stem}.mlp.fc2", tower, dtype
+        )
+
+    def __call__(self, states: Float32Array, num_threads: int | None) -> Float32Array:
+        """Return the vectors (N, E) of hidden states (N, S, E)."""
+        count, tokens, width = states.shape
+        pairs = empty((count * tokens, 2 * width), self._number)
+        self._key_value(states.reshape(-1, width), out=pairs, num_threads=num_threads)
+        split = pairs.reshape(count * tokens, 2, *self._heads)
+        query = np.repeat(self._query.astype(self._number), count, axis=0)
+        gathered = attention_varlen(
+            query.reshape(count, *self._heads),
+            split[:, 0],
+            split[:, 1],
+            np.arange(count + 1, dtype=np.int64),
+            Ragged.of_rows((count, tokens), None).starts,
+            num_threads=num_threads,
+        )
+        x = empty((count, width), np.float32)
+        self._output(gathered.reshape(count, width), out=x, num_threads=num_threads)
+        normed = self._norm(x, num_threads)
+        inner = empty((count, self._feed_forward.up.out_features), self._number)
+        self._feed_forward(normed, inner, x, x, num_threads)
+        return x
