@@ -110,6 +110,18 @@ def test_a_wrong_key(small: str, shown: str | None) -> None:
     assert get(f"{small}/health", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("prefix", ["/models", "/v1", "/v"])
+def test_a_key_is_asked_for_wherever_the_service_is_mounted(bert: Bert, prefix: str) -> None:
+    """Hosts put where it is mounted before "path", and into "root_path"."""
+    app = create_app(catalogue_of(tiny=bert), key="secret")
+    with TestClient(app, root_path=prefix) as client:
+        assert client.get(f"{prefix}/health").status_code == 200
+        error_of(client.post(f"{prefix}/v1/embeddings", json=GOOD), 401)
+        headers = {"authorization": "Bearer secret"}
+        answer = client.post(f"{prefix}/v1/embeddings", json=GOOD, headers=headers)
+        assert answer.status_code == 200
+
+
 def test_a_right_key(small: str) -> None:
     for shown in ("Bearer secret", "bearer  secret"):
         response = post(f"{small}/v1/embeddings", json=GOOD, headers={"authorization": shown})

@@ -47,14 +47,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if not scope["path"].startswith(PROTECTED):
+        path = own_path(scope)
+        if not path.startswith(PROTECTED):
             await self._app(scope, receive, send)
             return
-        await self._counted(scope, receive, send)
+        await self._counted(path if path in self._paths else "other", scope, receive, send)
 
-    async def _counted(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _counted(self, path: str, scope: Message, receive: Receive, send: Send) -> None:
         metrics, start, status = self._service.metrics, time.perf_counter(), 499
-        path = scope["path"] if scope["path"] in self._paths else "other"
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -92,6 +92,13 @@ class Guard:
             message = f"{most} requests are being answered; try again"
             return ApiError(429, message, code="too_many_requests", headers=RETRY)
         return None
+
+
+def own_path(scope: Message) -> str:
+    """Return a request's path below the one where the application is mounted, as routes see it."""
+    path: str = scope["path"]
+    below = path.removeprefix(scope.get("root_path", ""))
+    return below if below.startswith("/") else path
 
 
 async def send_error(error: ApiError, send: Send) -> None:

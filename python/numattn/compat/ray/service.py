@@ -7,7 +7,7 @@ from typing import Any
 
 from numattn.compat.ray.processors import MISSING, threads_given
 from numattn.serve import Catalogue, Limits, create_app
-from numattn.serve.guard import App, Message, Receive, Send
+from numattn.serve.guard import Guard
 
 
 def service(
@@ -68,28 +68,11 @@ def service(
     chosen = limits or Limits()
     names = [str(folder) for folder in folders]
 
-    def build() -> App:
+    def build() -> Guard:
         catalogue = Catalogue.load(names, chosen, dtype)
         threads = threads_given() if num_threads is None else num_threads
-        return Mounted(create_app(catalogue, chosen, key=key, num_threads=threads))
+        return create_app(catalogue, chosen, key=key, num_threads=threads)
 
     options = {"name": "numattn", "max_ongoing_requests": chosen.requests, **options}
     deployment = serve.deployment(**options)(serve.ingress(build)())
     return deployment.bind()
-
-
-class Mounted:
-    """An application under a route prefix, which it does not see.
-
-    Which addresses ask for the key follows from how their paths begin: behind a prefix none would.
-    """
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Handle one connection, its path without the prefix."""
-        prefix = scope.get("root_path", "")
-        if scope["type"] == "http" and prefix and scope["path"].startswith(prefix):
-            scope = {**scope, "path": scope["path"][len(prefix) :] or "/", "root_path": ""}
-        await self._app(scope, receive, send)
