@@ -218,7 +218,7 @@ class Streams:
 def made_of(seed: Any) -> np.random.SeedSequence:
     """Return what a stream is made of, or raise."""
     try:
-        return np.random.SeedSequence(seed)
+        return np.random.SeedSequence(seed.item() if getattr(seed, "ndim", None) == 0 else seed)
     except TypeError:
         raise TypeError(f"seed must be a whole number or None, not {seed!r}") from None
     except ValueError:
