@@ -61,7 +61,7 @@ demo: $(VENV)/.installed $(VENV)/.model
 	    --word it --out attention.png
 	$(VENV)/bin/numattn classify $(DIGITS)/three.png --model $(DIGITS)
 	$(VENV)/bin/numattn attend --image $(DIGITS)/three.png --model $(DIGITS) --out digit.png
-	-$(VENV)/bin/numattn translate "How are you today?"  # where the translator could be installed
+	-$(VENV)/bin/numattn translate "How are you today?"
 	@echo "The pictures are $(CURDIR)/attention.png and $(CURDIR)/digit.png"
 
 test: test-cpp test-python
