@@ -51,11 +51,8 @@ def gathered(pool: PagedKVCache, rows: Sequence[tuple[PagedKVCache, int]]) -> Pa
             raise ValueError("rows must be of caches of one pool, as `gather` makes them")
         if not 0 <= row < cache.batch:
             raise ValueError(f"there is no row {row} in a cache of {cache.batch}")
-    result = object.__new__(type(pool))
-    vars(result).update(vars(pool))
-    result._tables = [list(cache._tables[row]) for cache, row in rows]
-    for table in result._tables:
+    tables = [list(cache._tables[row]) for cache, row in rows]
+    for table in tables:
         pool._allocator.share(table)
-    result._lengths = np.stack([cache._lengths[:, row] for cache, row in rows], axis=1)
-    result._pages_changed()
-    return result
+    lengths = np.stack([cache._lengths[:, row] for cache, row in rows], axis=1)
+    return pool._sibling(tables, lengths)

@@ -353,10 +353,7 @@ class PagedKVCache(Cache):
         3
         """
         lengths = np.zeros((self.layers, size("batch", batch)), dtype=np.int64)
-        other = object.__new__(type(self))
-        vars(other).update(vars(self))
-        other._set_rows([[] for _ in lengths[0]], lengths)
-        return other
+        return self._sibling([[] for _ in lengths[0]], lengths)
 
     def join(self, other: PagedKVCache) -> None:
         """Take over all rows of a cache of the same pool, behind these; it keeps empty ones.
@@ -371,6 +368,13 @@ class PagedKVCache(Cache):
         both = np.concatenate([self._lengths, other._lengths], axis=1)
         self._set_rows(self._tables + other._tables, both)
         other._set_rows([[] for _ in other._tables], np.zeros_like(other._lengths))
+
+    def _sibling(self, tables: list[list[int]], lengths: Int64Array) -> PagedKVCache:
+        """Return a cache of the same pool, with rows of its own as `_set_rows` takes them."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other._set_rows(tables, lengths)
+        return other
 
     def _set_rows(self, tables: list[list[int]], lengths: Int64Array) -> None:
         """Have rows of these pages and of so many tokens in each layer, (layers, B)."""
