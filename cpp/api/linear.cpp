@@ -35,7 +35,7 @@ struct PlannedGemm {
 PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int num_threads) {
   const auto& [x, rows, depth, format, features] = operands;
   const bool copies = kernel.copies(operands);
-  const int threads = threads_for(gemm_threads(rows, features, depth), num_threads);
+  const int threads = threads_for(gemm_threads(rows, features, depth, format), num_threads);
   const GemmPlan plan = kernel.in_strips(operands)
                             ? plan_strips(rows, features, depth, copies, threads)
                             : plan_gemm(rows, features, depth, copies, threads);

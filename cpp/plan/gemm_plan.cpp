@@ -19,6 +19,10 @@ constexpr double kFlopsPerItem = 3e7;
 // operations of a row, of which a core does 100 billion in a second.
 constexpr std::int64_t kRowsOfReading = 20;
 
+// A core computes 100 billion in a second, or reads so many bytes of weights: 20 GB/s from the last
+// cache level, from memory half of it.
+constexpr double kFlopsPerByte = 5.0;
+
 // Copying a row costs as much as some tens of output features do: such items take more panels.
 constexpr std::int64_t kPanelsPerCopy = 8;
 
@@ -53,8 +57,9 @@ std::int64_t items_wanted(int threads) { return threads > 1 ? kItemsPerThread * 
 
 std::int64_t panel_count(std::int64_t features) { return divide_up(features, kPanelColumns); }
 
-int gemm_threads(std::int64_t rows, std::int64_t features, std::int64_t depth) {
-  return useful_threads(flops_of(rows, features, depth),
+int gemm_threads(std::int64_t rows, std::int64_t features, std::int64_t depth, PanelFormat format) {
+  const double weights = static_cast<double>(panel_count(features) * panel_bytes(format, depth));
+  return useful_threads(std::max(flops_of(rows, features, depth), weights * kFlopsPerByte),
                         divide_up(rows, kGemmStripRows) * divide_up(panel_count(features), 2));
 }
 

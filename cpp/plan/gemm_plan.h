@@ -22,7 +22,7 @@ struct GemmPlan {
 std::int64_t panel_count(std::int64_t features);
 
 // Threads that a projection is worth, however it is cut.
-int gemm_threads(std::int64_t rows, std::int64_t features, std::int64_t depth);
+int gemm_threads(std::int64_t rows, std::int64_t features, std::int64_t depth, PanelFormat format);
 
 // The more rows and the more panels in an item, the less often either is read again, so that they
 // are cut for as many threads as there are. No result depends on it.

@@ -59,14 +59,20 @@ void few_rows() {
     expect(plan.items >= 4, "%d items of a weight of 16 MiB", static_cast<int>(plan.items));
     const numattn::GemmPlan small = numattn::plan_gemm(rows, 384, 384, true, 1);
     expect(small.items == 1, "%d items of a weight in the cache", static_cast<int>(small.items));
-    expect(numattn::gemm_threads(rows, 48, 384) == 1, "several threads for one panel");
+    const auto threads = [&](std::int64_t features, numattn::PanelFormat format) {
+      return numattn::gemm_threads(rows, features, 384, format);
+    };
+    expect(threads(48, numattn::PanelFormat::kFloat32) == 1, "several threads for one panel");
+    expect(threads(384, numattn::PanelFormat::kFloat32) > 1, "one thread to read 600 KB");
+    expect(threads(192, numattn::PanelFormat::kInt8) == 1, "several threads to read 75 KB");
   }
   for (const bool copies : {false, true}) {
     for (const std::int64_t features : {384, 1152, 1536}) {
       for (const int threads : {2, 4}) {
         const numattn::GemmPlan plan = numattn::plan_gemm(16, features, 384, copies, threads);
         covers(plan, 16, features);
-        expect(numattn::gemm_threads(16, features, 384) >= threads, "too few threads");
+        expect(numattn::gemm_threads(16, features, 384, numattn::PanelFormat::kInt8) >= threads,
+               "too few threads");
         expect(plan.items >= threads, "%d items for %d threads", static_cast<int>(plan.items),
                threads);
         if (copies && plan.items > threads) {
