@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from numattn import __version__
 
-from . import attend, classify, embed, generate, info, serve, transcribe, translate
+from . import attend, classify, embed, generate, info, serve, similarity, transcribe, translate
 from .streams import flush_stdout, note, prepare_streams, release_stdout
 
 
@@ -34,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser
     )
-    for module in (embed, attend, classify, translate, transcribe, generate, serve, info):
+    for module in (
+        embed, similarity, attend, classify, translate, transcribe, generate, serve, info
+    ):  # fmt: skip
         module.add_parser(commands)
     return parser
 

@@ -11,7 +11,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from .arguments import add_model_arguments, check_out, load_model, positive
+from .arguments import (
+    add_model_arguments,
+    add_text_arguments,
+    check_out,
+    load_model,
+    positive,
+    source_of,
+)
 from .cuts import Cuts
 from .json_lines import text_sink, vector_line
 from .lines import Lines, arriving, open_lines
@@ -30,6 +37,7 @@ if TYPE_CHECKING:
 
     from .arguments import Commands
 
+PROGRAM = "numattn embed"
 # More similarities than these fit no screen.
 TABLE_TEXTS = 12
 TOO_MANY = f"more than {TABLE_TEXTS} texts need --out or --json"
@@ -48,15 +56,7 @@ def add_parser(commands: Commands) -> None:
         "standard input's as they come. A text of more tokens than the model reads is cut, and "
         "named on stderr.",
     )
-    parser.add_argument(
-        "texts",
-        nargs="*",
-        metavar="TEXT",
-        help="a text; without any, or as -, the lines of standard input are the texts",
-    )
-    parser.add_argument(
-        "--file", type=Path, metavar="LINES", help="a UTF-8 file of one text a line; - is stdin"
-    )
+    add_text_arguments(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -133,29 +133,12 @@ def embed_file(arguments: argparse.Namespace, lines: Lines) -> None:
         raise ValueError(f"{TOO_MANY}; {lines.name} has {lines.count} lines")
 
 
-def source_of(arguments: argparse.Namespace) -> Path | None:
-    """Return the file whose lines are the texts; None if the texts are arguments.
-
-    Raises
-    ------
-    ValueError
-        If there are texts and a file, or neither and standard input is a terminal.
-    """
-    if arguments.file is not None:
-        if arguments.texts:
-            raise ValueError("give texts, or --file, and not both")
-        return Path(arguments.file)
-    if not arguments.texts and sys.stdin.isatty():
-        raise ValueError("give texts, or --file, or lines on standard input")
-    return STDIN if arguments.texts in ([], [str(STDIN)]) else None
-
-
 def embed_texts(arguments: argparse.Namespace, texts: Sequence[str], noun: str) -> None:
     """Embed a few texts, and print or save the result."""
     model = load_model(arguments)
     cuts = Cuts(model, noun)
     vectors = embed_piece(model, cuts.tokenize(texts), arguments)
-    cuts.report()
+    cuts.report(PROGRAM)
     if arguments.out is not None:
         with whole_file(arguments.out) as file:
             write_header(file, vectors.shape)
@@ -184,7 +167,7 @@ def embed_lines(arguments: argparse.Namespace, lines: Lines) -> None:
         with closing(pieces):  # with its thread, whatever happens
             for piece in pieces:
                 write_rows(file, embed_piece(model, piece, arguments, advance))
-    cuts.report()
+    cuts.report(PROGRAM)
     seconds = time.perf_counter() - start
     say(arguments.out, f"{arguments.out}: {shape[0]} × {shape[1]} float32, in {seconds:.1f} s")
 
@@ -200,7 +183,7 @@ def embed_as_json(arguments: argparse.Namespace, source: Path | None) -> None:
                 vectors = embed_piece(model, piece, arguments, advance)
                 write("".join(vector_line(n, each) for n, each in enumerate(vectors, count)))
                 count += len(vectors)
-    cuts.report()
+    cuts.report(PROGRAM)
     if out is not None:
         say(out, f"{out}: {count} × {model.config.hidden_size} numbers, as JSON")
 
@@ -270,6 +253,6 @@ def write_rows(file: BinaryIO, vectors: NDArray[np.float32]) -> None:
 def say(out: Path, text: str) -> None:
     """Print a line on stdout, unless the vectors themselves went there."""
     if is_stdout(out):
-        note("numattn embed", text)
+        note(PROGRAM, text)
     else:
         print(text)
