@@ -13,7 +13,18 @@ from typing import NoReturn
 
 from numattn import __version__
 
-from . import attend, classify, embed, generate, info, serve, similarity, transcribe, translate
+from . import (
+    attend,
+    bench,
+    classify,
+    embed,
+    generate,
+    info,
+    serve,
+    similarity,
+    transcribe,
+    translate,
+)
 from .streams import flush_stdout, note, prepare_streams, release_stdout
 
 
@@ -35,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser
     )
     for module in (
-        embed, similarity, attend, classify, translate, transcribe, generate, serve, info
+        embed, similarity, attend, classify, translate, transcribe, generate, serve, bench, info
     ):  # fmt: skip
         module.add_parser(commands)
     return parser
