@@ -17,6 +17,7 @@ from . import (
     attend,
     bench,
     classify,
+    detect,
     embed,
     generate,
     info,
@@ -26,6 +27,13 @@ from . import (
     translate,
 )
 from .streams import flush_stdout, note, prepare_streams, release_stdout
+
+# In the order of --help.
+COMMANDS = (
+    *(embed, similarity, attend, classify, detect),
+    *(translate, transcribe, generate, serve),
+    *(bench, info),
+)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -45,9 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser
     )
-    for module in (
-        embed, similarity, attend, classify, translate, transcribe, generate, serve, bench, info
-    ):  # fmt: skip
+    for module in COMMANDS:
         module.add_parser(commands)
     return parser
 
