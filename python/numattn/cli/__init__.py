@@ -17,6 +17,7 @@ from . import (
     attend,
     bench,
     classify,
+    completion,
     detect,
     embed,
     generate,
@@ -32,7 +33,7 @@ from .streams import flush_stdout, note, prepare_streams, release_stdout
 COMMANDS = (
     *(embed, similarity, attend, classify, detect),
     *(translate, transcribe, generate, serve),
-    *(bench, info),
+    *(bench, info, completion),
 )
 
 
