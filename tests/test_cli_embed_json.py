@@ -210,6 +210,8 @@ def test_lines_that_come_in_pieces(held: int, mark: bytes) -> None:
         " first ", "", "third\u2028still third", "fourth €", "  "
     ]  # fmt: skip
     assert max(len(each) for each in lists) <= 2
+    assert [*arriving(Slow(mark + b"a\n\r", held), "a pipe", 9)][-1][-1:] == [""]
+    assert [*arriving(Slow(mark, held), "a pipe", 9)] == []
 
 
 @pytest.mark.parametrize("held", [1, 2, 3, 7, 1000])

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # Inches of the longer side, and dots of an inch: 1,280 of them in a raster.
 LONGER, DOTS = 8.0, 160
-# Dark enough for white letters, and told apart by the colour-blind too (Paul Tol's "muted").
+# Dark enough for white letters, at a contrast of 5 or more. The first four are of Paul Tol's scheme
+# "muted", which the colour-blind tell apart.
 COLOURS = ("#332288", "#882255", "#117733", "#aa4499", "#0f6a8b", "#8a5a00", "#b03a48", "#5b5b8f")
 LETTERS, LINE = 9.0, 2.0
 
