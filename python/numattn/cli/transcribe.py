@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from numattn._dtypes import STORED
 
 from .arguments import positive
+from .progress import add_quiet, progress_bar
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -41,6 +42,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--timestamps", action="store_true", help="print when what is said")
     parser.add_argument("--beams", type=positive, metavar="N", help="texts that a search keeps")
+    add_quiet(parser)
     parser.add_argument(
         "--dtype",
         choices=STORED,
@@ -60,13 +62,15 @@ def run(arguments: argparse.Namespace) -> None:
         na.set_num_threads(arguments.threads)
     model = Whisper.from_folder(arguments.model, dtype=arguments.dtype)
     for file in arguments.files:
-        result = model.transcribe(
-            file,
-            language=arguments.language,
-            task=arguments.task,
-            timestamps=arguments.timestamps,
-            beams=arguments.beams,
-        )
+        with progress_bar(arguments, None, "s") as bar:
+            result = model.transcribe(
+                file,
+                language=arguments.language,
+                task=arguments.task,
+                timestamps=arguments.timestamps,
+                beams=arguments.beams,
+                progress=bar.reached,
+            )
         if not arguments.timestamps:
             print(" ".join(result.text.split()), flush=True)
             continue

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,7 @@ class Whisper(EncoderDecoder):
         timestamps: bool = False,
         beams: int | None = None,
         max_tokens: int | None = None,
+        progress: Callable[[float, float], object] | None = None,
         num_threads: int | None = None,
     ) -> Transcript:
         """Return what is said in some sound.
@@ -233,6 +235,8 @@ class Whisper(EncoderDecoder):
             How many texts a search keeps; the folder's num_beams, or 1, by default.
         max_tokens : int, optional
             Tokens of a window, at most.
+        progress : callable, optional
+            Called after each window with the seconds that are transcribed, and those of all sound.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -269,6 +273,9 @@ class Whisper(EncoderDecoder):
             found, done = pieces_of(tokens, first, left)
             pieces += [(place * SECONDS / STRIDE, piece) for piece in found]
             place, state = place + done, None
+            if progress is not None:
+                whole = samples.size / self.log_mel.rate
+                progress(min(place * self.log_mel.hop / self.log_mel.rate, whole), whole)
         segments = [self._segment(start, piece) for start, piece in pieces]
         return Transcript("".join(each.text for each in segments).strip(), segments, code)
 
