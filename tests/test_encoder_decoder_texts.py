@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from command_line import refused
+from ctranslate2_folders import write_case
 from numattn.cli import main
 from numattn.models import load
 from numattn.models.encoder_decoder.text_tokens import TextTokens
@@ -127,6 +128,37 @@ def test_pieces_are_transformers_own(marian: Path) -> None:
         ids = rng.integers(0, VOCABULARY, 12).tolist()
         ids = [number for number in ids if number in theirs.decoder]
         assert tokens.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+def test_pieces_of_a_folder_of_ctranslate2_s(marian: Path, tmp_path: Path) -> None:
+    """Its vocabulary is a list, and what it makes of texts is what CTranslate2 does."""
+    folder = write_case(tmp_path / "converted", "marian")
+    for name in ("source.spm", "target.spm"):
+        (folder / name).write_bytes((marian / name).read_bytes())
+    known = json.loads((marian / "vocab.json").read_text(encoding="utf-8"))
+    words = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        ">>pt<<",
+        *(word for word in known if word[0] not in "<>"),
+    ]
+    words = words[:40]
+    assert len(words) == 40
+    (folder / "shared_vocabulary.json").write_text(json.dumps(words))
+    model, texts = load(folder), ["the cat", ">>pt<<a dog ξ", "sat"]
+    ids = [model._tokens.encode(text) for text in texts]
+    assert ids[1][0] == 4 and ids[1][-1] == 2 and 3 in ids[1]
+    written = [model._tokens.decode(tokens) for tokens in model.generate(ids)]
+    assert model.translate(texts) == written
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    theirs = ctranslate2.Translator(str(folder), compute_type="float32")
+    found = theirs.translate_batch(
+        [[words[number] for number in row] for row in ids], max_decoding_length=31
+    )
+    numbers = [[words.index(token) for token in each.hypotheses[0]] for each in found]
+    assert written == [model._tokens.decode(tokens) for tokens in numbers]
 
 
 def test_a_vocabulary_that_is_refused(marian: Path, tmp_path: Path) -> None:
