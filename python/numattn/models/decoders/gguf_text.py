@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files.piece_pairs import merges_of
 from ..files.settings import shown
 
 if TYPE_CHECKING:
@@ -215,21 +216,3 @@ class GgufText:
             parts = [tokens[-1][0], *parts] if name == "bos" else [*parts, tokens[-1][0]]
         if tokens:
             made.post_processor = TemplateProcessing(single=parts, special_tokens=tokens)
-
-
-def merges_of(vocabulary: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """Return which pieces are joined to which, in the order of what they become.
-
-    sentencepiece joins whatever two neighbours make the piece of the best score.
-
-    >>> merges_of({"a": 0, "b": 1, "ab": 2, "aba": 3}, [0, 0, -2, -1])
-    [('ab', 'a'), ('a', 'b')]
-    """
-    merges = []
-    for piece, number in vocabulary.items():
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in vocabulary and right in vocabulary:
-                order = (vocabulary[left], vocabulary[right])
-                merges.append((-scores[number], number, order, (left, right)))
-    return [pair for *_, pair in sorted(merges)]
