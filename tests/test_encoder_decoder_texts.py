@@ -167,9 +167,38 @@ def test_a_vocabulary_that_is_refused(marian: Path, tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text('{"<unk>": 0}')
     with pytest.raises(ValueError, match="has no token </s>"):
         TextTokens(tmp_path).encode("a")
+    (tmp_path / "vocab.json").write_text('{"<unk>": 0, "</s>": 1}')
+    assert TextTokens(tmp_path).encode("a")[-1] == 1
     (tmp_path / "target_vocab.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"target_vocab\.json beside vocab\.json"):
+    with pytest.raises(ValueError, match=r"target_vocab\.json has no token <unk>"):
         TextTokens(tmp_path).encode("a")
+    (tmp_path / "target_vocab.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"separate_vocabs": true}')
+    with pytest.raises(FileNotFoundError, match=r"no target_vocab\.json in"):
+        TextTokens(tmp_path).encode("a")
+
+
+def test_pieces_of_two_vocabularies(marian: Path, tmp_path: Path) -> None:
+    for name in ("source.spm", "target.spm", "vocab.json"):
+        (tmp_path / name).write_bytes((marian / name).read_bytes())
+    one = json.loads((marian / "vocab.json").read_text(encoding="utf-8"))
+    words = ["</s>", "<unk>", *(word for word in reversed(one) if word[0] != "<"), "<pad>"]
+    two = {word: number for number, word in enumerate(words)}
+    (tmp_path / "target_vocab.json").write_text(json.dumps(two))
+    tokens, other = TextTokens(tmp_path), TextTokens(marian)
+    assert tokens.encode("the cat ξ") == other.encode("the cat ξ")
+    upper = [piece for piece in ("▁", "C", "A", "T") if piece in one]
+    assert tokens.decode([*(two[piece] for piece in upper), 0, two["<pad>"], 1]) == "CAT"
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.MarianTokenizer(
+        *(str(tmp_path / name) for name in ("source.spm", "target.spm", "vocab.json")),
+        target_vocab_file=str(tmp_path / "target_vocab.json"),
+        separate_vocabs=True,
+    )
+    for text in [*TEXTS, "", "ξ dog"]:
+        assert tokens.encode(text) == theirs(text).input_ids
+    ids = [two[piece] for piece in upper]
+    assert tokens.decode(ids) == theirs.decode(ids)
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ class BartConfig:
     """Whether there is a norm after the embeddings."""
     learned_positions: bool
     """Whether a file must have a table of positions: they are sines and cosines without it."""
+    one_table: bool
+    """Whether sources and texts have one table of embeddings."""
     position_offset: int = 0
     """Rows of a table of positions before that of the first."""
     norm_eps: float = NORM_EPS
@@ -94,14 +96,16 @@ class BartConfig:
         settings.one_of("is_encoder_decoder", (True,), True)
         settings.one_of("is_decoder", (False,), False)
         settings.one_of("tie_word_embeddings", (True,), True)
-        vocab_size = settings.size("vocab_size")
-        if family == "marian":
-            settings.one_of("share_encoder_decoder_embeddings", (True,), True)
-            settings.one_of("decoder_vocab_size", (vocab_size,), vocab_size)
+        source_size = size = settings.size("vocab_size")
+        one_table = family != "marian" or settings.flag("share_encoder_decoder_embeddings", True)
+        if family == "marian" and one_table:
+            settings.one_of("decoder_vocab_size", (size,), size)
+        elif family == "marian":
+            size = settings.size("decoder_vocab_size", size)
         width = settings.size("d_model")
         return cls(
-            vocab_size=vocab_size,
-            source_vocab_size=vocab_size,
+            vocab_size=size,
+            source_vocab_size=source_size,
             hidden_size=width,
             encoder_layers=settings.size("encoder_layers"),
             decoder_layers=settings.size("decoder_layers"),
@@ -114,6 +118,7 @@ class BartConfig:
             embedding_norms=family != "marian",
             learned_positions=family != "marian",
             position_offset=0 if family == "marian" else OFFSET,
+            one_table=one_table,
         )
 
     def layer(self, stack: int) -> LayerForm:
@@ -204,7 +209,8 @@ class Bart(TextToText):
             return load_bart(file, dtype=dtype)
         config = BartConfig.from_file(folder / "config.json")
         generation = GenerationConfig.from_folder(folder, config.vocab_size)
-        checkpoint = Checkpoint(folder / "model.safetensors", "shared.weight")
+        anchor = "shared.weight" if config.one_table else "encoder.embed_tokens.weight"
+        checkpoint = Checkpoint(folder / "model.safetensors", anchor)
         model = cls(config, checkpoint, generation, TextTokens(folder), dtype)
         checkpoint.finish(IGNORED)
         return model
@@ -218,7 +224,7 @@ class Bart(TextToText):
         """Return the tables of sources and of texts, and that which a head has that has none."""
         config, width = self.config, self.config.hidden_size
         names = [f"{stack}.embed_tokens.weight" for stack in STACKS]
-        if checkpoint.has("shared.weight"):
+        if config.one_table:
             shape = (config.vocab_size, width)
             shared = checkpoint.take("shared.weight", shape, dtype=self._number)
             return [read_table(checkpoint, name, shared) for name in names], shared

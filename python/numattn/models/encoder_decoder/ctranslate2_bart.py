@@ -137,6 +137,7 @@ def read_config(tensors: BartTensors) -> BartConfig:
         norm_first=bool(shared(tensors, "pre_norm", norms)),
         embedding_norms="encoder/layernorm_embedding/gamma" in names,
         learned_positions=True,
+        one_table=tensors.shared,
         norm_eps=file.config.number("layer_norm_epsilon", NORM_EPS),
     )
 

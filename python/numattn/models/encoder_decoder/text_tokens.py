@@ -193,14 +193,30 @@ class Pieces:
 
 
 def marian_vocabularies(folder: Path) -> Vocabularies:
-    """Return what vocab.json says, or raise ValueError."""
-    if (folder / "target_vocab.json").exists():
-        raise ValueError(f"{folder}: a target_vocab.json beside vocab.json is not supported")
-    ids = read_json_object(folder / "vocab.json")
+    """Return what vocab.json says, and of texts target_vocab.json, if the settings want it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If one is missing.
+    ValueError
+        If one is damaged, or lacks a token.
+    """
+    path = folder / "tokenizer_config.json"
+    settings = Settings.from_file(path) if path.exists() else Settings({}, path)
+    source = target = read_numbers(folder / "vocab.json")
+    if settings.flag("separate_vocabs", (folder / "target_vocab.json").exists()):
+        target = read_numbers(folder / "target_vocab.json")
+    special = frozenset(target[token] for token in ("<unk>", "</s>", "<pad>") if token in target)
+    return Vocabularies(
+        source, target, None, target["</s>"], special, source["<unk>"], (), (source["</s>"],)
+    )
+
+
+def read_numbers(path: Path) -> dict[str, int]:
+    """Return the numbers of pieces in a JSON file, those of an unknown one and of an end too."""
+    ids = read_json_object(path)
     for token in ("<unk>", "</s>"):
         if type(ids.get(token)) is not int:
-            raise ValueError(f"{folder / 'vocab.json'} has no token {token}")
-    special = frozenset(
-        number for piece, number in ids.items() if piece in ("<unk>", "</s>", "<pad>")
-    )
-    return Vocabularies(ids, ids, None, ids["</s>"], special, ids["<unk>"], (), (ids["</s>"],))
+            raise ValueError(f"{path} has no token {token}")
+    return ids
