@@ -52,6 +52,25 @@ def test_texts(tmp_path: Path, name: str, beams: int, penalty: float) -> None:
             assert best[0].score == pytest.approx(case[f"scores_{beams}"][row], abs=2e-5)
 
 
+def test_a_model_of_opennmt_s(tmp_path: Path) -> None:
+    """Of two vocabularies; its texts end with token 28, and begin with 30."""
+    case, model = read_case("opennmt"), load(write_case(tmp_path, "opennmt"))
+    assert (model.source_vocab_size, model.vocab_size) == (37, 31)
+    assert (model.generation.start, model.generation.rules.ends) == (30, (28,))
+    assert model.config.embedding_scale == 4 and model.config.norm_first
+    sources, texts = ended(case["sources"]), case["texts"]
+    given = np.concatenate([np.full((len(texts), 1), 30), texts], axis=1)
+    logits = model.logits(given, model.encode(sources))
+    logs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+    after = np.concatenate([texts, np.full((len(texts), 1), 28)], axis=1)
+    got = np.take_along_axis(logs, after[..., np.newaxis], axis=2)[..., 0]
+    np.testing.assert_allclose(got, case["log_probs"], rtol=0, atol=2e-5)
+    for row, best in enumerate(model.search(sources.tolist(), max_tokens=12)):
+        expected = case["tokens_2"][row]
+        assert best[0].tokens == expected[expected >= 0].tolist()
+        assert best[0].score == pytest.approx(case["scores_2"][row], abs=2e-5)
+
+
 def test_what_is_searched_for_is_ctranslate2_s(tmp_path: Path) -> None:
     """Two beams, an end after one token at the earliest."""
     case, model = read_case("marian"), load(write_case(tmp_path, "marian"))

@@ -161,6 +161,32 @@ def test_pieces_of_a_folder_of_ctranslate2_s(marian: Path, tmp_path: Path) -> No
     assert written == [model._tokens.decode(tokens) for tokens in numbers]
 
 
+def test_a_package_of_argos_translate_s(marian: Path, tmp_path: Path) -> None:
+    """Its pieces are of one model for both languages, which stands beside the model's folder."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = write_case(tmp_path / "model", "opennmt")
+    path = tmp_path / "sentencepiece.model"
+    path.write_bytes((marian / "source.spm").read_bytes())
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    pieces = [processor.id_to_piece(number) for number in range(3, processor.get_piece_size())]
+    source = [*["<unk>", "<s>", "</s>", *pieces][:36], "x"]
+    target = ["<unk>", "<s>", "</s>", *reversed(pieces)][:31]
+    source += [f"y{number}" for number in range(37 - len(source))]
+    target += [f"y{number}" for number in range(31 - len(target))]
+    for name, words in (("source", source), ("target", target)):
+        (folder / f"{name}_vocabulary.json").write_text(json.dumps(words))
+    model, text = load(folder), "the cat ξ"
+    expected = [source.index(piece) if piece in source else 0
+                for piece in processor.encode(text, out_type=str)]  # fmt: skip
+    assert model._tokens.encode(text) == [*expected, 2]  # which add_source_eos asks for
+    (ids,) = model.generate([[*expected, 2]])
+    written = processor.decode_pieces([target[number] for number in ids if number not in (0, 2)])
+    assert model.translate([text]) == [written.replace("▁", " ").strip()]
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"sentencepiece\.model is not a model of sentencepiece's"):
+        load(folder).translate([text])
+
+
 def test_a_vocabulary_that_is_refused(marian: Path, tmp_path: Path) -> None:
     for name in ("source.spm", "target.spm"):
         (tmp_path / name).write_bytes((marian / name).read_bytes())
@@ -206,6 +232,18 @@ def whisper(tmp_path: Path) -> Path:
     folder = write_whisper(tmp_path / "whisper")
     write_tokenizer(folder, WHISPER["vocab_size"], WHISPER["eos_token_id"])
     return folder
+
+
+def test_the_command_with_a_folder_of_ctranslate2_s(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_case(tmp_path / "converted", "whisper")
+    write_tokenizer(folder, 150, 40)
+    path = write_wav(tmp_path / "a.wav", speech_like(0.9)[:, np.newaxis], 2, 1, 16000)
+    assert main(["transcribe", str(path), "--model", str(folder), "--beams", "1"]) == 0
+    (printed,) = capsys.readouterr().out.splitlines()
+    model = load(folder)
+    assert printed == model.transcribe(path, beams=1).text != ""
 
 
 def test_the_command(whisper: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

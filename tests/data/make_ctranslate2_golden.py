@@ -18,6 +18,8 @@ import numpy as np
 import torch
 import transformers
 from ctranslate2.converters import transformers as converters
+from ctranslate2.specs import transformer_spec
+from ctranslate2.specs.model_spec import index_spec
 from numpy.typing import NDArray
 
 VOCABULARY = 41
@@ -147,6 +149,70 @@ def text_to_text(name: str, folder: Path, rng: np.random.Generator) -> dict[str,
     return result
 
 
+def opennmt(folder: Path, rng: np.random.Generator) -> dict[str, Any]:
+    """Return a folder's files, and scores and texts: of the form that OpenNMT-py's models have.
+
+    Norms stand before the parts, embeddings are multiplied by the root of their size, and sources
+    and texts have vocabularies of their own.
+    """
+    sizes, width = (37, 31), 16
+    spec = transformer_spec.TransformerSpec.from_config((2, 1), 2, pre_norm=True)
+    for name, value in spec.variables().items():
+        if value is None:
+            *scopes, last = name.split("/")
+            shape = shape_of(name, sizes, width)
+            mean = 1.0 if last == "gamma" else 0.0
+            scale = 0.4 if len(shape) == 1 else 2 * shape[-1] ** -0.5
+            made = (mean + scale * rng.standard_normal(shape)).astype(np.float32)
+            setattr(index_spec(spec, "/".join(scopes)), last, made)
+    for stack in (spec.encoder, spec.decoder):
+        stack.position_encodings.encodings = rng.standard_normal((24, width)).astype(np.float32)
+        for layer in stack.layer:
+            parts = [layer.self_attention.linear[0], layer.self_attention.linear[1]]
+            if stack is spec.decoder:
+                parts += layer.attention.linear
+            for linear in (*parts, layer.ffn.linear_0, layer.ffn.linear_1):
+                linear.bias = (0.3 * rng.standard_normal(linear.weight.shape[0])).astype(np.float32)
+    spec.decoder.projection.bias = rng.standard_normal(sizes[1]).astype(np.float32)
+    spec.register_source_vocabulary(words(sizes[0]))
+    spec.register_target_vocabulary([*reversed(words(sizes[1]))])
+    spec.config.decoder_start_token = "<s>"
+    spec.config.add_source_eos = True
+    files = finished(spec, None, folder)
+    translator = ctranslate2.Translator(str(folder), compute_type="float32", intra_threads=1)
+    sources, texts = rng.integers(4, sizes[0], (5, 8)), rng.integers(4, sizes[1], (5, 7))
+    written = [[f"t{token}" for token in row] for row in sources]
+    scored = translator.score_batch(written, [[f"t{token}" for token in row] for row in texts])
+    numbers = {word: number for number, word in enumerate(reversed(words(sizes[1])))}
+    found = translator.translate_batch(
+        written, max_decoding_length=12, return_scores=True, return_end_token=True
+    )
+    tokens = np.full((len(found), 13), -1)
+    for row, each in zip(tokens, found, strict=True):
+        row[: len(each.hypotheses[0])] = [numbers[token] for token in each.hypotheses[0]]
+    return {
+        **files,
+        "sources": sources,
+        "texts": np.array([[numbers[f"t{token}"] for token in row] for row in texts]),
+        "log_probs": np.array([row.log_probs for row in scored]),
+        "tokens_2": tokens,
+        "scores_2": np.array([each.scores[0] for each in found]),
+    }
+
+
+def shape_of(name: str, sizes: tuple[int, int], width: int) -> tuple[int, ...]:
+    """Return the shape of a variable that a specification leaves open."""
+    if name.endswith(("gamma", "beta")):
+        return (width,)
+    if "embeddings" in name or "projection" in name:
+        return (sizes[not name.startswith("encoder")], width)
+    part = name.split("/")[-2]
+    if "ffn" in name:
+        return (24, width) if part == "linear_0" else (width, 24)
+    joined = {"self_attention": (3, 1), "attention": (1, 2, 1)}[name.split("/")[-3]]
+    return (joined[int(part[-1])] * width, width)
+
+
 def decoder(name: str, folder: Path, rng: np.random.Generator) -> dict[str, Any]:
     """Return a folder's files, and the logits of some tokens."""
     family, loader, config, quantization = DECODERS[name]
@@ -194,13 +260,14 @@ def main() -> None:
     """Write the file."""
     arrays: dict[str, Any] = {}
     rng = np.random.default_rng(5)
-    for name in (*TEXT_TO_TEXT, *DECODERS, "whisper"):
+    for name in (*TEXT_TO_TEXT, *DECODERS, "whisper", "opennmt"):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             if name in TEXT_TO_TEXT:
                 made = text_to_text(name, folder, rng)
             else:
-                made = whisper(folder, rng) if name == "whisper" else decoder(name, folder, rng)
+                others = {"whisper": whisper, "opennmt": opennmt}
+                made = others[name](folder, rng) if name in others else decoder(name, folder, rng)
         arrays |= {f"{name}/{key}": value for key, value in made.items()}
     np.savez_compressed(Path(__file__).parent / "ctranslate2_golden.npz", **arrays)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from ..files.ctranslate2_file import Ctranslate2File
 from ..files.settings import Settings, shown
@@ -33,8 +34,8 @@ def read_vocabularies(file: Ctranslate2File, source_size: int, target_size: int)
         end=end,
         special=frozenset((end, unknown)),
         unknown=token_of(config, "unk_token", source),
-        before=ends_of(config, "bos", source),
-        after=ends_of(config, "eos", source),
+        before=around(config, "bos", source, False),
+        after=around(config, "eos", source, has_marian_pieces(file.folder)),
     )
 
 
@@ -54,7 +55,12 @@ def token_of(config: Settings, name: str, vocabulary: dict[str, int]) -> int:
     return vocabulary[token]
 
 
-def ends_of(config: Settings, name: str, source: dict[str, int]) -> tuple[int, ...]:
-    """Return the token that CTranslate2 itself puts before or after a source, if it does."""
-    added = config.flag(f"add_source_{name}", False)
+def has_marian_pieces(folder: Path) -> bool:
+    """Return whether texts are read by source.spm, whose pieces have no end token after them."""
+    return (folder / "source.spm").exists() and not (folder / "tokenizer.json").exists()
+
+
+def around(config: Settings, name: str, source: dict[str, int], usual: bool) -> tuple[int, ...]:
+    """Return the token before or after a source: if CTranslate2 itself adds it, or as usual."""
+    added = config.flag(f"add_source_{name}", False) or usual
     return (token_of(config, f"{name}_token", source),) if added else ()

@@ -1,17 +1,22 @@
 """Texts of a folder's tokenizer, which is read when it is first asked for.
 
 tokenizer.json, or, in folders of Marian's, source.spm, target.spm and vocab.json: pieces of
-sentencepiece, and their numbers. Where tokenizer_config.json has clean_up_tokenization_spaces, the
-space before a point goes, as in transformers; in a tokenizer of pairs (BPE) it does not.
+sentencepiece, and their numbers. In folders of CTranslate2's tokens have the numbers of their
+vocabularies, whatever reads texts.
+
+Where tokenizer_config.json has clean_up_tokenization_spaces, the space before a point goes, as in
+transformers; in a tokenizer of pairs (BPE) it does not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
+from ..files.folder import regular_file
 from ..files.json_file import read_json_object
 from ..files.settings import Settings
 from ..files.tokens import load_tokenizer
@@ -84,9 +89,15 @@ class TextTokens:
     def _made(self) -> Codec:
         own = (self.folder / "tokenizer.json").exists()
         if (self.folder / "source.spm").exists() and not own:
-            return Pieces(self.folder, self.vocabularies)
-        codec = JsonTokens(self.folder)
-        return codec if self.vocabularies is None else Renumbered(codec, self.vocabularies)
+            numbers = self.vocabularies or marian_vocabularies(self.folder)
+            return Pieces([self.folder / name for name in ("source.spm", "target.spm")], numbers)
+        if self.vocabularies is None:
+            return JsonTokens(self.folder)
+        # Packages of Argos Translate have the model in a folder of its own.
+        for place in (self.folder, self.folder.resolve().parent):
+            if (place / "sentencepiece.model").exists() and not own:
+                return Pieces([place / "sentencepiece.model"] * 2, self.vocabularies)
+        return Renumbered(JsonTokens(self.folder), self.vocabularies)
 
     def encode(self, text: str) -> list[int]:
         """Return a text's ids."""
@@ -156,23 +167,26 @@ class Renumbered:
 
 
 class Pieces:
-    """source.spm and target.spm of a Marian model, and its vocab.json or what is in its place."""
+    """Models of sentencepiece's of sources and of texts, whose pieces have other numbers."""
 
     pairs = False  # to transformers, whatever the pieces are
 
-    def __init__(self, folder: Path, vocabularies: Vocabularies | None) -> None:
+    def __init__(self, models: Sequence[Path], numbers: Vocabularies) -> None:
         try:
             from sentencepiece import SentencePieceProcessor
         except ImportError:
             raise ImportError(
-                "reading source.spm needs sentencepiece: pip install 'numattn[sentencepiece]'"
+                f"reading {models[0].name} needs sentencepiece: "
+                "pip install 'numattn[sentencepiece]'"
             ) from None
-        numbers = self.numbers = vocabularies or marian_vocabularies(folder)
+        self.numbers = numbers
         self.pieces = {number: piece for piece, number in numbers.target.items()}
-        self.source, self.target = (
-            SentencePieceProcessor(model_file=str(folder / name))
-            for name in ("source.spm", "target.spm")
-        )
+        self.source, self.target = (SentencePieceProcessor() for _ in models)
+        for processor, path in zip((self.source, self.target), models, strict=True):
+            try:
+                processor.load(str(regular_file(path)))
+            except (OSError, RuntimeError) as error:
+                raise ValueError(f"{path} is not a model of sentencepiece's: {error}") from None
 
     def encode(self, text: str) -> list[int]:
         """Return a text's ids; a language before it, ">>fr<<", is a token."""
@@ -183,7 +197,7 @@ class Pieces:
             text = text[end + 2 :]
         pieces += self.source.encode(text, out_type=str)
         ids = [numbers.source.get(piece, numbers.unknown) for piece in pieces]
-        return [*numbers.before, *ids, numbers.source.get("</s>", numbers.end)]
+        return [*numbers.before, *ids, *numbers.after]
 
     def decode(self, tokens: list[int]) -> str:
         """Return the text of ids."""
