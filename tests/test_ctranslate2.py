@@ -13,7 +13,7 @@ import pytest
 
 from ctranslate2_folders import after_name, changed_number, read_case, write_case
 from numattn.models import Bart, Gpt, Llama, Whisper, load
-from numattn.models.files.ctranslate2_file import Ctranslate2File
+from numattn.models.files.ctranslate2_file import STORED, Ctranslate2File
 
 TEXT_TO_TEXT = ("marian", "marian_int8", "bart", "mbart", "m2m")
 DECODERS = ("gpt2", "llama", "linear", "qwen2", "qwen3")
@@ -147,6 +147,22 @@ def test_what_whisper_hears(tmp_path: Path, beams: int, monkeypatch: pytest.Monk
     assert found.segments[0].tokens == case[f"tokens_{beams}"].tolist()
 
 
+def test_a_whisper_of_several_languages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told by its number of tokens; languages by lang_ids, or else by what stands there."""
+    monkeypatch.setattr("numattn.models.encoder_decoder.ctranslate2_whisper.MULTILINGUAL", 150)
+    folder = write_case(tmp_path, "whisper")
+    path = folder / "config.json"
+    settings = json.loads(path.read_text())
+    for ids in ([42], None, []):
+        path.write_text(json.dumps(settings | {"lang_ids": ids}))
+        speech = load(folder).speech
+        assert speech.languages == {"en": 42}
+        assert speech.tasks == {"transcribe": 44, "translate": 43}
+    path.write_text(json.dumps(settings | {"lang_ids": [7]}))
+    with pytest.raises(ValueError, match=r"config\.json: token 7, 't7', is of no language"):
+        load(folder)
+
+
 def test_a_class_of_another_specification(tmp_path: Path) -> None:
     folder = write_case(tmp_path, "marian")
     assert isinstance(Bart.from_folder(folder), Bart)
@@ -243,6 +259,30 @@ def test_a_damaged_head(tmp_path: Path, start: int, bytes_: bytes, message: str)
         load(write_case(tmp_path, "marian", model=bytes(data)))
 
 
+@pytest.mark.parametrize("case", ["opennmt", "llama", "whisper"])
+def test_damaged_bits(tmp_path: Path, case: str, rng: np.random.Generator) -> None:
+    """Any but those of weights: the same model, another one, or an error that names the file."""
+    folder = write_case(tmp_path, case)
+    path, variables = folder / "model.bin", Ctranslate2File(folder).variables.values()
+    data = path.read_bytes()
+    inside = np.zeros(len(data), np.bool_)
+    for variable in variables:
+        if variable.shape:
+            size = np.dtype(STORED[variable.kind]).itemsize * int(np.prod(variable.shape))
+            inside[variable.start : variable.start + size] = True
+    failures = 0
+    for place in rng.choice(np.flatnonzero(~inside), 40).tolist():
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        try:
+            load(folder)
+        except ValueError as error:
+            assert str(folder) in str(error)
+            failures += 1
+    assert failures > 30
+
+
 @pytest.mark.parametrize(
     ("place", "bytes_", "message"),
     [
@@ -302,6 +342,7 @@ def test_choices_that_are_not_supported(
         ("llama", b"decoder/alignment_heads\0", b"decoder/sliding_window_\0",
          "that the model of its configuration does not use: decoder/sliding_window_"),
         ("gpt2", b"layer_1/", b"layer_3/", "has no variable decoder/layer_1"),
+        ("gpt2", b"layer_1/", b"layer_0/", r"has a variable 'decoder/layer_0/\S+' twice"),
     ],
 )  # fmt: skip
 def test_variables_that_are_missing_or_unused(

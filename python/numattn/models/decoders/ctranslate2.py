@@ -5,15 +5,13 @@ from __future__ import annotations
 from numpy.typing import DTypeLike
 
 from ..files.ctranslate2_file import Ctranslate2File
+from ..files.ctranslate2_tensors import WITHOUT_EFFECT
 from .ctranslate2_config import read_settings
 from .ctranslate2_text import Ctranslate2Text
 from .ctranslate2_weights import DecoderTensors
 from .gpt import Gpt, GptConfig
 from .llama import Llama
 from .llama_config import LlamaConfig
-
-# What changes nothing here.
-IGNORED = r"decoder/(alignment_(layer|heads)|alibi_use_positive_positions|scale_alibi)"
 
 
 def load_ctranslate2(file: Ctranslate2File, *, dtype: DTypeLike | None = None) -> Gpt | Llama:
@@ -52,6 +50,6 @@ def load_ctranslate2(file: Ctranslate2File, *, dtype: DTypeLike | None = None) -
         model = Gpt(GptConfig.from_settings(settings), tensors, dtype)
     else:
         model = Llama(LlamaConfig.from_settings(settings, family), tensors, dtype)
-    tensors.finish(IGNORED)
+    tensors.finish(WITHOUT_EFFECT)
     model.text_source = Ctranslate2Text(file, settings.size("vocab_size"))
     return model

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..files.activations import Activation
 from ..files.ctranslate2_file import Ctranslate2File
-from ..files.ctranslate2_tensors import Ctranslate2Tensors
+from ..files.ctranslate2_tensors import WITHOUT_EFFECT, Ctranslate2Tensors
 from .bart import STACKS, Bart, BartConfig
 from .ctranslate2_names import HEAD, TABLES, place_of
 from .ctranslate2_sizes import read_sizes
@@ -26,10 +26,8 @@ from .token_rules import NEVER, TokenRules
 
 ACTIVATIONS: tuple[Activation, ...] = ("relu", "gelu_tanh", "silu", "gelu")  # by their numbers
 MOST = 256  # tokens of a text, as in CTranslate2
-# What changes nothing here: which heads tell how words belong together, and how several tables
-# would be joined.
-IGNORED = r"decoder/alignment_(layer|heads)|decoder/(alibi_use_positive_positions|scale_alibi)"
-IGNORED += r"|encoder/embeddings_merge"
+# How several tables of a source would be joined.
+IGNORED = WITHOUT_EFFECT + r"|encoder/embeddings_merge"
 
 
 class BartTensors(Ctranslate2Tensors):

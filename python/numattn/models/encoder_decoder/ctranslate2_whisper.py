@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..files.ctranslate2_file import Ctranslate2File
-from ..files.ctranslate2_tensors import Ctranslate2Tensors
+from ..files.ctranslate2_tensors import WITHOUT_EFFECT, Ctranslate2Tensors
 from .ctranslate2_names import place_of
 from .ctranslate2_sizes import read_sizes
 from .ctranslate2_vocabularies import numbered
@@ -24,8 +24,6 @@ MULTILINGUAL = 51865  # tokens of a model of several languages, at least, by Ope
 LATEST_START = 50  # of the first time
 BEAMS = 5
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
-IGNORED = r"decoder/alignment_(layer|heads)|decoder/(alibi_use_positive_positions|scale_alibi)"
-IGNORED += r"|decoder/pre_norm"
 
 
 class WhisperTensors(Ctranslate2Tensors):
@@ -49,7 +47,7 @@ def load_whisper(file: Ctranslate2File, *, dtype: DTypeLike | None = None) -> Wh
     log_mel = read_log_mel(file.folder, config)
     model = Whisper(config, tensors, generation, speech, log_mel, TextTokens(file.folder), dtype)
     refuse_key_biases(tensors, config)
-    tensors.finish(IGNORED)
+    tensors.finish(WITHOUT_EFFECT)
     return model
 
 
@@ -102,22 +100,13 @@ def read_speech(file: Ctranslate2File, tokens: dict[str, int]) -> SpeechTokens:
     for token in ("<|startoftranscript|>", "<|endoftext|>"):
         if token not in tokens:
             raise ValueError(f"{file.folder}: the vocabulary has no token {token}")
-    written = {number: token for token, number in tokens.items()}
-    languages = {}
-    for number in token_tuple(file.config, "lang_ids", len(written)):
-        match = LANGUAGE.fullmatch(written.get(number, ""))
-        if match is None:
-            raise ValueError(
-                f"{file.config.path}: lang_ids has {number}, which is {written.get(number)!r}"
-            )
-        languages[match[1]] = number
-    several = len(written) >= MULTILINGUAL
     tasks = {name: tokens[f"<|{name}|>"] for name in ("transcribe", "translate")
              if f"<|{name}|>" in tokens}  # fmt: skip
+    several = len(tokens) >= MULTILINGUAL
     return SpeechTokens(
         start=tokens["<|startoftranscript|>"],
         end=tokens["<|endoftext|>"],
-        languages=languages if several else {},
+        languages=read_languages(file, tokens) if several else {},
         tasks=tasks if several else {},
         forced=(),
         no_timestamps=tokens.get("<|notimestamps|>"),
@@ -125,6 +114,24 @@ def read_speech(file: Ctranslate2File, tokens: dict[str, int]) -> SpeechTokens:
         language=None,
         task="transcribe",
     )
+
+
+def read_languages(file: Ctranslate2File, tokens: dict[str, int]) -> dict[str, int]:
+    """Return the codes of languages and their tokens: those of lang_ids, or before the tasks'."""
+    written = {number: token for token, number in tokens.items()}
+    first = tokens["<|startoftranscript|>"] + 1
+    ids = token_tuple(file.config, "lang_ids", len(written))
+    languages = {}
+    for number in ids or range(first, tokens.get("<|translate|>", first)):
+        match = LANGUAGE.fullmatch(written.get(number, ""))
+        if match is None:
+            raise ValueError(
+                f"{file.config.path}: token {number}, {written.get(number)!r}, is of no language"
+            )
+        languages[match[1]] = number
+    if not languages:
+        raise ValueError(f"{file.config.path}: the model is of several languages, and names none")
+    return languages
 
 
 def read_generation(

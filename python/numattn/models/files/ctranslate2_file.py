@@ -90,7 +90,12 @@ class Ctranslate2File:
         with open(self.path, "rb") as file:
             reader = Reader(file, self.path)
             self.spec = read_specification(reader)
-            self.variables = dict(reader.variable() for _ in range(reader.whole("<I")))
+            self.variables: dict[str, Variable] = {}
+            for _ in range(reader.whole("<I")):
+                name, variable = reader.variable()
+                if name in self.variables:
+                    raise ValueError(f"{self.path} has a variable {name!r} twice")
+                self.variables[name] = variable
             self.aliases: dict[str, str] = {}
             for _ in range(reader.whole("<I")):
                 alias, name = reader.text(), reader.text()
@@ -184,7 +189,7 @@ class Ctranslate2File:
         return self.variables[own]
 
     def _stored(self, variable: Variable, first: int, count: int) -> NDArray[Any]:
-        """Return numbers as float32, or the integers that they are stored as."""
+        """Return numbers, or the integers that they are stored as, as float32."""
         dtype = np.dtype(STORED[variable.kind])
         with open(self.path, "rb") as file:
             file.seek(variable.start + first * dtype.itemsize)
@@ -193,7 +198,7 @@ class Ctranslate2File:
             raise ValueError(f"{self.path} has become shorter while it was read")
         if variable.kind == "bfloat16":
             numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers.astype(np.float32)
+        return numbers.astype(np.float32, copy=False)
 
 
 def read_specification(reader: Reader) -> str:

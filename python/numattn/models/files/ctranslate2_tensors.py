@@ -13,6 +13,10 @@ from .checkpoint import check_all_taken, check_count
 from .ctranslate2_file import Ctranslate2File
 from .settings import shown
 
+# One number each, which changes nothing here: heads that tell how words belong together, and how
+# ALiBi would be.
+WITHOUT_EFFECT = r"decoder/(alignment_(layer|heads)|alibi_use_positive_positions|scale_alibi)"
+
 
 class Place(NamedTuple):
     """Where a tensor stands."""
