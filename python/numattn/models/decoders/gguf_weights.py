@@ -30,6 +30,10 @@ LLAMA = {
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+# Experts stand in three tensors for all of a layer, one after the other.
+MIXTRAL = {**LLAMA, "block_sparse_moe.gate": "ffn_gate_inp"}
+EXPERT = re.compile(r"block_sparse_moe\.experts\.(\d+)\.(w[123])")
+EXPERTS = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
 # Gemma 2 and 3, whose layers normalise before and after.
 GEMMA = {
     **LLAMA,
@@ -48,7 +52,7 @@ GPT = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
-NAMES = {"gemma2": GEMMA, "gemma3_text": GEMMA, "gpt2": GPT}
+NAMES = {"gemma2": GEMMA, "gemma3_text": GEMMA, "gpt2": GPT, "mixtral": MIXTRAL}
 FULL_NAME = re.compile(r"(?:(?:layers|h)\.(\d+)\.)?(.+)\.(weight|bias)")
 # Rotary frequencies, which belong to the configuration.
 FREQUENCIES = r"rope_(freqs|factors_long|factors_short)\.weight"
@@ -66,10 +70,14 @@ class GgufTensors:
     turned_heads : dict of str to int
         For a file whose heads turn by neighbours, as those of the architecture llama do: how many
         heads stand in the rows of "attn_q" and "attn_k".
+    experts : int
+        How many a layer has; 0 for none.
     """
 
-    def __init__(self, file: GgufFile, family: str, turned_heads: Mapping[str, int]) -> None:
-        self.file, self.family = file, family
+    def __init__(
+        self, file: GgufFile, family: str, turned_heads: Mapping[str, int], experts: int = 0
+    ) -> None:
+        self.file, self.family, self.experts = file, family, experts
         self._names = NAMES.get(family, LLAMA)
         self._turned_heads = turned_heads
         self._taken: set[str] = set()
@@ -89,13 +97,16 @@ class GgufTensors:
         # GPT-2's projections stand as (in, out) in its folders, and as (out, in) here.
         turned = self.family == "gpt2" and len(shape) == 2 and stored.startswith("blk.")
         wanted = tuple(shape)[::-1] if turned else tuple(shape)
+        expert = expert_in(name)
+        if expert is not None:
+            wanted = (self.experts, *wanted)
         if self.file.shape(stored) != wanted:
             raise ValueError(
                 f"tensor {stored} in {self.file.path} has shape {self.file.shape(stored)}, but the "
                 f"metadata call for {wanted}"
             )
         self._taken.add(stored)
-        numbers = self.file.numbers(stored, dtype)
+        numbers = self.file.numbers(stored, dtype, expert)
         heads = self._turned_heads.get(stored.split(".")[-2])
         if heads is not None:
             numbers = halves_together(numbers, heads)
@@ -133,10 +144,24 @@ class GgufTensors:
         if name == HEAD:
             return "output.weight"
         match = FULL_NAME.fullmatch(name)
-        if match is None or match[2] not in self._names:
+        if match is None:
             return name
         layer = "" if match[1] is None else f"blk.{match[1]}."
+        if expert := EXPERT.fullmatch(match[2]):
+            return f"{layer}{EXPERTS[expert[2]]}.{match[3]}"
+        if match[2] not in self._names:
+            return name
         return f"{layer}{self._names[match[2]]}.{match[3]}"
+
+
+def expert_in(name: str) -> int | None:
+    """Return which expert a tensor is of, or None.
+
+    >>> expert_in("layers.2.block_sparse_moe.experts.7.w1.weight")
+    7
+    """
+    match = EXPERT.search(name)
+    return None if match is None else int(match[1])
 
 
 def halves_together(rows: NDArray[Any], heads: int) -> NDArray[Any]:
