@@ -71,7 +71,7 @@ def measure(kind: str, layers: int, width: int) -> None:
         write_folder(folder, tensors, layers, width)
         write_file(file, tensors, layers, width)
         exact = load(folder)(ids)
-        plain = load(file)(ids)
+        plain = load(file, dtype="float32")(ids)
         print(line(kind, "Q8_0", "float32", "before", plain, exact), flush=True)
         for dtype in ("bfloat16", "int8"):
             got = load(file, dtype=dtype)(ids)

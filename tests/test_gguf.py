@@ -55,9 +55,76 @@ def test_families(tmp_path: Path, family: str, dtype: str, rng: np.random.Genera
 def test_kinds(tmp_path: Path, kind: str, rng: np.random.Generator) -> None:
     path, folder = write(tmp_path, "llama", kind)
     ids = random_ids(rng, 1, 9)
-    logits = load(path)(ids)
+    logits = load(path, dtype="float32")(ids)
     assert np.isfinite(logits).all() and logits.std() > 0.01
     assert_same_bits(logits, load(folder)(ids))
+
+
+def layers_of(model: Any) -> dict[str, str]:
+    """Return how a Llama's first layer stores its weights."""
+    layer = model._layers[0]
+    made = {"qkv": layer.qkv, "output": layer.output, "head": model._head}
+    if hasattr(layer.feed_forward, "gate"):
+        made |= {part: getattr(layer.feed_forward, part) for part in ("gate", "up", "down")}
+    parts = {name: getattr(linear, "layers", (linear,)) for name, linear in made.items()}
+    return {name: " ".join(part.dtype for part in each) for name, each in parts.items()}
+
+
+def assert_alike(logits: Any, expected: Any) -> None:
+    """The same weights, whose products are summed in another order."""
+    assert np.linalg.norm(logits - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("F32", "F16", "BF16")])
+def test_weights_stay_as_they_are(tmp_path: Path, kind: str, rng: np.random.Generator) -> None:
+    path, folder = write(tmp_path, "llama", kind)
+    model, ids = load(path), random_ids(rng, 1, 9)
+    stored = {"Q5_1": "float32"} | dict.fromkeys(("Q8_0", "Q6_K", "Q5_0"), "groups8")
+    assert set(layers_of(model).values()) == {stored.get(kind, "groups4")}
+    assert_alike(model(ids), load(folder)(ids))
+    assert_same_bits(pickle.loads(pickle.dumps(model))(ids), model(ids))
+
+
+@pytest.mark.parametrize("family", [f for f in tiny_gguf.FAMILIES if f != "gpt2"])
+def test_families_whose_weights_stay(tmp_path: Path, family: str, rng: np.random.Generator) -> None:
+    path, folder = write(tmp_path, family, "Q4_0")
+    model, ids = load(path), random_ids(rng, 2, 20)
+    assert set(layers_of(model).values()) == {"groups4"}
+    assert_alike(model(ids), load(folder)(ids))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("value", ["Q6_K", "F16", "Q8_0"])
+def test_parts_that_are_quantised_otherwise(
+    tmp_path: Path, family: str, value: str, rng: np.random.Generator
+) -> None:
+    """As llama.cpp's mixtures give values and some others more bits; and where one is not."""
+    others = {"attn_v": tiny_gguf.KINDS[value], "ffn_down": tiny_gguf.KINDS.Q6_K}
+    path, folder = write(tmp_path, family, "Q4_K", others=others)
+    model, ids = load(path), random_ids(rng, 2, 20)
+    stored = layers_of(model)
+    mixed = "float32" if value == "F16" else "groups4 groups4 groups8"
+    assert (stored["qkv"], stored["output"], stored["down"]) == (mixed, "groups4", "groups8")
+    assert_alike(model(ids), load(folder)(ids))
+    whole = model(ids)
+    cache = model.new_cache(2)
+    parts = [model(part, cache=cache) for part in (ids[:, :13], ids[:, 13:])]
+    assert_alike(np.concatenate(parts, axis=1), whole)
+
+
+def test_scales_that_are_no_numbers(tmp_path: Path) -> None:
+    """Are those of the file: nothing is lost, and nothing else is spoilt."""
+    path, _ = write(tmp_path, "llama", "Q8_0")
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as file:
+        reader = tiny_gguf.gguf.GGUFReader(path)
+        (tensor,) = (each for each in reader.tensors if each.name == "output.weight")
+        offset = int(tensor.data_offset)
+        del reader, file
+    data[offset : offset + 2] = np.array([np.nan], np.float16).tobytes()
+    path.write_bytes(data)
+    logits = load(path)([[1, 2, 3]])
+    assert np.isnan(logits[..., 0]).all() and np.isfinite(logits[..., 1:]).all()
 
 
 def test_the_frequencies_of_llama_3(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -83,11 +83,12 @@ def write_gguf(
     more: Tensors | None = None,
     tokenizer: Any = None,
     split: int = 0,
+    others: dict[str, KINDS] | None = None,
 ) -> tuple[dict[str, Any], Tensors]:
     """Write a file; return what a folder of the same model has in config.json and as tensors.
 
-    Matrices are of the kind given. `tokenizer` is called with the writer. With `split` there are
-    several files, of so many tensors each.
+    Matrices are of the kind given, but for `others` by the file's name of their part. `tokenizer`
+    is called with the writer. With `split` there are several files, of so many tensors each.
     """
     settings = {**sized_config(family), **(config or {})}
     arch = ARCHITECTURES[family]
@@ -110,7 +111,8 @@ def write_gguf(
             continue
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert stored is not None, name
-        tensors[name] = add(writer, family, settings, (stored, values), kind, seed)
+        own = (others or {}).get(stored.split(".")[-2], kind)
+        tensors[name] = add(writer, family, settings, (stored, values), own, seed)
     for name, values in (more or {}).items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from numattn import _core
 from numattn._arguments import as_array, as_output, in_kind_of, thread_count
 from numattn._dtypes import check_floating, storage_name
-from numattn._groups import packed_groups
 from numattn._memory import require_apart
 from numattn._names import Activation, Array, Output, Precision
 
@@ -161,6 +160,8 @@ class Linear:
         >>> linear(np.eye(32, dtype=np.float32)[:4])[:, 0]
         array([-2. , -1.5, -1. , -0.5], dtype=float32)
         """
+        from numattn._groups import packed_groups  # few have use of it
+
         numbers = as_array("integers", integers)
         scales = _as_scale("scale", scale)
         least = None if minimum is None else _as_scale("minimum", minimum)

@@ -20,15 +20,17 @@ def load_gguf(path: str | Path, *, dtype: DTypeLike | None = None) -> Gpt | Llam
     """Load a model from a GGUF file: of the architectures llama (Mistral's and Mixtral's, too),
     qwen2, qwen3, gemma, gemma2, gemma3, phi3 or gpt2.
 
-    Quantised numbers become floats, which are stored as `dtype` says: by "int8" a row of a weight
-    has one scale, where Q8_0 has one for each 32 of its numbers.
+    By default weights stay quantised as they are: those of Q8_0, Q6_K and Q5_0 take 1.25 bytes a
+    number, those of Q4_0, Q4_1 and Q4_K 0.75, and what is quantised otherwise, tables of
+    embeddings and GPT-2 become float32. With a `dtype` all become floats, stored so: by "int8" a
+    row of a weight has one scale, where Q8_0 has one for each 32 of its numbers.
 
     Parameters
     ----------
     path : path
         The file; of a model that is split, any of its files, all of which lie beside it.
     dtype : {None, float32, bfloat16, int8}
-        How weights are stored: float32 by default.
+        How weights are stored: by default as the file has them.
 
     Raises
     ------
@@ -58,7 +60,7 @@ def load_gguf(path: str | Path, *, dtype: DTypeLike | None = None) -> Gpt | Llam
         heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
         turned = heads if family in ("llama", "mixtral") else {}
         count = 0 if config.experts is None else config.experts.count
-        tensors = GgufTensors(file, family, turned, count)
+        tensors = GgufTensors(file, family, turned, count, keeps=dtype is None)
         model = Llama(config, tensors, dtype)
     tensors.finish()
     model.text_source = GgufText(file.path, file.values)

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..files.checkpoint import check_all_taken, check_count
 from ..files.gguf_file import GgufFile
+from ..files.integers import Integers
 from .head import HEAD
 
 LLAMA = {
@@ -72,12 +73,19 @@ class GgufTensors:
         heads stand in the rows of "attn_q" and "attn_k".
     experts : int
         How many a layer has; 0 for none.
+    keeps : bool
+        Whether quantised weights are kept as they are, where `Linear` can.
     """
 
     def __init__(
-        self, file: GgufFile, family: str, turned_heads: Mapping[str, int], experts: int = 0
+        self,
+        file: GgufFile,
+        family: str,
+        turned_heads: Mapping[str, int],
+        experts: int = 0,
+        keeps: bool = False,
     ) -> None:
-        self.file, self.family, self.experts = file, family, experts
+        self.file, self.family, self.experts, self.keeps = file, family, experts, keeps
         self._names = NAMES.get(family, LLAMA)
         self._turned_heads = turned_heads
         self._taken: set[str] = set()
@@ -91,26 +99,43 @@ class GgufTensors:
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
         """Return a tensor, of exactly that shape, as float32 or `dtype`."""
+        # GPT-2's projections stand as (in, out) in its folders, and as (out, in) here.
+        turned = self.family == "gpt2" and len(shape) == 2 and name.startswith("h.")
+        stored = self._found(name, tuple(shape)[::-1] if turned else tuple(shape))
+        numbers = self.file.numbers(stored, dtype, expert_in(name))
+        heads = self._turned(stored)
+        if heads is not None:
+            numbers = halves_together(numbers, heads)
+        return numbers.T if turned else numbers
+
+    def take_integers(self, name: str, shape: tuple[int, int]) -> Integers | None:
+        """Return a quantised tensor as it is kept; None for one of which floats are wanted."""
+        if not self.keeps:
+            return None
+        stored = self._found(name, shape)
+        found = self.file.integers(stored, expert_in(name))
+        heads = self._turned(stored)
+        if found is None or heads is None:
+            return found
+        return found.rows(halves_together(np.arange(shape[0]), heads))
+
+    def _found(self, name: str, shape: tuple[int, ...]) -> str:
+        """Return what the file calls a tensor, which is there and of that shape."""
         stored = self.stored_name(name)
         if stored not in self.file.names:
             raise ValueError(f"{self.file.path} has no tensor {stored} (for {name})")
-        # GPT-2's projections stand as (in, out) in its folders, and as (out, in) here.
-        turned = self.family == "gpt2" and len(shape) == 2 and stored.startswith("blk.")
-        wanted = tuple(shape)[::-1] if turned else tuple(shape)
-        expert = expert_in(name)
-        if expert is not None:
-            wanted = (self.experts, *wanted)
+        wanted = shape if expert_in(name) is None else (self.experts, *shape)
         if self.file.shape(stored) != wanted:
             raise ValueError(
                 f"tensor {stored} in {self.file.path} has shape {self.file.shape(stored)}, but the "
                 f"metadata call for {wanted}"
             )
         self._taken.add(stored)
-        numbers = self.file.numbers(stored, dtype, expert)
-        heads = self._turned_heads.get(stored.split(".")[-2])
-        if heads is not None:
-            numbers = halves_together(numbers, heads)
-        return numbers.T if turned else numbers
+        return stored
+
+    def _turned(self, stored: str) -> int | None:
+        """Return how many heads stand in a tensor's rows that turn by neighbours."""
+        return self._turned_heads.get(stored.split(".")[-2])
 
     def take_joined(
         self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32

@@ -77,6 +77,9 @@ class Ctranslate2Tensors:
         parts = [self.take(name, shape, dtype=dtype) for name, shape in shapes.items()]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def take_integers(self, name: str, shape: tuple[int, int]) -> None:
+        """Return None: such a folder's weights are read as floats."""
+
     def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]:
         """Raise ValueError: such a folder has no bytes for weights."""
         raise ValueError(f"{self.file.path} has no variable {name} of bytes")

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .folder import regular_file
+from .gguf_integers import KINDS, integers_of
+from .integers import Integers
 from .settings import shown
 
 PIECE = 1 << 20  # numbers made floats at once
@@ -160,6 +162,15 @@ class GgufFile:
                     f"tensor {name} in {self.path} is {kind.name}, which is not read"
                 ) from None
             places[begin : begin + step] = numbers
+
+    def integers(self, name: str, part: int | None = None) -> Integers | None:
+        """Return a matrix, or a part of a tensor, as the integers that it is; None if it is not."""
+        tensor = self._tensors[name]
+        if tensor.tensor_type.name not in KINDS:
+            return None
+        data: NDArray[np.uint8] = tensor.data if part is None else tensor.data[part]
+        with np.errstate(invalid="ignore", over="ignore"):  # of scales that are no numbers
+            return integers_of(data, tensor.tensor_type.name)
 
     def numbers(
         self, name: str, dtype: DTypeLike = np.float32, part: int | None = None

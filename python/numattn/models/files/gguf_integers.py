@@ -9,22 +9,14 @@ in float32, which has the bits of what the library gguf makes of a tensor. That 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Float32Array
+from .integers import Integers
 
 Bytes = NDArray[np.uint8]
-
-
-class Integers(NamedTuple):
-    """A weight (N, K) as `Linear.from_integers` takes it."""
-
-    integers: NDArray[np.int8] | NDArray[np.uint8]
-    scale: Float32Array
-    minimum: Float32Array | None
 
 
 def halves(data: Bytes) -> Float32Array:
