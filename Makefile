@@ -88,7 +88,7 @@ $(AMX_VENV)/.installed: $(SOURCES) $(wildcard tests/cpp/*tile* tests/cpp/emulate
 # What multiplies in tiles; the other kernels are those of avx512. pytest's handler of SIGILL would
 # take the place of the one that executes them.
 test-amx: $(AMX_VENV)/.installed
-	$(AMX_VENV)/bin/python -m pytest -p no:faulthandler -k '(avx512 or amx) and (bfloat16 or precision)'
+	$(AMX_VENV)/bin/python -m pytest -p no:faulthandler -k '(avx512 or amx) and (bfloat16 or precision or linear_groups or linear_split)'
 
 $(PEERS_VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(PEERS_VENV)
