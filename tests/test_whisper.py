@@ -154,7 +154,6 @@ def test_calls_that_are_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"no_speech_threshold": 0.6}, "no_speech_threshold 0.6 is not supported"),
         ({"lang_to_id": None}, "is_multilingual needs lang_to_id"),
         ({"forced_decoder_ids": [[2, 5]]}, "forced_decoder_ids must be pairs"),
         ({"language": "xx"}, "language 'xx' is not supported"),

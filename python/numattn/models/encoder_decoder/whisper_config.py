@@ -8,19 +8,13 @@ from pathlib import Path
 from ..files.activations import ACTIVATIONS, Activation
 from ..files.model_config import read_model_config
 from ..files.settings import Settings, shown
+from .attempts import Draws, Thresholds
 from .bart import read_heads
 from .forms import fairseq_form
 from .generation_config import token_tuple
 from .layers import LayerForm
 from .log_mel import LogMel
 
-# Ways of transcribing again what does not come out well, which are not carried out.
-AGAIN = (
-    "compression_ratio_threshold",
-    "logprob_threshold",
-    "no_speech_threshold",
-    "condition_on_prev_tokens",
-)
 STRIDE = 2  # frames of the spectrogram for each place of the encoder
 
 
@@ -136,6 +130,12 @@ class SpeechTokens:
     language: str | None
     """What is spoken where a call does not say it; None is found out."""
     task: str
+    thresholds: Thresholds
+    draws: Draws
+    previous: int | None
+    """The token that says that what was said before follows."""
+    conditioned: bool
+    """Whether what was said goes before the next window where a call does not say it."""
 
     @classmethod
     def from_folder(cls, folder: Path, vocab_size: int) -> SpeechTokens:
@@ -148,11 +148,6 @@ class SpeechTokens:
         """
         path = folder / "generation_config.json"
         settings = Settings.from_file(path if path.exists() else folder / "config.json")
-        for name in AGAIN:
-            if settings.get(name):
-                raise ValueError(
-                    f"{settings.path}: {name} {shown(settings.get(name))} is not supported"
-                )
 
         def one(name: str) -> int | None:
             tokens = token_tuple(settings, name, vocab_size)
@@ -172,6 +167,13 @@ class SpeechTokens:
         languages, tasks = table("lang_to_id"), table("task_to_id")
         if several and not (languages and tasks):
             raise ValueError(f"{settings.path}: is_multilingual needs lang_to_id and task_to_id")
+        # Files of old do not say it; there it is the last but one that is suppressed.
+        previous, suppressed = (
+            one("prev_sot_token_id"),
+            token_tuple(settings, "suppress_tokens", vocab_size),
+        )
+        if previous is None and len(suppressed) > 1:
+            previous = suppressed[-2]
         language = settings.get("language")
         return cls(
             start, end, languages if several else {}, tasks if several else {},
@@ -179,6 +181,8 @@ class SpeechTokens:
             whole_or_none(settings, "max_initial_timestamp_index"),
             None if language is None else settings.one_of("language", names_of(languages)),
             settings.one_of("task", tuple(tasks) or ("transcribe",), "transcribe"),
+            Thresholds.of(settings), Draws.of(settings), previous,
+            settings.flag("condition_on_prev_tokens", False),
         )  # fmt: skip
 
     def language_token(self, language: str) -> int:
