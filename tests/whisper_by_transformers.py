@@ -51,3 +51,29 @@ def written(
             **options,
         )["segments"][0]  # fmt: skip
     return segments, decisions
+
+
+def words_of(folder: Path, segments: list[dict[str, Any]], language: str) -> list[Any]:
+    """Return the words of segments with times of tokens, as transformers' pipeline joins them.
+
+    For each segment (text, start, end) of each word.
+    """
+    import transformers
+    from transformers.models.whisper.tokenization_whisper import _collate_word_timestamps
+
+    tokenizer = transformers.WhisperTokenizer.from_pretrained(folder)
+    found, before = [], 0.0
+    for segment in segments:
+        tokens, times = segment["tokens"].tolist(), segment["token_timestamps"].tolist()
+        starts = [before, *times[:-1]]
+        kept = [
+            (token, (start, end))
+            for token, start, end in zip(tokens, starts, times, strict=True)
+            if token < tokenizer.eos_token_id
+        ]
+        words = _collate_word_timestamps(
+            tokenizer, [each[0] for each in kept], [each[1] for each in kept], language, False
+        )
+        found.append([(word["text"], *word["timestamp"]) for word in words])
+        before = times[-1]
+    return found

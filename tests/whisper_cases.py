@@ -44,9 +44,15 @@ def for_transformers(options: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     named = {"temperature": (0.0,), **options}
+    named["num_beams"] = named.pop("beams", 1)
     if "prompt" in named:
         named["prompt_ids"] = torch.tensor(named.pop("prompt"))
     return named
+
+
+# Heads of the decoder's layers that are taken to look at what they write.
+HEADS = [[0, 1], [2, 0], [2, 1]]
+WORDS: dict[str, dict[str, Any]] = {"greedy": {}, "beams": {"beams": 3}}
 
 
 def golden_part(kind: str) -> dict[str, NDArray[Any]]:

@@ -14,17 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tiny_encoder_decoders import speech_like, write_whisper
-from whisper_by_transformers import written
-from whisper_cases import ATTEMPTS, CONTEXTS, PREVIOUS, SECONDS, for_transformers
+from tiny_speech_tokenizer import write_speech_tokenizer
+from whisper_by_transformers import words_of, written
+from whisper_cases import ATTEMPTS, CONTEXTS, HEADS, PREVIOUS, SECONDS, WORDS, for_transformers
 
 
-def case(folder: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """Return tokens and times of segments, and what is found of each text."""
-    segments, decisions = written(folder, speech_like(SECONDS), **for_transformers(options))
+def case(folder: Path, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return tokens and times of segments, and what is found of each text; or their words."""
+    sound, more = speech_like(SECONDS), for_transformers(options)
+    if kind == "word":
+        frames = torch.ones(1, round(100 * SECONDS), dtype=torch.long)
+        more |= {"attention_mask": frames, "return_token_timestamps": True}
+    segments, decisions = written(folder, sound, **more)
     times = [[float(each["start"]), float(each["end"])] for each in segments]
-    return {
+    words: dict[str, Any] = {}
+    if kind == "word":
+        found = [word for each in words_of(folder, segments, "english") for word in each]
+        words["texts"] = np.array([text for text, _, _ in found])
+        words["spans"] = np.array([span for _, *span in found])
+    return words | {
         "tokens": np.concatenate([each["tokens"] for each in segments]),
         "times": np.array(times),
         "decisions": np.array(decisions),
@@ -35,10 +46,11 @@ def main() -> None:
     """Compute and write the file beside this script."""
     arrays: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = write_whisper(Path(name), {"prev_sot_token_id": PREVIOUS})
-        for kind, cases in (("attempt", ATTEMPTS), ("context", CONTEXTS)):
+        own = {"prev_sot_token_id": PREVIOUS, "alignment_heads": HEADS}
+        folder = write_speech_tokenizer(write_whisper(Path(name), own))
+        for kind, cases in (("attempt", ATTEMPTS), ("context", CONTEXTS), ("word", WORDS)):
             for name, options in cases.items():
-                found = case(folder, options)
+                found = case(folder, kind, options)
                 arrays |= {f"{kind}_{name}_{key}": value for key, value in found.items()}
     np.savez_compressed(Path(__file__).with_name("whisper_golden.npz"), **arrays)
 

@@ -118,7 +118,7 @@ class Draws:
     """How a folder wants tokens to be drawn, if they are."""
 
     top_k: int | None
-    top_p: float
+    top_p: float | None
     min_p: float | None
 
     @classmethod
@@ -128,9 +128,10 @@ class Draws:
             value = settings.get(name)
             if value is not None and not any(value == each for each in neutral):
                 raise ValueError(f"{settings.path}: {name} {shown(value)} is not supported")
+        top_p = settings.number("top_p", 1.0)
         return cls(
             settings.whole("top_k", 0, 50) or None,
-            settings.number("top_p", 1.0),
+            None if top_p == 1 else top_p,
             settings.optional_number("min_p"),
         )
 

@@ -124,8 +124,32 @@ class SpeechNetwork(EncoderDecoder):
     def _decoded(
         self, ids: Int64Array, state: DecoderState, num_threads: int | None
     ) -> Float32Array:
-        x = embedded(self._tables[0], ids, 1.0)
-        x += self._places[1][state.position : state.position + ids.shape[1]]
+        x = self._embedded(ids, state)
         for number, (layer, source) in enumerate(zip(self._decoder, state.sources, strict=True)):
             layer(x, state.cache, number, source, state.lengths, None, num_threads)
         return self._norms[1](x, num_threads, out=x)
+
+    def _embedded(self, ids: Int64Array, state: DecoderState) -> Float32Array:
+        """Return what the decoder's first layer reads of further tokens (N, S)."""
+        x = embedded(self._tables[0], ids, 1.0)
+        x += self._places[1][state.position : state.position + ids.shape[1]]
+        return x
+
+    def _source_weights(
+        self, tokens: Int64Array, state: DecoderState, heads: tuple[tuple[int, int], ...],
+        num_threads: int | None,
+    ) -> Float32Array:  # fmt: skip
+        """Return how much of each place of the source a text's tokens (S,) are, (H, S, T).
+
+        Of the heads of layers that are named. The state is of one source, at its beginning.
+        """
+        x = self._embedded(tokens[np.newaxis], state)
+        found: dict[int, Float32Array] = {}
+        for number in range(1 + max(layer for layer, _ in heads)):
+            shares = self._decoder[number](
+                x, state.cache, number, state.sources[number], state.lengths, None, num_threads,
+                weights=any(layer == number for layer, _ in heads),
+            )  # fmt: skip
+            if shares is not None:
+                found[number] = shares[0]
+        return np.stack([found[layer][head] for layer, head in heads])

@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word, with the space and the marks that stand by it."""
+
+    text: str
+    start: float
+    """Seconds."""
+    end: float
+
+
+@dataclass(frozen=True)
 class Segment:
     """What is said from one time to another."""
 
@@ -14,6 +24,8 @@ class Segment:
     end: float
     text: str
     tokens: list[int]
+    words: list[Word] | None = None
+    """Where words are asked for."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -29,11 +29,21 @@ from .speech_text import SpeechText
 from .spoken_before import PromptCondition, SpokenBefore
 from .state import DecoderState
 from .timestamps import SECONDS, Piece, pieces_of
-from .transcript import Segment, Transcript
+from .transcript import Segment, Transcript, Word
 from .whisper_config import STRIDE, SpeechTokens, WhisperConfig, read_log_mel
 from .window_writer import WindowWriter, Wishes
 
 PREVIOUS = "<|startofprev|>"
+# Languages that are written without spaces between words.
+UNSPACED = ("zh", "ja", "th", "lo", "my", "yue")
+
+
+class Spoken(NamedTuple):
+    """A piece of a window that begins at some time, and the places of the window's tokens."""
+
+    start: float
+    piece: Piece
+    places: list[int] | None
 
 
 class Whisper(WindowWriter):
@@ -74,7 +84,7 @@ class Whisper(WindowWriter):
         folder = model_folder(folder)
         config = WhisperConfig.from_file(folder / "config.json")
         generation = GenerationConfig.from_folder(folder, config.vocab_size)
-        speech = SpeechTokens.from_folder(folder, config.vocab_size)
+        speech = SpeechTokens.from_folder(folder, config)
         checkpoint = Checkpoint(folder / "model.safetensors", "decoder.embed_tokens.weight")
         model = cls(
             config, checkpoint, generation, speech, read_log_mel(folder, config),
@@ -101,6 +111,7 @@ class Whisper(WindowWriter):
         prompt: str | Sequence[int] | None = None,
         condition_on_prev_tokens: bool | None = None,
         prompt_condition_type: PromptCondition = "first-segment",
+        word_timestamps: bool = False,
         num_threads: int | None = None,
     ) -> Transcript:
         """Return what is said in some sound.
@@ -154,6 +165,9 @@ class Whisper(WindowWriter):
         prompt_condition_type : {"first-segment", "all-segments"}
             Where the prompt goes with `condition_on_prev_tokens`: before the first window, as what
             was said before it, or before what was said before each.
+        word_timestamps : bool
+            Whether segments have words with their times, by the heads that the folder's
+            alignment_heads names; with `timestamps`.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -167,21 +181,27 @@ class Whisper(WindowWriter):
             If samples are not floats, or a temperature, threshold or seed is no number.
         ValueError
             If sound is at another rate, none, or not finite; if the model does not know the
-            language, the task or times; if it has one language and one is given; if a temperature
-            or seed is below 0; if there is a no_speech_threshold, and no logprob_threshold; or if
-            a prompt is longer than the model's positions, or has a token that is no text.
+            language, the task, times or those of words; if it has one language and one is given; if
+            a temperature or seed is below 0; if there is a no_speech_threshold, and no
+            logprob_threshold; or if a prompt is longer than the model's positions, or has a token
+            that is no text.
         """
         speech = self.speech
         wishes = Wishes(
-            bool(timestamps), beams,
+            bool(timestamps or word_timestamps), beams,
             None if max_tokens is None else positive("max_tokens", max_tokens),
             speech.draws.samplers(temperature, seed),
             speech.thresholds.changed(
                 compression_ratio=compression_ratio_threshold, logprob=logprob_threshold,
                 no_speech=no_speech_threshold,
             ),
-            num_threads,
+            bool(word_timestamps), num_threads,
         )  # fmt: skip
+        if wishes.words and not speech.alignment:
+            raise ValueError(
+                "word_timestamps need alignment_heads in generation_config.json, which the folder "
+                "has not"
+            )
         if wishes.thresholds.no_speech is not None and speech.no_timestamps is None:
             raise ValueError(
                 "no_speech_threshold needs no_timestamps_token_id in generation_config.json, "
@@ -196,16 +216,19 @@ class Whisper(WindowWriter):
         opening, code = self._opening(state, language, task, wishes)
         before = self._before(prompt, condition_on_prev_tokens, prompt_condition_type, opening.size)
         said = -(-samples.size // self.log_mel.hop)
-        pieces = self._pieces(frames, said, state, opening, before, wishes)
-        segments = [self._segment(start, piece) for start, piece in pieces]
+        spaced = code not in UNSPACED or (task or speech.task) == "translate"
+        segments = [
+            self._segment(spoken, spaced)
+            for spoken in self._spoken_pieces(frames, said, state, opening, before, wishes)
+        ]
         return Transcript("".join(each.text for each in segments).strip(), segments, code)
 
-    def _pieces(
+    def _spoken_pieces(
         self, frames: Float32Array, said: int, state: DecoderState, opening: Int64Array,
         before: SpokenBefore, wishes: Wishes,
-    ) -> list[tuple[float, Piece]]:  # fmt: skip
-        """Return what is said in `said` frames, window by window, each with its window's time."""
-        pieces: list[tuple[float, Piece]] = []
+    ) -> list[Spoken]:  # fmt: skip
+        """Return what is said in `said` frames, window by window."""
+        pieces: list[Spoken] = []
         first = self._first_time if wishes.timestamps else self.vocab_size
         place = 0
         while place < said:
@@ -218,7 +241,10 @@ class Whisper(WindowWriter):
             if attempt.silent:
                 found, done = [], left
             before.add(found, attempt.temperature)
-            pieces += [(place * SECONDS / STRIDE, piece) for piece in found]
+            places = None
+            if found and wishes.words:
+                places = self._token_places(state, prompt, attempt.tokens, left, wishes)
+            pieces += [Spoken(place * SECONDS / STRIDE, piece, places) for piece in found]
             place += done
         return pieces
 
@@ -227,12 +253,31 @@ class Whisper(WindowWriter):
         here = window(frames, place, self.config.frames)[np.newaxis]
         return self.encode(here, num_threads=num_threads)
 
-    def _segment(self, start: float, piece: Piece) -> Segment:
-        words = [token for token in piece.tokens if token < self._first_time]
-        text = self._tokens.decode(words)
+    def _segment(self, spoken: Spoken, spaced: bool) -> Segment:
+        """Return a piece as it is given to a caller."""
+        piece, start = spoken.piece, spoken.start
+        text = self._tokens.decode([token for token in piece.tokens if token < self._first_time])
         return Segment(
-            start + piece.start * SECONDS, start + piece.end * SECONDS, text, piece.tokens
-        )
+            start + piece.start * SECONDS, start + piece.end * SECONDS, text, piece.tokens,
+            None if spoken.places is None else self._words(spoken, spoken.places, spaced),
+        )  # fmt: skip
+
+    def _words(self, spoken: Spoken, places: list[int], spaced: bool) -> list[Word]:
+        """Return a piece's words: each from where the token before it ends to where it does."""
+        numbers = [
+            number
+            for number, token in enumerate(spoken.piece.tokens, start=spoken.piece.first)
+            if token < self.speech.end
+        ]
+        first, ends = spoken.piece.first, [0, *places]
+        tokens = [spoken.piece.tokens[number - first] for number in numbers]
+        return [
+            Word(
+                text, spoken.start + ends[numbers[begin]] * SECONDS,
+                spoken.start + ends[numbers[end - 1] + 1] * SECONDS,
+            )
+            for text, begin, end in self._tokens.words(tokens, spaced)
+        ]  # fmt: skip
 
     def _before(
         self, prompt: str | Sequence[int] | None, conditioned: bool | None,

@@ -33,6 +33,8 @@ class WhisperConfig:
     bands: int
     source_positions: int
     max_positions: int
+    median_width: int
+    """Places of the source that the median is of, by which words get their times."""
 
     @property
     def num_heads(self) -> int:
@@ -76,6 +78,7 @@ class WhisperConfig:
             bands=settings.size("num_mel_bins", 80),
             source_positions=settings.size("max_source_positions", 1500),
             max_positions=settings.size("max_target_positions", 448),
+            median_width=read_median_width(settings),
         )
 
     def layer(self, stack: int) -> LayerForm:
@@ -84,6 +87,14 @@ class WhisperConfig:
             self.hidden_size, self.heads[stack], self.ffn_sizes[stack], self.activation,
             norm_first=True, keys_biased=False,
         )  # fmt: skip
+
+
+def read_median_width(settings: Settings) -> int:
+    """Return median_filter_width, or raise."""
+    width = settings.size("median_filter_width", 7)
+    if width % 2 == 0:
+        raise ValueError(f"{settings.path}: median_filter_width must be odd, not {width}")
+    return width
 
 
 def read_log_mel(folder: Path, config: WhisperConfig) -> LogMel:
@@ -136,9 +147,11 @@ class SpeechTokens:
     """The token that says that what was said before follows."""
     conditioned: bool
     """Whether what was said goes before the next window where a call does not say it."""
+    alignment: tuple[tuple[int, int], ...]
+    """Layers and heads of the decoder that look at what they write; empty where it is not said."""
 
     @classmethod
-    def from_folder(cls, folder: Path, vocab_size: int) -> SpeechTokens:
+    def from_folder(cls, folder: Path, config: WhisperConfig) -> SpeechTokens:
         """Read generation_config.json, or config.json.
 
         Raises
@@ -148,6 +161,7 @@ class SpeechTokens:
         """
         path = folder / "generation_config.json"
         settings = Settings.from_file(path if path.exists() else folder / "config.json")
+        vocab_size = config.vocab_size
 
         def one(name: str) -> int | None:
             tokens = token_tuple(settings, name, vocab_size)
@@ -183,6 +197,7 @@ class SpeechTokens:
             settings.one_of("task", tuple(tasks) or ("transcribe",), "transcribe"),
             Thresholds.of(settings), Draws.of(settings), previous,
             settings.flag("condition_on_prev_tokens", False),
+            read_alignment(settings, config),
         )  # fmt: skip
 
     def language_token(self, language: str) -> int:
@@ -200,6 +215,28 @@ class SpeechTokens:
         if task not in self.tasks:
             raise ValueError(f"task must be one of {[*self.tasks]}, not {task!r}")
         return self.tasks[task]
+
+
+def read_alignment(settings: Settings, config: WhisperConfig) -> tuple[tuple[int, int], ...]:
+    """Return alignment_heads, pairs of a layer and a head."""
+    given = settings.get("alignment_heads", [])
+    limits = (config.decoder_layers, config.num_heads)
+    pairs: list[tuple[int, int]] = []
+    for pair in given if isinstance(given, list) else [given]:
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(
+                type(each) is int and 0 <= each < limit
+                for each, limit in zip(pair, limits, strict=True)
+            )
+        ):
+            raise ValueError(
+                f"{settings.path}: alignment_heads must be pairs of a layer of {limits[0]} and a "
+                f"head of {limits[1]}, not {shown(given)}"
+            )
+        pairs.append((pair[0], pair[1]))
+    return tuple(pairs)
 
 
 def names_of(languages: dict[str, int]) -> tuple[str, ...]:

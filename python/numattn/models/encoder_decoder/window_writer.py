@@ -18,7 +18,8 @@ from .speech_network import SpeechNetwork
 from .state import DecoderState
 from .timestamps import TimestampRule
 from .token_rules import NEVER, Rule
-from .whisper_config import SpeechTokens, WhisperConfig
+from .token_times import places_of_tokens
+from .whisper_config import STRIDE, SpeechTokens, WhisperConfig
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Wishes:
     samplers: list[Sampler]
     """What chooses tokens, attempt after attempt."""
     thresholds: Thresholds
+    words: bool
+    """Whether it is asked when each token is said."""
     num_threads: int | None
 
 
@@ -111,3 +114,20 @@ class WindowWriter(SpeechNetwork):
                 scores[sampler.probabilities(scores) == 0] = NEVER
             total += float(log_softmax(scores)[token])
         return Look(total / len(tokens), silence)
+
+    def _token_places(
+        self, state: DecoderState, opening: Int64Array, tokens: list[int], frames: int,
+        wishes: Wishes,
+    ) -> list[int]:  # fmt: skip
+        """Return the place of the source, of `frames` frames, at which each token is said.
+
+        The last token, of which the search has not read anything, has the place of the one before.
+        """
+        if len(tokens) == 1:
+            return [0]
+        state.restart()
+        ids = np.concatenate([opening, np.array(tokens[:-1], dtype=np.int64)])
+        weights = self._source_weights(ids, state, self.speech.alignment, wishes.num_threads)
+        here = weights[:, opening.size :, : max(1, frames // STRIDE)]
+        places = places_of_tokens(here, self.config.median_width).tolist()
+        return [*places, places[-1]]
