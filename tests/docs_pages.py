@@ -71,7 +71,7 @@ def models(folder: Path) -> Iterator[Names]:
 def encoder_decoders(folder: Path) -> Iterator[Names]:
     """A T5 and a Whisper that write words, and a sound."""
     from test_encoder_decoder_texts import write_tokenizer
-    from test_whisper import write_wav
+    from test_sound import write_wav
     from tiny_encoder_decoders import (
         CONFIGS,
         VOCABULARY,

@@ -126,9 +126,11 @@ class Whisper(WindowWriter):
         Parameters
         ----------
         audio : path, or float array of shape (n,)
-            A WAV file of whole numbers, of one or more channels; or samples of −1 … 1.
+            A WAV file, of one or more channels, or another sound file that soundfile reads; or
+            samples of −1 … 1.
         sampling_rate : int
-            Samples a second of an array; the model reads 16000.
+            Samples a second of an array; the model reads 16000. Another rate, of an array or a
+            file, is resampled by soxr.
         language : str, optional
             The code of what is spoken, "en". Found out from the first window by default.
         task : {"transcribe", "translate"}, optional
@@ -176,11 +178,11 @@ class Whisper(WindowWriter):
         FileNotFoundError
             If there is no such file, or no tokenizer.
         ImportError
-            If tokenizers is not installed.
+            If tokenizers is not installed, or soundfile or soxr where it is needed.
         TypeError
             If samples are not floats, or a temperature, threshold or seed is no number.
         ValueError
-            If sound is at another rate, none, or not finite; if the model does not know the
+            If there is no sound, or it is not finite; if the model does not know the
             language, the task, times or those of words; if it has one language and one is given; if
             a temperature or seed is below 0; if there is a no_speech_threshold, and no
             logprob_threshold; or if a prompt is longer than the model's positions, or has a token
