@@ -302,3 +302,17 @@ def pictures(seed: int = 3) -> list[NDArray[np.uint8]]:
 
 TOKENS = [[1, 4, 8, 5, 2, 11], [1, 9, 7, 11, 11, 2], [1, 4, 5, 6, 2, 11]]
 """Ids of texts, each with both end marks; what stands behind the mark does not count in CLIP."""
+
+
+CLASSIFIERS = {"clip": "CLIPForImageClassification", "siglip": "SiglipForImageClassification"}
+
+
+def write_classifier(folder: Path, kind: str, config: Options | None = None) -> Path:
+    """Write a CLIP's or SigLIP's images alone, with a classifier over them."""
+    whole = tensors_of(kind)
+    tensors = {name: whole[name] for name in whole if name.startswith("vision_model.")}
+    generator = np.random.RandomState(8)
+    for name, shape in linear("classifier", LABELS, WIDTH).items():
+        tensors[name] = generator.standard_normal(shape).astype(np.float32)
+    changes = {"architectures": [CLASSIFIERS[kind]], **LABELLED, **(config or {})}
+    return write_folder(folder, kind, changes, tensors)

@@ -79,3 +79,24 @@ def outputs_of(kind: str, folder: Path) -> dict[str, NDArray[np.float32]]:
                 "other": base(torch.tensor(other_pixels(kind)), **options).last_hidden_state,
             }
     return {"pixels": numbers, **{name: value.numpy() for name, value in found.items()}}
+
+
+def classifier_outputs(kind: str, folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Return numbers of images, hidden states, logits and maps of a classifier's folder."""
+    import torch
+    import transformers
+
+    model = getattr(transformers, tiny_vision.CLASSIFIERS[kind]).from_pretrained(
+        folder, dtype=torch.float32
+    )
+    model.set_attn_implementation("eager")
+    numbers = pixels_by_transformers(kind, folder)
+    with torch.no_grad():
+        found = model.eval()(torch.tensor(numbers), output_attentions=True)
+        states = model.vision_model(torch.tensor(numbers)).last_hidden_state
+    return {
+        "pixels": numbers,
+        "states": states.numpy(),
+        "logits": found.logits.numpy(),
+        "weights": torch.stack(found.attentions)[:, 1].numpy(),
+    }

@@ -36,6 +36,7 @@ from .sampling import Sampler
 from .translator.seq2seq import Seq2Seq
 from .vision.clip import Clip
 from .vision.detr import Detr
+from .vision.image_classifier import ImageClassifier
 from .vision.vit import ViT
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Gpt",
     "GptNeox",
     "Gte",
+    "ImageClassifier",
     "Llama",
     "MPNet",
     "ModelDraft",

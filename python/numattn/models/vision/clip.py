@@ -28,7 +28,7 @@ from ..ragged import Ragged
 from ..texts import each_text
 from ..token_lists import TokenLists, token_lists
 from ..vectors import of_length_one
-from .clip_config import ClipConfig
+from .clip_config import ANCHOR, ClipConfig
 from .image_batches import all_at_once, image_batches
 from .image_tower import ImageTower
 from .images import Image
@@ -39,7 +39,6 @@ from .text_tower import TextTower
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-ANCHOR = "vision_model.embeddings.patch_embedding.weight"
 # Indices that are counted anew.
 IGNORED = r"(.*\.)?embeddings\.position_ids"
 # Texts computed at once.

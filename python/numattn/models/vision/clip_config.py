@@ -12,6 +12,7 @@ from .patches import PatchConfig, read_patches
 from .tower_config import TowerConfig, read_tower
 from .tower_layer import LayerNames
 
+ANCHOR = "vision_model.embeddings.patch_embedding.weight"
 # Families → what the names of their classes in transformers begin with.
 FAMILIES = {"clip": "CLIP", "siglip": "Siglip"}
 
@@ -97,8 +98,8 @@ class ClipConfig:
         return self.model_type == "siglip"
 
     @classmethod
-    def from_file(cls, path: Path) -> ClipConfig:
-        """Read a config.json.
+    def from_file(cls, path: Path, *, pooled: bool = True) -> ClipConfig:
+        """Read a config.json; `pooled` says whether vectors are wanted of images.
 
         Raises
         ------
@@ -112,7 +113,8 @@ class ClipConfig:
         for each in (text, vision):
             each.one_of("model_type", (*kinds(family),), kinds(family)[0])
         defaults = TEXT[family]
-        vision.one_of("vision_use_head", (True,), True)
+        if pooled:
+            vision.one_of("vision_use_head", (True,), True)
         image_tower = read_tower(vision, VISION[family])
         if family == "clip":
             size = settings.size("projection_dim", 512)

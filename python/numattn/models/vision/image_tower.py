@@ -27,9 +27,12 @@ STEM = "vision_model"
 
 
 class ImageTower:
-    """Numbers of images → hidden states, and vectors that are not yet scaled."""
+    """Numbers of images → hidden states, and vectors that are not yet scaled, if `pooled`."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any],
+        *, pooled: bool = True,
+    ) -> None:  # fmt: skip
         width, cut = config.vision.hidden_size, config.patches
         clip = not config.is_siglip
         prefix = np.zeros((0, width), np.float32)
@@ -52,9 +55,10 @@ class ImageTower:
             # The name is misspelled in every file.
             self._first_norm = read_norm(checkpoint, f"{STEM}.pre_layrnorm", config.vision)
         self._last_norm = read_norm(checkpoint, f"{STEM}.post_layernorm", config.vision)
-        self._probe = Probe(checkpoint, config, dtype) if config.is_siglip else None
+        self._is_siglip = not clip
+        self._probe = Probe(checkpoint, config, dtype) if pooled and not clip else None
         self._projection = None
-        if clip:
+        if pooled and clip:
             shape = (config.vector_size, width)
             self._projection = read_linear(
                 checkpoint, ["visual_projection"], shape, dtype, bias=False
@@ -72,7 +76,7 @@ class ImageTower:
         """Return the hidden states (N, S, E) of images (N, C, H, W); SigLIP's are normalised."""
         work = self.embed(numbers, num_threads)
         self.tower.run(work, self.patches.tokens(numbers.shape), num_threads)
-        if self._probe is not None:
+        if self._is_siglip:
             self._last_norm(work.x, num_threads, out=work.x)
         tokens = self.patches.num_special + self.patches.config.patches
         return work.x.reshape(len(numbers), tokens, work.x.shape[1])
