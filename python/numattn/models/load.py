@@ -51,6 +51,7 @@ CLASSES = {
     "qwen3": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
     "siglip": "vision.clip:Clip",
+    "siglip2": "vision.clip:Clip",
     "smollm3": "decoders.llama:Llama",
     "t5": "encoder_decoder.t5:T5",
     "vit": "vision.vit:ViT",

@@ -96,13 +96,15 @@ class ImageClassifier:
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> ImageClassifier:
         """Load a Hugging Face folder: config.json, model.safetensors and preprocessor_config.json.
 
-        Of model_type clip or siglip, with a classifier. Arguments and errors are those of
+        Of model_type clip, siglip or siglip2, with a classifier. Arguments and errors are those of
         `Clip.from_folder`.
         """
         path = model_folder(folder)
         config = ImageClassifierConfig.from_file(path / "config.json")
         clip = config.clip
-        processor = ImageProcessor.from_folder(path, clip.model_type, clip.patches.channels)
+        processor = ImageProcessor.from_folder(
+            path, clip.model_type, clip.patches.channels, clip.patches.patch[0]
+        )
         checkpoint = Checkpoint(path / "model.safetensors", ANCHOR)
         model = cls(config, checkpoint, processor, dtype)
         checkpoint.finish(IGNORED)
@@ -135,7 +137,7 @@ class ImageClassifier:
         TypeError, ValueError
             If pixel_values are no floats, or of another shape than `preprocess` makes.
         """
-        return self._images.states(self._images.patches.check(pixel_values, False), num_threads)
+        return self._images.states(self._checked(pixel_values), num_threads)
 
     def logits(self, pixel_values: ArrayLike, *, num_threads: int | None = None) -> Float32Array:
         """Return the classifier's numbers (N, L) for images (N, C, H, W); errors as of a call."""
@@ -171,6 +173,10 @@ class ImageClassifier:
         num_threads: int | None = None,
     ) -> Float32Array:
         """Return the attention maps of one image (C, H, W), as `ViT.attention_weights` does."""
-        one = self._images.patches.check(np.asarray(pixel_values)[np.newaxis], False)
+        one = self._checked(np.asarray(pixel_values)[np.newaxis])
         work = self._images.embed(one, num_threads)
         return self._images.tower.attention_weights(work, layer, head, rows, num_threads)
+
+    def _checked(self, pixel_values: ArrayLike) -> Float32Array:
+        """Return numbers of images (N, C, H, W) of a size that the model reads, or raise."""
+        return self._images.patches.check(pixel_values, self.config.clip.of_any_size)

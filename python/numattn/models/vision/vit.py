@@ -33,6 +33,7 @@ from .image_batches import all_at_once, image_batches
 from .images import Image
 from .labels import Guess
 from .patches import PatchEmbedding
+from .positions import antialiased_weights, plain_weights
 from .processor import ImageProcessor
 from .tower import Tower
 from .tower_layer import Workspace, read_norm
@@ -361,7 +362,9 @@ def read_patch_embedding(checkpoint: Checkpoint, config: ViTConfig) -> PatchEmbe
         positions,
         np.concatenate(prefix),
         registers,
-        antialias=config.model_type == "dinov2_with_registers",
+        weights=(
+            antialiased_weights if config.model_type == "dinov2_with_registers" else plain_weights
+        ),
     )
 
 
