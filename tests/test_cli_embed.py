@@ -298,7 +298,7 @@ def test_embed_refuses(
         (["a", "--file", latin, "--out", out], "give texts, or --file, and not both"),
         (["--file", latin], "latin.txt is not UTF-8: "),
         (["--file", tmp_path, "--out", out], "Is a directory"),
-        (["a"] * 13, "more than 12 texts need --out, not 13"),
+        (["a"] * 13, "more than 12 texts need --out or --json, not 13"),
         (["--file", tmp_path / "none.txt", "--out", out], "none.txt"),
         (["--file", latin, "--out", out, "--model", bert_folder], "latin.txt is not UTF-8: "),
         (["a", "--out", tmp_path], "is a folder"),

@@ -57,7 +57,7 @@ def test_embed_reads_lines_of_standard_input(
         assert main(["embed", *texts, "--model", str(bert_folder)]) == 0
         assert capsys.readouterr().out == compared
     for text, message in [
-        ("a cat\n" * 13, "more than 12 texts need --out; standard input has 13 lines"),
+        ("a cat\n" * 13, "more than 12 texts need --out or --json; standard input has 13 lines"),
         ("", "standard input has no line"),
     ]:
         give(text)

@@ -13,8 +13,28 @@ from typing import NoReturn
 
 from numattn import __version__
 
-from . import attend, classify, embed, generate, info, serve, transcribe, translate
+from . import (
+    attend,
+    bench,
+    classify,
+    completion,
+    detect,
+    embed,
+    generate,
+    info,
+    serve,
+    similarity,
+    transcribe,
+    translate,
+)
 from .streams import flush_stdout, note, prepare_streams, release_stdout
+
+# In the order of --help.
+COMMANDS = (
+    *(embed, similarity, attend, classify, detect),
+    *(translate, transcribe, generate, serve),
+    *(bench, info, completion),
+)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -34,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser
     )
-    for module in (embed, attend, classify, translate, transcribe, generate, serve, info):
+    for module in COMMANDS:
         module.add_parser(commands)
     return parser
 

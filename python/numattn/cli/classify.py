@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import add_compute_arguments, positive
+from .progress import add_quiet, progress_bar
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -53,6 +54,7 @@ def add_parser(commands: Commands) -> None:
         "--top", type=positive, default=3, metavar="N", help="labels shown (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object for each input")
+    add_quiet(parser)
     add_compute_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -66,10 +68,12 @@ def run(arguments: argparse.Namespace) -> None:
         na.set_num_threads(arguments.threads)
     model = load(arguments.model, dtype=arguments.dtype)
     options = options_of(arguments, model)
-    for begin in range(0, len(arguments.inputs), BATCH):
-        inputs = arguments.inputs[begin : begin + BATCH]
-        for name, guesses in zip(inputs, guesses_of(model, inputs, options), strict=True):
-            show(name, guesses, arguments.json)
+    with progress_bar(arguments, len(arguments.inputs), "input", prints=True) as advance:
+        for begin in range(0, len(arguments.inputs), BATCH):
+            inputs = arguments.inputs[begin : begin + BATCH]
+            for name, guesses in zip(inputs, guesses_of(model, inputs, options), strict=True):
+                show(name, guesses, arguments.json)
+            advance(len(inputs))
 
 
 def guesses_of(

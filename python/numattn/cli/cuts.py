@@ -44,7 +44,7 @@ class Cuts:
         if len(self._named) < NAMED:
             self._named.append((number, tokens))
 
-    def report(self) -> None:
+    def report(self, program: str) -> None:
         """Say on stderr what was left out."""
         if not self._texts:
             return
@@ -54,7 +54,7 @@ class Cuts:
             tokens = self._tokens - sum(tokens for _, tokens in self._named)
             named.append(f"{tokens} of {others} other{'s' if others > 1 else ''}")
         note(
-            "numattn embed",
+            program,
             f"the model reads {self._model.max_tokens} tokens of a text; left out: "
             f"{', '.join(named)}",
         )

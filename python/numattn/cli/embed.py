@@ -1,4 +1,4 @@
-"""`numattn embed`: texts → vectors, in a .npy file or as a table of cosine similarities."""
+"""`numattn embed`: texts → vectors: a .npy file, lines of JSON, or a table of similarities."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from .arguments import add_model_arguments, check_out, load_model, positive
+from .arguments import (
+    add_model_arguments,
+    add_text_arguments,
+    check_out,
+    load_model,
+    positive,
+    source_of,
+)
 from .cuts import Cuts
-from .lines import Lines, open_lines
+from .json_lines import text_sink, vector_line
+from .lines import Lines, arriving, open_lines
+from .progress import add_quiet, progress_bar
 from .streams import note
 from .table import similarity_table
 from .whole_file import STDIN, is_stdout, whole_file
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -26,8 +37,10 @@ if TYPE_CHECKING:
 
     from .arguments import Commands
 
+PROGRAM = "numattn embed"
 # More similarities than these fit no screen.
 TABLE_TEXTS = 12
+TOO_MANY = f"more than {TABLE_TEXTS} texts need --out or --json"
 # Lines tokenised together while those before are computed: some batches, and little memory.
 PIECE_LINES, PIECE_CHARACTERS = 1024, 1 << 20
 
@@ -39,26 +52,43 @@ def add_parser(commands: Commands) -> None:
         help="texts to vectors; a few texts are compared",
         description="Embed texts: those given, or each line (an empty one too) of a file or of "
         "standard input. Up to 12 are compared with one another; with --out, each becomes one row "
-        "of a .npy file, scaled to length 1. A text of more tokens than the model reads is cut, "
-        "and named on stderr.",
+        'of a .npy file; with --json, each becomes a line {"index": 0, "embedding": [...]}, '
+        "standard input's as they come. A text of more tokens than the model reads is cut, and "
+        "named on stderr.",
+    )
+    add_text_arguments(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write a .npy file of float32, (texts, size); with --json its lines",
     )
     parser.add_argument(
-        "texts",
-        nargs="*",
-        metavar="TEXT",
-        help="a text; without any, or as -, the lines of standard input are the texts",
+        "--json",
+        action="store_true",
+        help="print a JSON object a line: the text's number from 0 on, and its vector",
     )
     parser.add_argument(
-        "--file", type=Path, metavar="LINES", help="a UTF-8 file of one text a line; - is stdin"
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="scale vectors to length 1, so that their products are cosines; they are, unless "
+        "--no-normalize is given, whatever the model's folder says",
     )
-    parser.add_argument("--out", type=Path, metavar="VECTORS.npy", help="float32, (texts, size)")
     parser.add_argument(
         "--batch-tokens",
         type=positive,
         default=4096,
         metavar="N",
-        help="tokens computed at once (default: %(default)s)",
+        help="tokens computed at once, at most (default: %(default)s)",
     )
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="texts computed at once, at most (default: as many as --batch-tokens allows)",
+    )
+    add_quiet(parser)
     add_model_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -66,50 +96,49 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Embed what the arguments name."""
     source = source_of(arguments)
-    if source is None and arguments.out is None and len(arguments.texts) > TABLE_TEXTS:
-        raise ValueError(f"more than {TABLE_TEXTS} texts need --out, not {len(arguments.texts)}")
+    check_batches(arguments)
     if arguments.out is not None:
         check_out(arguments, *([] if source is None else [source]))
-    if source is None:
+    if arguments.json:
+        embed_as_json(arguments, source)
+    elif source is None:
+        if arguments.out is None and len(arguments.texts) > TABLE_TEXTS:
+            raise ValueError(f"{TOO_MANY}, not {len(arguments.texts)}")
         embed_texts(arguments, arguments.texts, "text")
-        return
-    with open_lines(source) as lines:
-        if arguments.out is not None:
-            embed_lines(arguments, lines)
-        elif lines.count == 0:
-            raise ValueError(f"{lines.name} has no line")
-        elif lines.count <= TABLE_TEXTS:
-            pieces = lines.pieces(PIECE_LINES, PIECE_CHARACTERS)
-            embed_texts(arguments, [line for piece in pieces for line in piece], "line")
-        else:
-            raise ValueError(
-                f"more than {TABLE_TEXTS} texts need --out; {lines.name} has {lines.count} lines"
-            )
+    else:
+        with open_lines(source) as lines:
+            embed_file(arguments, lines)
 
 
-def source_of(arguments: argparse.Namespace) -> Path | None:
-    """Return the file whose lines are the texts; None if the texts are arguments.
+def check_batches(arguments: argparse.Namespace) -> None:
+    """Raise ValueError if so many texts are never computed at once, whatever they are."""
+    texts, tokens = arguments.batch_size, arguments.batch_tokens
+    if texts is not None and texts > tokens:
+        raise ValueError(
+            f"--batch-size {texts} and --batch-tokens {tokens} contradict each other: {texts} "
+            f"texts have at least {texts} tokens"
+        )
 
-    Raises
-    ------
-    ValueError
-        If there are texts and a file, or neither and standard input is a terminal.
-    """
-    if arguments.file is not None:
-        if arguments.texts:
-            raise ValueError("give texts, or --file, and not both")
-        return Path(arguments.file)
-    if not arguments.texts and sys.stdin.isatty():
-        raise ValueError("give texts, or --file, or lines on standard input")
-    return STDIN if arguments.texts in ([], [str(STDIN)]) else None
+
+def embed_file(arguments: argparse.Namespace, lines: Lines) -> None:
+    """Embed lines into a .npy file, or compare a few."""
+    if arguments.out is not None:
+        embed_lines(arguments, lines)
+    elif lines.count == 0:
+        raise ValueError(f"{lines.name} has no line")
+    elif lines.count <= TABLE_TEXTS:
+        pieces = lines.pieces(PIECE_LINES, PIECE_CHARACTERS)
+        embed_texts(arguments, [line for piece in pieces for line in piece], "line")
+    else:
+        raise ValueError(f"{TOO_MANY}; {lines.name} has {lines.count} lines")
 
 
 def embed_texts(arguments: argparse.Namespace, texts: Sequence[str], noun: str) -> None:
     """Embed a few texts, and print or save the result."""
     model = load_model(arguments)
     cuts = Cuts(model, noun)
-    vectors = model.encode_tokens(cuts.tokenize(texts), batch_tokens=arguments.batch_tokens)
-    cuts.report()
+    vectors = embed_piece(model, cuts.tokenize(texts), arguments)
+    cuts.report(PROGRAM)
     if arguments.out is not None:
         with whole_file(arguments.out) as file:
             write_header(file, vectors.shape)
@@ -132,25 +161,76 @@ def embed_lines(arguments: argparse.Namespace, lines: Lines) -> None:
     model = load_model(arguments)
     start, cuts = time.perf_counter(), Cuts(model, "line")
     shape = (lines.count, model.config.hidden_size)
-    with whole_file(arguments.out) as file, progress_bar(lines.count) as advance:
+    with whole_file(arguments.out) as file, progress_bar(arguments, lines.count, "line") as advance:
         write_header(file, shape)
         pieces = one_ahead(cuts.tokenize, lines.pieces(PIECE_LINES, PIECE_CHARACTERS))
         with closing(pieces):  # with its thread, whatever happens
             for piece in pieces:
-                write_rows(file, embed_piece(model, piece, arguments.batch_tokens, advance))
-    cuts.report()
+                write_rows(file, embed_piece(model, piece, arguments, advance))
+    cuts.report(PROGRAM)
     seconds = time.perf_counter() - start
     say(arguments.out, f"{arguments.out}: {shape[0]} × {shape[1]} float32, in {seconds:.1f} s")
 
 
+def embed_as_json(arguments: argparse.Namespace, source: Path | None) -> None:
+    """Write a line of JSON for each text: those of standard input as they come."""
+    model = load_model(arguments)
+    cuts = Cuts(model, "text" if source is None else "line")
+    count, out = 0, arguments.out
+    with texts_of(arguments, source, cuts) as (pieces, total), text_sink(out) as write:
+        with progress_bar(arguments, total, "text", prints=out is None) as advance:
+            for piece in pieces:
+                vectors = embed_piece(model, piece, arguments, advance)
+                write("".join(vector_line(n, each) for n, each in enumerate(vectors, count)))
+                count += len(vectors)
+    cuts.report(PROGRAM)
+    if out is not None:
+        say(out, f"{out}: {count} × {model.config.hidden_size} numbers, as JSON")
+
+
+@contextmanager
+def texts_of(
+    arguments: argparse.Namespace, source: Path | None, cuts: Cuts
+) -> Iterator[tuple[Iterable[list[NDArray[np.int32]]], int | None]]:
+    """Yield the token ids of all texts, in pieces, and how many texts there are if that is known.
+
+    Of a file, the next piece is tokenised in a thread while one is computed. Of standard input, no
+    piece waits for the next.
+    """
+    from numattn.models.encoder.ahead import one_ahead
+
+    if source is None:
+        yield [cuts.tokenize(arguments.texts)], len(arguments.texts)
+    elif source == STDIN:
+        given = arriving(cast("BufferedReader", sys.stdin.buffer), "standard input", PIECE_LINES)
+        yield map(cuts.tokenize, given), None
+    else:
+        with open_lines(source) as lines:
+            pieces = one_ahead(cuts.tokenize, lines.pieces(PIECE_LINES, PIECE_CHARACTERS))
+            with closing(pieces):  # with its thread, whatever happens
+                yield pieces, lines.count
+
+
 def embed_piece(
     model: Bert,
-    lines: list[NDArray[np.int32]],
-    batch_tokens: int,
-    advance: Callable[[int], object],
+    texts: list[NDArray[np.int32]],
+    arguments: argparse.Namespace,
+    advance: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]:
-    """Return the vectors of some lines, given their token ids."""
-    return model.encode_tokens(lines, batch_tokens=batch_tokens, progress=advance)
+    """Return the vectors of some texts, given their token ids."""
+    import numpy as np
+
+    size = arguments.batch_size or max(len(texts), 1)
+    parts = [
+        model.encode_tokens(
+            texts[begin : begin + size],
+            batch_tokens=arguments.batch_tokens,
+            normalize=arguments.normalize,
+            progress=advance,
+        )
+        for begin in range(0, max(len(texts), 1), size)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
@@ -173,18 +253,6 @@ def write_rows(file: BinaryIO, vectors: NDArray[np.float32]) -> None:
 def say(out: Path, text: str) -> None:
     """Print a line on stdout, unless the vectors themselves went there."""
     if is_stdout(out):
-        note("numattn embed", text)
+        note(PROGRAM, text)
     else:
         print(text)
-
-
-@contextmanager
-def progress_bar(total: int) -> Iterator[Callable[[int], object]]:
-    """Show a bar on stderr if that is a terminal and tqdm is installed; yield what advances it."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield lambda count: None
-        return
-    with tqdm(total=total, unit="line", disable=not sys.stderr.isatty(), leave=False) as bar:
-        yield bar.update

@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     na.show_config()
     for commands, place in (
-        ("embed and attend", installed_folder),
+        ("embed, similarity and attend", installed_folder),
         ("translate", installed_translator),
     ):
         try:

@@ -1,17 +1,21 @@
-"""The lines of a text file of any size, counted first and then read in pieces."""
+"""The lines of a text file of any size: counted first and then read in pieces, or as they come."""
 
 from __future__ import annotations
 
+import codecs
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import BufferedReader, IncrementalNewlineDecoder, TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
 
 from .whole_file import STDIN
+
+# As much as a pipe holds.
+CHUNK = 1 << 16
 
 
 class Lines:
@@ -86,3 +90,45 @@ def open_lines(path: Path) -> Iterator[Lines]:
                 shutil.copyfileobj(file, copy)
                 copy.seek(0)
                 yield Lines(copy, str(path))
+
+
+def arriving(file: BufferedReader, name: str, most: int) -> Iterator[list[str]]:
+    """Yield the lines of a UTF-8 file as they come, in lists of at most `most`.
+
+    A list has the lines that are there, and does not wait for others. What a line is, is as in
+    `Lines`.
+
+    Raises
+    ------
+    ValueError
+        If a line is not UTF-8, once those before it are given.
+    """
+    decoder = IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(), translate=True)
+    begun: list[str] = []  # of a line whose end has not come
+    first, seen, reason = True, 0, ""
+    while not reason and (chunk := file.read1(CHUNK)):
+        try:
+            text = decoder.decode(chunk)
+        except UnicodeDecodeError as error:
+            reason = error.reason
+            # The decoder is as it was, and what it was given ends where its object does.
+            text = decoder.decode(chunk[: max(len(chunk) - len(error.object) + error.start, 0)])
+        # Not by the decoder of "utf-8-sig", which after an error is no longer as it was.
+        begun.append(text.removeprefix("\ufeff") if first else text)
+        first = first and not text
+        if "\n" not in text:
+            continue
+        *lines, rest = "".join(begun).split("\n")
+        begun = [rest]
+        seen += len(lines)
+        yield from (lines[place : place + most] for place in range(0, len(lines), most))
+    if not reason:
+        try:
+            begun.append(decoder.decode(b"", final=True))
+        except UnicodeDecodeError as error:
+            reason = error.reason
+    if reason:
+        raise ValueError(f"{name} is not UTF-8: {reason}, in line {seen + 1}")
+    last = "".join(begun)
+    if last:
+        yield [last.removesuffix("\n")]

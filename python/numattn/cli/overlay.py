@@ -6,12 +6,13 @@ The more a patch is looked at, the more of the veil's colour lies on it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .figure_file import file_of
 from .picture import ACCENT, FAINT, INK
 
 if TYPE_CHECKING:
@@ -38,13 +39,7 @@ class Overlay:
 
 def draw_overlay(overlay: Overlay, suffix: str) -> bytes:
     """Return the file, in the format of a suffix that `picture.check_format` lets pass."""
-    from matplotlib import rc_context, rcdefaults
-
-    file = BytesIO()
-    with rc_context():  # not as somebody's matplotlibrc asks for
-        rcdefaults()
-        figure_of(overlay).savefig(file, format=suffix.lower().removeprefix("."))
-    return file.getvalue()
+    return file_of(partial(figure_of, overlay), suffix)
 
 
 def figure_of(overlay: Overlay) -> Figure:

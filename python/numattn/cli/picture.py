@@ -8,10 +8,9 @@ Both are shaded by one scale.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .direction import LEFT_TO_RIGHT, first_strong, needs_shaping, visual_order
+from .figure_file import file_of
 from .fonts import advice, families_for
 from .words import Word
 
@@ -91,7 +91,7 @@ def check_format(path: Path) -> None:
 
 def draw(picture: AttentionMap, suffix: str) -> tuple[bytes, list[str]]:
     """Return the file, in the format of a suffix of FORMATS, and what is not as it should be."""
-    from matplotlib import ft2font, rc_context, rcdefaults, rcParams
+    from matplotlib import ft2font
 
     families, missing = families_for(picture.title + picture.sentence + "".join(picture.tokens))
     lacks = [advice(missing)] if missing else []
@@ -101,16 +101,7 @@ def draw(picture: AttentionMap, suffix: str) -> tuple[bytes, list[str]]:
             "this matplotlib places letters side by side as they are stored, right-to-left ones "
             "backwards; from 3.11 on, it does not"
         )
-    file = BytesIO()
-    # Not as somebody's matplotlibrc asks for: letters made by TeX, for one, would be misread.
-    with rc_context(), warnings.catch_warnings():
-        rcdefaults()
-        rcParams["font.family"] = families
-        # It is said once for all of them, and by name.
-        warnings.filterwarnings("ignore", "Glyph .* missing from|Matplotlib currently does not")
-        figure = draw_figure(picture)
-        figure.savefig(file, format=suffix.lower().removeprefix("."))
-    return file.getvalue(), lacks
+    return file_of(partial(draw_figure, picture), suffix, families), lacks
 
 
 def draw_figure(picture: AttentionMap) -> Figure:

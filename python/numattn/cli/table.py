@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+# Of cosines, the narrowest.
 COLUMN = 7
 
 
@@ -20,10 +21,12 @@ def similarity_table(texts: Sequence[str], similarity: NDArray[Any], width: int)
     margin = len(str(len(texts)))
     shown = [" ".join(text.split()) or "(empty)" for text in texts]
     longest = max(columns(text) for text in shown)
-    label = min(longest, max(20, width - margin - 2 - COLUMN * len(texts)))
-    lines = [" " * (margin + 2 + label) + "".join(f"{number:{COLUMN}}" for number in numbers)]
-    for number, text, row in zip(numbers, shown, similarity, strict=True):
-        values = "".join(f"{value:{COLUMN}.3f}" for value in row)
+    cells = [[f"{value:.3f}" for value in row] for row in similarity]
+    column = max(COLUMN, *(len(cell) + 1 for row in cells for cell in row))
+    label = min(longest, max(20, width - margin - 2 - column * len(texts)))
+    lines = [" " * (margin + 2 + label) + "".join(f"{number:{column}}" for number in numbers)]
+    for number, text, row in zip(numbers, shown, cells, strict=True):
+        values = "".join(f"{value:>{column}}" for value in row)
         lines.append(f"{number:{margin}}  {fit(text, label)}{values}")
     return "\n".join(lines)
 

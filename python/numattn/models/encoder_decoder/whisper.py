@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,6 +112,7 @@ class Whisper(WindowWriter):
         condition_on_prev_tokens: bool | None = None,
         prompt_condition_type: PromptCondition = "first-segment",
         word_timestamps: bool = False,
+        progress: Callable[[float, float], object] | None = None,
         num_threads: int | None = None,
     ) -> Transcript:
         """Return what is said in some sound.
@@ -170,6 +171,8 @@ class Whisper(WindowWriter):
         word_timestamps : bool
             Whether segments have words with their times, by the heads that the folder's
             alignment_heads names; with `timestamps`.
+        progress : callable, optional
+            Called after each window with the seconds that are transcribed, and those of all sound.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -219,17 +222,23 @@ class Whisper(WindowWriter):
         before = self._before(prompt, condition_on_prev_tokens, prompt_condition_type, opening.size)
         said = -(-samples.size // self.log_mel.hop)
         spaced = code not in UNSPACED or (task or speech.task) == "translate"
+
+        def reached(place: int) -> None:
+            if progress is not None:
+                whole = samples.size / self.log_mel.rate
+                progress(min(place * self.log_mel.hop / self.log_mel.rate, whole), whole)
+
         segments = [
             self._segment(spoken, spaced)
-            for spoken in self._spoken_pieces(frames, said, state, opening, before, wishes)
+            for spoken in self._spoken_pieces(frames, said, state, opening, before, wishes, reached)
         ]
         return Transcript("".join(each.text for each in segments).strip(), segments, code)
 
     def _spoken_pieces(
         self, frames: Float32Array, said: int, state: DecoderState, opening: Int64Array,
-        before: SpokenBefore, wishes: Wishes,
+        before: SpokenBefore, wishes: Wishes, reached: Callable[[int], object],
     ) -> list[Spoken]:  # fmt: skip
-        """Return what is said in `said` frames, window by window."""
+        """Return what is said in `said` frames, window by window; `reached` is told each end."""
         pieces: list[Spoken] = []
         first = self._first_time if wishes.timestamps else self.vocab_size
         place = 0
@@ -248,6 +257,7 @@ class Whisper(WindowWriter):
                 places = self._token_places(state, prompt, attempt.tokens, left, wishes)
             pieces += [Spoken(place * SECONDS / STRIDE, piece, places) for piece in found]
             place += done
+            reached(place)
         return pieces
 
     def _heard(self, frames: Float32Array, place: int, num_threads: int | None) -> DecoderState:
