@@ -54,10 +54,10 @@ def test_contexts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     folder = write_whisper(tmp_path / "whisper", {"prev_sot_token_id": PREVIOUS}, seed=seed)
-    sound, options = speech_like(SECONDS, seed), CONTEXTS[case]
+    sound, options = speech_like(SECONDS, seed), {**CONTEXTS[case], "beams": beams}
     theirs = their_prompts(monkeypatch)
-    expected, _ = written(folder, sound, num_beams=beams, **for_transformers(options))
-    got = read(folder).transcribe(sound, timestamps=True, beams=beams, **options)
+    expected, _ = written(folder, sound, **for_transformers(options))
+    got = read(folder).transcribe(sound, timestamps=True, **options)
     assert prompts == theirs and len({*map(len, prompts)}) + (case == "prompted") > 1
     check(got, expected)
 
