@@ -181,12 +181,9 @@ class SpeechTokens:
         languages, tasks = table("lang_to_id"), table("task_to_id")
         if several and not (languages and tasks):
             raise ValueError(f"{settings.path}: is_multilingual needs lang_to_id and task_to_id")
-        # Files of old do not say it; there it is the last but one that is suppressed.
-        previous, suppressed = (
-            one("prev_sot_token_id"),
-            token_tuple(settings, "suppress_tokens", vocab_size),
-        )
-        if previous is None and len(suppressed) > 1:
+        previous = one("prev_sot_token_id")
+        suppressed = token_tuple(settings, "suppress_tokens", vocab_size)
+        if previous is None and len(suppressed) > 1:  # so it stands in files of old
             previous = suppressed[-2]
         language = settings.get("language")
         return cls(

@@ -61,8 +61,7 @@ VISION: dict[str, dict[str, Any]] = {
     },
 }
 
-for table in (TEXT, VISION):
-    table["siglip2"] = table["siglip"]
+TEXT["siglip2"], VISION["siglip2"] = TEXT["siglip"], VISION["siglip"]
 
 
 def layer_names(tower: str) -> LayerNames:
