@@ -16,13 +16,13 @@ from ..arrays import Float32Array, Int64Array
 from ..beams import Beam, EarlyStopping
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
+from ..sampling import Sampler
 from ..token_lists import TokenLists
 from .beams import beam_search
 from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding
 from .prefix_cache import PrefixCache
-from .sampling import Sampler
 from .speculation import Draft
 from .step import Step
 from .writer import Writer

@@ -11,9 +11,9 @@ from numattn._arguments import bounded_integer
 from numattn.cache import KVCache
 
 from ..arrays import Int64Array
+from ..sampling import Sampler, drawn
 from ..token_lists import padded
 from .generation import LanguageModel
-from .sampling import Sampler, drawn
 from .speculation import Guess
 
 
@@ -40,7 +40,7 @@ class NgramDraft:
 
     Examples
     --------
-    >>> from numattn.models.decoders.sampling import greedy
+    >>> from numattn.models.sampling import greedy
     >>> draft = NgramDraft(tokens=2)
     >>> draft.propose([np.array([5, 6, 7, 8])], [[9, 5, 6]], [2], greedy())
     [Guess(tokens=[7, 8], probabilities=None)]

@@ -12,9 +12,9 @@ from numattn._arguments import bounded_integer
 from numattn.cache import Cache, KVCache, PagedKVCache
 
 from ..arrays import Float32Array, Int64Array
+from ..sampling import Sampler, greedy
 from ..token_lists import TokenLists, padded, token_lists
 from .prefix_cache import PrefixCache
-from .sampling import Sampler, greedy
 
 # For how many new tokens of each text a cache has room from the start. It grows when it is full,
 # and most texts end long before their limit.

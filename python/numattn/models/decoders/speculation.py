@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from numattn.cache import Cache
 
 from ..arrays import Float32Array, Int64Array
+from ..sampling import Sampler, drawn
 from ..token_lists import TokenLists, padded
 from .generation import Generation, LanguageModel, grown_beyond
 from .prefix_cache import PrefixCache
-from .sampling import Sampler, drawn
 
 
 class Guess(NamedTuple):
