@@ -310,17 +310,19 @@ def report(arguments: argparse.Namespace, tally: Tally, seconds: float) -> None:
 
 
 async def all_free(client: httpx.AsyncClient) -> bool:
-    """Return whether soon nothing runs or waits, and all pages are free."""
-    wanted = {"free_pages": TEXT_LIMITS["pages"], "running": 0, "waiting": 0}
+    """Return whether soon nothing runs or waits, and all pages are free, or kept."""
+    names = ("free_pages", "kept_pages", "running", "waiting")
     for _ in range(100):
         text = (await client.get("/metrics")).text
         found = dict(re.findall(r"^numattn_(\w+)\{.*\} (\S+)$", text, re.MULTILINE))
-        state = {name: int(float(found[name])) for name in wanted}
-        if state == wanted:
+        free, kept, running, waiting = (int(float(found[name])) for name in names)
+        done = free + kept == TEXT_LIMITS["pages"] and not running and not waiting
+        if done:
             break
         await asyncio.sleep(0.1)
-    print(", ".join(f"{value} {name}" for name, value in state.items()))
-    return state == wanted
+    print(f"{free} pages free, {kept} kept, {running} texts running, {waiting} waiting")
+    print(f"{found['reused_tokens_total']} of {found['prompt_tokens_total']} prompt tokens reused")
+    return done
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ What a text becomes does not depend on those beside it, bit by bit: rows of a st
 chunks in which a prompt is read follow from the prompt alone. With the same `chunk` and
 greedily, it is what `generate` writes.
 
+Whole chunks at the beginning of a prompt are kept in their pages, and a prompt that begins alike
+does not read them. They are what it would read, bit by bit, so that this holds of it as well. Kept
+pages are promised to nobody: whoever is written has them when there is no other.
+
 (Yu et al., "Orca", 2022; Kwon et al., "Efficient Memory Management for Large Language Model Serving
 with PagedAttention", 2023; Agrawal et al., "Sarathi-Serve", 2024.)
 """
@@ -16,11 +20,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from numattn import PagedKVCache
+from numattn.models.decoders.prefix_cache import PrefixCache
 
 from .sequence import Sequence
 
@@ -36,9 +43,12 @@ class Written(NamedTuple):
     sequence: Sequence
     token: int | None
     error: BaseException | None
+    first: bool = False
+    """Whether the token is the text's first: its prompt has been read."""
 
 
-class Reading(NamedTuple):
+@dataclass
+class Reading:
     """A text of which the prompt is being read, into a cache of its own in the common pool."""
 
     sequence: Sequence
@@ -52,7 +62,7 @@ class Batch:
     ----------
     model : Llama or Gpt
     limits : Limits
-        Of it `pages`, `page_size`, `rows` and `chunk`.
+        Of it `pages`, `page_size`, `rows`, `chunk` and `prefixes`.
     num_threads : int, optional
         Upper limit of threads.
     """
@@ -60,6 +70,13 @@ class Batch:
     def __init__(self, model: Llama | Gpt, limits: Limits, num_threads: int | None = None) -> None:
         self._model, self._limits, self._num_threads = model, limits, num_threads
         self._pool = model.new_paged_cache(1, pages=limits.pages, page_size=limits.page_size)
+        self._prefixes = PrefixCache(
+            self._pool,
+            max(limits.prefixes, 1),
+            reusable=limits.prefixes > 0 and not model.depends_on_length,
+            # No page is shared in part: so none is copied, which would take more than was promised.
+            whole=lcm(limits.chunk, limits.page_size),
+        )
         self._waiting: deque[Sequence] = deque()
         self._reading: list[Reading] = []
         self._running: list[Sequence] = []
@@ -81,9 +98,17 @@ class Batch:
         """Return how many pages hold nothing."""
         return self._pool.free_pages
 
+    @property
+    def kept_pages(self) -> int:
+        """Return how many pages hold beginnings of prompts that are kept."""
+        return self._prefixes.kept_pages
+
     def pages_of(self, sequence: Sequence) -> int:
         """Return how many pages a text may come to have."""
-        return -(-sequence.cached_tokens // self._limits.page_size)
+        return self._pages(sequence.cached_tokens)
+
+    def _pages(self, tokens: int) -> int:
+        return -(-tokens // self._limits.page_size)
 
     def add(self, sequence: Sequence) -> None:
         """Put a text at the end of those that wait.
@@ -116,10 +141,11 @@ class Batch:
             self._promised -= self.pages_of(sequence)
 
     def drop(self) -> list[Sequence]:
-        """Forget all texts, and return them."""
+        """Forget all texts and whatever is kept, and return the texts."""
         every = [*self._waiting, *(reading.sequence for reading in self._reading), *self._running]
         for sequence in every:
             self.cancel(sequence)
+        self._prefixes.clear()
         return every
 
     def step(self) -> list[Written]:
@@ -142,32 +168,58 @@ class Batch:
         left = self._limits.chunk
         written: list[Written] = []
         while left > 0 and self._reading:
-            sequence, cache = self._reading[0]
+            reading = self._reading[0]
+            sequence = reading.sequence
+            self._begin(reading)
             ids = sequence.unread(self._limits.chunk)
             left -= ids.size
+            self._prefixes.make_room(self._new_pages(sequence, ids.size))
             sequence.read += ids.size
             try:
                 logits = self._model(
                     ids,
-                    cache=cache,
+                    cache=reading.cache,
                     only_last=True,
                     text_lengths=[len(sequence.tokens)],
                     num_threads=self._num_threads,
                 )
+                self._keep(reading)
                 if sequence.read < len(sequence.tokens):
                     continue
-                written.append(Written(sequence, sequence.take(logits), None))
+                token = sequence.take(logits)
+                first = sequence.new_tokens == 1
+                written.append(Written(sequence, token, None, first))
             except Exception as error:
                 self.cancel(sequence)
                 written.append(Written(sequence, None, error))
                 continue
             self._reading.pop(0)
             if sequence.finish is None and not self._grown(sequence):
-                self._enter(sequence, cache)
+                self._enter(sequence, reading.cache)
             else:
-                cache.free([0])
+                reading.cache.free([0])
                 self._end_or_read_anew([sequence])
         return written
+
+    def _begin(self, reading: Reading) -> None:
+        """Let a text that has nothing yet have what is kept of its beginning."""
+        sequence = reading.sequence
+        if sequence.read == 0:
+            prompt = np.array(sequence.tokens, dtype=np.int64)
+            reading.cache = self._prefixes.begin([prompt], 0)
+            sequence.read = sequence.reused = int(reading.cache.lengths[0])
+
+    def _keep(self, reading: Reading) -> None:
+        """Keep a prompt's whole chunks, once the last of them is read."""
+        sequence = reading.sequence
+        whole = self._prefixes.whole_part(sequence.prompt_tokens)
+        if sequence.read == whole:
+            prompt = np.array(sequence.prompt, dtype=np.int64)
+            self._prefixes.keep(reading.cache, 0, prompt)
+
+    def _new_pages(self, sequence: Sequence, tokens: int) -> int:
+        """Return how many pages more a text takes with so many tokens more."""
+        return self._pages(sequence.read + tokens) - self._pages(sequence.read)
 
     def _write(self) -> list[Written]:
         """Write a token of each running text."""
@@ -175,6 +227,7 @@ class Batch:
             return []
         running = [*self._running]
         ids = np.array([[sequence.tokens[-1]] for sequence in running], dtype=np.int64)
+        self._prefixes.make_room(sum(self._new_pages(each, 1) for each in running))
         try:
             logits = self._model(
                 ids, cache=self._cache, only_last=True, num_threads=self._num_threads

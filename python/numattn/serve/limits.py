@@ -9,12 +9,12 @@ from numattn._arguments import bounded_integer
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one process, each a whole number of 1 or more.
+    """Limits of one process, each a whole number of 1 or more; of `prefixes` 0 or more.
 
     Raises
     ------
     TypeError, ValueError
-        One is no whole number, or below 1.
+        One is no whole number, or below 1 (`prefixes`: 0).
 
     Examples
     --------
@@ -40,6 +40,8 @@ class Limits:
     """Tokens in a page."""
     chunk: int = 128
     """Tokens of a prompt that are read between two tokens of the texts that are being written."""
+    prefixes: int = 128
+    """Prompts of which the beginnings are kept for others that begin alike; 0 keeps none."""
     body_seconds: int = 30
     """In which a request's body must have come; beyond it the answer is 408."""
     send_seconds: int = 60
@@ -50,5 +52,6 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = bounded_integer(field.name, getattr(self, field.name))
-            if value < 1:
-                raise ValueError(f"{field.name} must be 1 or more, not {value}")
+            least = 0 if field.name == "prefixes" else 1
+            if value < least:
+                raise ValueError(f"{field.name} must be {least} or more, not {value}")

@@ -53,6 +53,8 @@ class Sequence:
         self.finish: Finish | None = None
         self.read = 0
         """How many of the tokens the cache has."""
+        self.reused = 0
+        """How many of the prompt's tokens it had from another text."""
         self._choose, self._ends, self._watch = choose, ends, watch
 
     @property

@@ -97,6 +97,11 @@ class Decoder(Writer, ABC):
         """
         return None
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Return whether what a token's keys are depends on the length of its whole text."""
+        return False
+
     @abstractmethod
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         """Return the last layer's normalised states (B, S, E) for ids (B, S)."""
