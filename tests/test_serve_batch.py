@@ -202,10 +202,14 @@ def test_a_sampler_that_fails_is_its_own_texts_fault(
     assert batch.free_pages + batch.kept_pages == LIMITS.pages
 
 
-@pytest.mark.parametrize("fails_at", [1, 4])
+@pytest.mark.parametrize(
+    ("fails_at", "expected"), [({1}, 0), ({1, 2}, 1), ({1, 2, 3}, 2), ({3}, 2)]
+)
 def test_a_model_that_fails_leaves_no_page_taken(
-    model: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, fails_at: int
+    model: Any, rng: np.random.Generator, fails_at: set[int], expected: int
 ) -> None:
+    """Prompts that were read together are read alone then; a step that fails ends its texts."""
+
     class Failing:
         switch_length, depends_on_length = None, False
         new_paged_cache = model.new_paged_cache
@@ -213,13 +217,46 @@ def test_a_model_that_fails_leaves_no_page_taken(
 
         def __call__(self, *arguments: Any, **options: Any) -> Any:
             self.calls += 1
-            if self.calls == fails_at:
+            if self.calls in fails_at:
                 raise MemoryError("none is left")
             return model(*arguments, **options)
 
     batch: Any = Batch(Failing(), LIMITS)  # type: ignore[arg-type]
-    for size in (5, 6):
-        batch.add(greedy(random_ids(rng, size).tolist(), 8))
-    errors = [each.error for each in run(batch) if each.error is not None]
-    assert errors and all(isinstance(error, MemoryError) for error in errors)
-    assert batch.free_pages + batch.kept_pages == LIMITS.pages
+    sequences = [greedy(random_ids(rng, size).tolist(), 8) for size in (5, 6)]
+    for sequence in sequences:
+        batch.add(sequence)
+    errors = [each for each in run(batch) if each.error is not None]
+    assert len(errors) == expected
+    assert all(isinstance(each.error, MemoryError) for each in errors)
+    for sequence in sequences:
+        if all(each.sequence is not sequence for each in errors):
+            (new,) = model.generate([sequence.prompt], 8, chunk=LIMITS.chunk)
+            assert sequence.text == new
+    assert batch.free_pages == LIMITS.pages
+
+
+def test_short_prompts_are_read_together(model: Any, rng: np.random.Generator) -> None:
+    """In one call, a chunk's worth of tokens or little more; each as it is read alone."""
+
+    class Counting:
+        switch_length, depends_on_length = None, False
+        new_paged_cache = model.new_paged_cache
+
+        def __init__(self) -> None:
+            self.read: list[list[int]] = []
+
+        def __call__(self, ids: Any, counts: Any = None, **options: Any) -> Any:
+            if counts is not None:
+                self.read.append(counts.tolist())
+            return model(ids, counts, **options)
+
+    counting = Counting()
+    batch: Any = Batch(counting, replace(LIMITS, chunk=10))  # type: ignore[arg-type]
+    prompts = [random_ids(rng, size).tolist() for size in (4, 3, 14, 9, 2)]
+    sequences = [greedy(prompt, 5) for prompt in prompts]
+    for sequence in sequences:
+        batch.add(sequence)
+    run(batch)
+    assert counting.read == [[4, 3, 10], [4, 9], [2]]
+    for sequence, prompt in zip(sequences, prompts, strict=True):
+        assert sequence.tokens == prompt + model.generate([prompt], 5, chunk=10)[0]

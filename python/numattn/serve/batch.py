@@ -22,12 +22,14 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import lcm
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from numattn import PagedKVCache
 from numattn.models.decoders.prefix_cache import PrefixCache
+from numattn.models.token_lists import padded
 
 from .sequence import Sequence
 
@@ -47,7 +49,7 @@ class Written(NamedTuple):
     """Whether the token is the text's first: its prompt has been read."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Reading:
     """A text of which the prompt is being read, into a cache of its own in the common pool."""
 
@@ -164,42 +166,75 @@ class Batch:
             self._reading.append(Reading(self._waiting.popleft(), self._pool.beside(1)))
 
     def _read(self) -> list[Written]:
-        """Read prompts in their order, until a chunk's worth of tokens has been read."""
+        """Read a chunk of each of the first prompts, a chunk's worth of tokens in all."""
         left = self._limits.chunk
-        written: list[Written] = []
-        while left > 0 and self._reading:
-            reading = self._reading[0]
-            sequence = reading.sequence
+        turn: list[Reading] = []
+        for reading in self._reading:
+            if left <= 0:
+                break
             self._begin(reading)
-            ids = sequence.unread(self._limits.chunk)
-            left -= ids.size
-            self._prefixes.make_room(self._new_pages(sequence, ids.size))
-            sequence.read += ids.size
+            left -= reading.sequence.unread(self._limits.chunk).size
+            turn.append(reading)
+        return self._read_together(turn) if turn else []
+
+    def _read_together(self, readings: list[Reading]) -> list[Written]:
+        """Read a chunk of each prompt in one call; what fails there is read alone."""
+        try:
+            logits = self._read_chunks(readings)
+        except Exception as error:
+            if len(readings) > 1:
+                return [each for reading in readings for each in self._read_together([reading])]
+            self.cancel(readings[0].sequence)
+            return [Written(readings[0].sequence, None, error)]
+        written = []
+        for row, reading in enumerate(readings):
+            sequence = reading.sequence
+            self._keep(reading)
+            if sequence.read < len(sequence.tokens):
+                continue
             try:
-                logits = self._model(
-                    ids,
-                    cache=reading.cache,
-                    only_last=True,
-                    text_lengths=[len(sequence.tokens)],
-                    num_threads=self._num_threads,
-                )
-                self._keep(reading)
-                if sequence.read < len(sequence.tokens):
-                    continue
-                token = sequence.take(logits)
-                first = sequence.new_tokens == 1
-                written.append(Written(sequence, token, None, first))
+                token = sequence.take(logits[row : row + 1])
             except Exception as error:
                 self.cancel(sequence)
                 written.append(Written(sequence, None, error))
                 continue
-            self._reading.pop(0)
+            written.append(Written(sequence, token, None, first=sequence.new_tokens == 1))
+            self._reading.remove(reading)
             if sequence.finish is None and not self._grown(sequence):
                 self._enter(sequence, reading.cache)
             else:
                 reading.cache.free([0])
                 self._end_or_read_anew([sequence])
         return written
+
+    def _read_chunks(self, readings: list[Reading]) -> NDArray[Any]:
+        """Return the logits (R, V) after the next chunk of each prompt, which is in its cache then.
+
+        Rows of several tokens each, and not as many, are computed as each is alone.
+        """
+        sequences = [reading.sequence for reading in readings]
+        ids, counts = padded([each.unread(self._limits.chunk)[0] for each in sequences], 0)
+        new = zip(sequences, counts.tolist(), strict=True)
+        self._prefixes.make_room(sum(self._new_pages(*each) for each in new))
+        together = readings[0].cache
+        for reading in readings[1:]:
+            together.join(reading.cache)
+        try:
+            logits = self._model(
+                ids,
+                counts,
+                cache=together,
+                only_last=True,
+                text_lengths=[len(each.tokens) for each in sequences],
+                num_threads=self._num_threads,
+            )
+        finally:
+            for row, reading in enumerate(readings):
+                reading.cache = self._pool.gather([(together, row)])
+            together.truncate(0)
+        for sequence, count in zip(sequences, counts.tolist(), strict=True):
+            sequence.read += count
+        return logits
 
     def _begin(self, reading: Reading) -> None:
         """Let a text that has nothing yet have what is kept of its beginning."""

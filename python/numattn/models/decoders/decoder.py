@@ -24,7 +24,7 @@ from .padding import Padding
 from .prefix_cache import PrefixCache
 from .sampling import Sampler
 from .speculation import Draft
-from .step import Step
+from .step import PackedStep, Step
 from .writer import Writer
 
 
@@ -252,7 +252,7 @@ class Decoder(Writer, ABC):
             num_threads=num_threads,
         )
         try:
-            hidden = self._hidden(padding.to_front(ids), step)
+            hidden = self._rows(padding.to_front(ids), step)
             if only_last:
                 last = np.maximum(padding.counts - 1, 0)
                 return self._logits(hidden[np.arange(last.size), last], num_threads)
@@ -261,6 +261,17 @@ class Decoder(Writer, ABC):
             if cache is not None:
                 cache.truncate(held)
             raise
+
+    def _rows(self, ids: Int64Array, step: Step) -> Float32Array:
+        """Return what `_hidden` does; of padding 0, and nothing is computed of it but attention.
+
+        Where rows turn by frequencies of their own, padding is computed as the others are.
+        """
+        real = int(step.counts.sum())
+        if ids.shape[1] == 1 or real in (0, ids.size) or self.depends_on_length:
+            return self._hidden(ids, step)
+        packed = PackedStep.of(step)
+        return packed.unpack(self._hidden(packed.pack(ids), packed))
 
     def generate(
         self,
