@@ -20,7 +20,6 @@ from tiny_decoders import FAMILIES, load, random_ids, write_folder
 from tiny_tokenizers import text_model
 
 LIMITS = Limits(pages=40, page_size=4, rows=5, chunk=8)
-NONE = replace(LIMITS, prefixes=0)
 
 
 class Recorded(Sequence):
@@ -40,9 +39,9 @@ def run(batch: Batch) -> None:
         assert all(each.error is None for each in batch.step())
 
 
-def written_alone(model: Any, prompt: list[int], count: int) -> Recorded:
+def written_alone(model: Any, prompt: list[int], count: int, limits: Limits = LIMITS) -> Recorded:
     """Return a text as a batch writes it that keeps nothing and has no other."""
-    batch, sequence = Batch(model, NONE), Recorded(prompt, count)
+    batch, sequence = Batch(model, replace(limits, prefixes=0)), Recorded(prompt, count)
     batch.add(sequence)
     run(batch)
     assert sequence.reused == 0 and batch.kept_pages == 0
@@ -72,13 +71,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load(write_folder(tmp_path_factory.mktemp("llama")), "llama")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "draft"), [*((family, 0) for family in FAMILIES), ("llama", 3), ("gpt2", 3)]
+)
 def test_logits_have_the_bits_that_they_have_alone(
-    family: str, tmp_path: Path, rng: np.random.Generator
+    family: str, draft: int, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     """Whoever has read a beginning, whatever gives way to others, whoever is cancelled."""
-    model = load(write_folder(tmp_path, family), family)
-    batch = Batch(model, LIMITS)
+    model, limits = load(write_folder(tmp_path, family), family), replace(LIMITS, draft=draft)
+    batch = Batch(model, limits)
     prompts, counts = prompts_alike(rng, 24), rng.integers(1, 20, 24).tolist()
     sequences = [Recorded(prompt, count) for prompt, count in zip(prompts, counts, strict=True)]
     gone: list[Recorded] = []
@@ -93,7 +94,7 @@ def test_logits_have_the_bits_that_they_have_alone(
     for sequence, prompt, count in zip(sequences, prompts, counts, strict=True):
         assert sequence.reused % 8 == 0 and sequence.reused < len(prompt)
         if sequence not in gone:
-            assert_same(sequence, written_alone(model, prompt, count))
+            assert_same(sequence, written_alone(model, prompt, count, limits))
     assert batch.kept_pages > 0 and batch.free_pages + batch.kept_pages == LIMITS.pages
     batch.drop()
     assert (batch.free_pages, batch.kept_pages) == (LIMITS.pages, 0)

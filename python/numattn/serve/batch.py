@@ -12,6 +12,9 @@ Whole chunks at the beginning of a prompt are kept in their pages, and a prompt 
 does not read them. They are what it would read, bit by bit, so that this holds of it as well. Kept
 pages are promised to nobody: whoever is written has them when there is no other.
 
+With a draft a text may get several tokens in a step: guesses by what followed the same words before
+are read with its last token, and those stay that are what the text then chooses.
+
 (Yu et al., "Orca", 2022; Kwon et al., "Efficient Memory Management for Large Language Model Serving
 with PagedAttention", 2023; Agrawal et al., "Sarathi-Serve", 2024.)
 """
@@ -28,7 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numattn import PagedKVCache
+from numattn.models.decoders.drafts import NgramDraft
 from numattn.models.decoders.prefix_cache import PrefixCache
+from numattn.models.decoders.sampling import greedy
 from numattn.models.token_lists import padded
 
 from .sequence import Sequence
@@ -43,10 +48,15 @@ class Written(NamedTuple):
     """What a step has done for one text."""
 
     sequence: Sequence
-    token: int | None
-    error: BaseException | None
+    tokens: list[int]
+    """What the text has more; none beside an error."""
+    error: BaseException | None = None
     first: bool = False
-    """Whether the token is the text's first: its prompt has been read."""
+    """Whether they begin the text: its prompt has been read."""
+    guessed: int = 0
+    """How many tokens were guessed, for this step to verify,"""
+    accepted: int = 0
+    """and how many of them are the text's."""
 
 
 @dataclass(eq=False)
@@ -64,7 +74,7 @@ class Batch:
     ----------
     model : Llama or Gpt
     limits : Limits
-        Of it `pages`, `page_size`, `rows`, `chunk` and `prefixes`.
+        Of it `pages`, `page_size`, `rows`, `chunk`, `prefixes` and `draft`.
     num_threads : int, optional
         Upper limit of threads.
     """
@@ -79,6 +89,7 @@ class Batch:
             # No page is shared in part: so none is copied, which would take more than was promised.
             whole=lcm(limits.chunk, limits.page_size),
         )
+        self._draft = NgramDraft(limits.draft) if limits.draft else None
         self._waiting: deque[Sequence] = deque()
         self._reading: list[Reading] = []
         self._running: list[Sequence] = []
@@ -185,7 +196,7 @@ class Batch:
             if len(readings) > 1:
                 return [each for reading in readings for each in self._read_together([reading])]
             self.cancel(readings[0].sequence)
-            return [Written(readings[0].sequence, None, error)]
+            return [Written(readings[0].sequence, [], error)]
         written = []
         for row, reading in enumerate(readings):
             sequence = reading.sequence
@@ -196,9 +207,9 @@ class Batch:
                 token = sequence.take(logits[row : row + 1])
             except Exception as error:
                 self.cancel(sequence)
-                written.append(Written(sequence, None, error))
+                written.append(Written(sequence, [], error))
                 continue
-            written.append(Written(sequence, token, None, first=sequence.new_tokens == 1))
+            written.append(Written(sequence, [token], first=sequence.new_tokens == 1))
             self._reading.remove(reading)
             if sequence.finish is None and not self._grown(sequence):
                 self._enter(sequence, reading.cache)
@@ -257,29 +268,27 @@ class Batch:
         return self._pages(sequence.read + tokens) - self._pages(sequence.read)
 
     def _write(self) -> list[Written]:
-        """Write a token of each running text."""
+        """Write a token of each running text, and those that were guessed and are right."""
         if self._cache is None:
             return []
-        running = [*self._running]
-        ids = np.array([[sequence.tokens[-1]] for sequence in running], dtype=np.int64)
-        self._prefixes.make_room(sum(self._new_pages(each, 1) for each in running))
+        running, guesses = [*self._running], self._guesses()
         try:
-            logits = self._model(
-                ids, cache=self._cache, only_last=True, num_threads=self._num_threads
-            )
+            logits = self._after_guesses(self._cache, guesses)
         except Exception as error:
             for sequence in running:
                 self.cancel(sequence)
-            return [Written(sequence, None, error) for sequence in running]
+            return [Written(sequence, [], error) for sequence in running]
         written = []
         failed = []
-        for row, sequence in enumerate(running):
-            sequence.read += 1
+        for sequence, guess, own in zip(running, guesses, logits, strict=True):
             try:
-                written.append(Written(sequence, sequence.take(logits[row : row + 1]), None))
+                tokens, accepted = sequence.take_verified(guess, own)
+                written.append(Written(sequence, tokens, guessed=len(guess), accepted=accepted))
             except Exception as error:
                 failed.append(sequence)
-                written.append(Written(sequence, None, error))
+                written.append(Written(sequence, [], error))
+        if any(guesses):  # the wrong ones are forgotten
+            self._cache.truncate([sequence.read for sequence in running])
         for sequence in failed:
             self.cancel(sequence)
         over = [
@@ -290,6 +299,36 @@ class Batch:
         self._leave(over)
         self._end_or_read_anew(over)
         return written
+
+    def _guesses(self) -> list[list[int]]:
+        """Return what may follow each running text, as far as there is room for."""
+        if self._draft is None:
+            return [[] for _ in self._running]
+        counts = [self._most_guessed(sequence) for sequence in self._running]
+        texts = [np.array(sequence.tokens, dtype=np.int64) for sequence in self._running]
+        found = self._draft.propose(texts, [[] for _ in texts], counts, greedy())
+        return [guess.tokens for guess in found]
+
+    def _most_guessed(self, sequence: Sequence) -> int:
+        """Return how many tokens may be read beyond a text's last, of all that were promised."""
+        count = min(self._limits.draft, sequence.limit - len(sequence.tokens) - 1)
+        switch = self._model.switch_length
+        if switch is not None and sequence.read <= switch:
+            count = min(count, switch - sequence.read - 1)
+        return max(count, 0)
+
+    def _after_guesses(self, cache: PagedKVCache, guesses: list[list[int]]) -> NDArray[Any]:
+        """Return the logits (B, n, V) after each running text's last token and each guess."""
+        ids, counts = padded(
+            [
+                np.array([sequence.tokens[-1], *guess], dtype=np.int64)
+                for sequence, guess in zip(self._running, guesses, strict=True)
+            ],
+            0,
+        )
+        new = zip(self._running, counts.tolist(), strict=True)
+        self._prefixes.make_room(sum(self._new_pages(*each) for each in new))
+        return self._model(ids, counts, cache=cache, num_threads=self._num_threads)
 
     def _grown(self, sequence: Sequence) -> bool:
         """Return whether a text's last token makes it one of which all is turned otherwise."""

@@ -51,6 +51,12 @@ class Metrics:
             **where,
         )
         self.new_tokens = Counter("numattn_new_tokens", "Tokens written.", ["model"], **where)
+        self.guessed_tokens = Counter(
+            "numattn_guessed_tokens", "Tokens that were guessed (--draft).", ["model"], **where
+        )
+        self.accepted_tokens = Counter(
+            "numattn_accepted_tokens", "Guesses that were right.", ["model"], **where
+        )
         self.batch_tokens = Histogram(
             "numattn_batch_tokens",
             "Tokens of embeddings computed at once.",

@@ -252,26 +252,32 @@ class Decoder(Writer, ABC):
             num_threads=num_threads,
         )
         try:
-            hidden = self._rows(padding.to_front(ids), step)
+            front = padding.to_front(ids)
+            packed = self._packed(step)
+            if packed is None:
+                hidden = self._hidden(front, step)
+            else:
+                hidden = self._hidden(packed.pack(front), packed)
             if only_last:
+                hidden = hidden if packed is None else packed.unpack(hidden)
                 last = np.maximum(padding.counts - 1, 0)
                 return self._logits(hidden[np.arange(last.size), last], num_threads)
-            return self._logits(padding.to_place(hidden), num_threads)
+            logits = self._logits(hidden, num_threads)
+            return padding.to_place(logits if packed is None else packed.unpack(logits))
         except BaseException:
             if cache is not None:
                 cache.truncate(held)
             raise
 
-    def _rows(self, ids: Int64Array, step: Step) -> Float32Array:
-        """Return what `_hidden` does; of padding 0, and nothing is computed of it but attention.
+    def _packed(self, step: Step) -> PackedStep | None:
+        """Return a step without its padding, of which then only attention knows.
 
-        Where rows turn by frequencies of their own, padding is computed as the others are.
+        None if there is none of it worth a change, or rows turn by frequencies of their own.
         """
-        real = int(step.counts.sum())
-        if ids.shape[1] == 1 or real in (0, ids.size) or self.depends_on_length:
-            return self._hidden(ids, step)
-        packed = PackedStep.of(step)
-        return packed.unpack(self._hidden(packed.pack(ids), packed))
+        real, size = int(step.counts.sum()), step.positions.size
+        if step.positions.shape[1] == 1 or real in (0, size) or self.depends_on_length:
+            return None
+        return PackedStep.of(step)
 
     def generate(
         self,
