@@ -18,6 +18,7 @@ from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from ..token_lists import TokenLists
 from .beams import beam_search
+from .branches import branch_mask, checked_parents, depths_of
 from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding
@@ -101,6 +102,15 @@ class Decoder(Writer, ABC):
     def depends_on_length(self) -> bool:
         """Return whether what a token's keys are depends on the length of its whole text."""
         return False
+
+    @property
+    def verifies_trees(self) -> bool:
+        """Return whether new tokens may branch (`parents`).
+
+        A window counts tokens in the order in which they came, and not along their branch.
+        """
+        windows = any(window is not None for window in self._sizes.windows)
+        return not windows and not self.depends_on_length
 
     @abstractmethod
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
@@ -189,6 +199,7 @@ class Decoder(Writer, ABC):
         cache: Cache | None = None,
         only_last: bool = False,
         text_lengths: ArrayLike | None = None,
+        parents: ArrayLike | None = None,
         num_threads: int | None = None,
     ) -> Float32Array:
         """Return the logits of the token after each one.
@@ -211,6 +222,11 @@ class Decoder(Writer, ABC):
             For a text that is read in parts: how many tokens each row will have after the last of
             them. "dynamic" and "longrope" positions are turned for that length, so that the parts
             fit one another; by default, for as many as it then has.
+        parents : int array (B, S), optional
+            For guesses that branch: which of the new tokens of its row each one follows, −1 for
+            those in the cache. A token stands where what it follows says, and sees that alone.
+            The cache has all of them then, in the order in which they came; `Cache.keep_only`
+            leaves a branch. By default each follows the one before it.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -226,12 +242,18 @@ class Decoder(Writer, ABC):
         ValueError
             If shapes do not fit, an id or a length is out of range, a text is to be shorter than
             what of it is read, a row has more tokens than the model has positions or the cache may
-            hold, or the cache is made for another model or number of rows. The cache is as it was.
+            hold, or the cache is made for another model or number of rows; or a parent is not
+            before its token, or tokens branch without a cache, beside an attention_mask, or in a
+            model that does not verify trees (`verifies_trees`). The cache is as it was.
         MemoryError
             If there is no memory, or no page of the cache; what the cache held, it holds.
         """
         ids = check_ids("token_ids", token_ids, self._sizes.vocab_size)
         padding = Padding.of(ids.shape, lengths, attention_mask)
+        tree = None
+        if parents is not None:
+            self._check_branches(cache, attention_mask)
+            tree = checked_parents(parents, ids.shape, padding.counts)
         held = self._check_cache(cache, ids.shape[0], padding.counts)
         if ids.size == 0:
             if only_last and ids.shape[0] > 0:
@@ -244,12 +266,14 @@ class Decoder(Writer, ABC):
         lengths = held + padding.counts
         step = Step(
             counts=padding.counts,
-            positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
+            positions=held[:, np.newaxis]
+            + (np.arange(ids.shape[1]) if tree is None else depths_of(tree)),
             lengths=lengths if text_lengths is None else check_texts(text_lengths, lengths),
             cache=cache,
             dtype=number_dtype(self.dtype) if cache is None else cache.dtype,
             weight_dtype=number_dtype(self.dtype),
             num_threads=num_threads,
+            block_mask=None if tree is None else branch_mask(tree, held, int(lengths.max())),
         )
         try:
             front = padding.to_front(ids)
@@ -319,6 +343,16 @@ class Decoder(Writer, ABC):
             early_stopping=early_stopping, num_return=num_return, stop=stop, cache=cache,
             chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
+
+    def _check_branches(self, cache: Cache | None, attention_mask: ArrayLike | None) -> None:
+        """Raise ValueError where new tokens cannot branch."""
+        if cache is None or attention_mask is not None:
+            raise ValueError("parents are for a call with a cache and without attention_mask")
+        if not self.verifies_trees:
+            raise ValueError(
+                "parents are for models whose layers have no window, and whose positions do not "
+                "depend on the length of the text"
+            )
 
     def _check_cache(self, cache: Cache | None, batch: int, counts: Int64Array) -> Int64Array:
         """Return how many tokens each row has before the new ones, or raise.

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import attention_varlen
+from numattn import BlockMask, attention_varlen
 from numattn.cache import Cache
 
 from ..arrays import Float32Array, Int64Array
@@ -54,6 +54,8 @@ class Step:
     weight_dtype: np.dtype[Any]
     """In which weights are stored; float32 beside int8."""
     num_threads: int | None
+    block_mask: BlockMask | None = None
+    """What each sees of the row's tokens, where that is not all before it. Beside a cache."""
 
     def attend(
         self,
@@ -90,7 +92,8 @@ class Step:
         if self.cache is not None:
             o = self.cache.attend(
                 layer, q, k, v, counts=self.counts, layout="bshd", window=window,
-                scale=scale, softcap=softcap, sinks=sinks, num_threads=self.num_threads,
+                scale=scale, softcap=softcap, sinks=sinks, block_mask=self.block_mask,
+                num_threads=self.num_threads,
             )  # fmt: skip
         else:
             starts = self._starts(q.shape[1])
@@ -113,7 +116,7 @@ class Step:
         return starts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PackedStep(Step):
     """The real tokens of a step of B rows as one row of T, of which nothing is padding."""
 
