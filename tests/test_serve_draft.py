@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from command_line import refused
+from numattn.cli import build_parser
+from numattn.cli.serve import limits_of
 from numattn.models import NgramDraft, Sampler
 from numattn.serve import Limits
 from numattn.serve.batch import Batch, Written
@@ -154,6 +157,17 @@ def test_a_text_that_is_turned_otherwise_when_it_grows(
     assert sum(each.accepted for each in written) > 0
     for sequence, prompt in zip(sequences, prompts, strict=True):
         assert sequence.text == model.generate([prompt], 18, chunk=6)[0]
+
+
+def test_options_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = build_parser().parse_args(["serve", "--draft", "3", "--prefixes", "0"])
+    limits = limits_of(arguments)
+    assert (limits.draft, limits.prefixes) == (3, 0)
+    assert limits_of(build_parser().parse_args(["serve"])) == Limits()
+    assert Limits().draft == 0 and Limits().prefixes > 0
+    for option in ("--draft", "--prefixes"):
+        assert option in refused(capsys, "serve", option, -1)
+        assert option in refused(capsys, "serve", option, "a/folder")
 
 
 def test_over_http(tmp_path: Path) -> None:

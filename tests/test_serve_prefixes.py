@@ -160,23 +160,47 @@ def test_pages_that_are_needed_are_taken_from_the_prompt_used_longest_ago(
     assert reused(second) == 16
 
 
-def test_admission_does_not_count_on_what_is_shared(model: Any, rng: np.random.Generator) -> None:
-    """A text is admitted if there were pages for all of it; so none that has begun runs out."""
-    batch = Batch(model, replace(LIMITS, pages=20))
+@pytest.mark.parametrize(("pages", "prefixes", "most"), [(28, 9, 4), (28, 0, 2), (27, 9, 3)])
+def test_pages_that_are_shared_are_promised_once(
+    model: Any, rng: np.random.Generator, pages: int, prefixes: int, most: int
+) -> None:
+    """Of 11 pages of a text 8 are shared: n texts have 8 + 3·n; one more is admitted with 11."""
+    batch = Batch(model, replace(LIMITS, pages=pages, prefixes=prefixes))
     system = random_ids(rng, 32).tolist()
-    batch.add(Recorded(system, 2))
-    run(batch)
-    assert batch.kept_pages == 8
-    sequences = [Recorded([*system, number], 8) for number in range(4)]
+    sequences = [Recorded([*system, number], 12) for number in range(6)]
     for sequence in sequences:
+        assert batch.pages_of(sequence) == 11
         batch.add(sequence)
-    assert batch.pages_of(sequences[0]) == 10
-    batch.step()
-    assert (batch.running, batch.waiting) == (2, 2)
-    run(batch)
-    assert [each.reused for each in sequences] == [32] * 4
+    running = []
+    while batch.waiting + batch.running:
+        assert all(each.error is None for each in batch.step())
+        running.append(batch.running)
+    assert max(running) == most
+    assert [each.reused for each in sequences] == [0, *[32 if prefixes else 0] * 5]
     for sequence in sequences:
-        assert_same(sequence, written_alone(model, sequence.prompt, 8))
+        assert_same(sequence, written_alone(model, sequence.prompt, 12))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_pool_that_is_full_lacks_no_page(model: Any, seed: int) -> None:
+    """Texts that share, are cancelled, guess and end at any time, in a pool of few pages."""
+    rng = np.random.default_rng(seed)
+    limits = replace(LIMITS, pages=int(rng.integers(11, 24)), draft=int(rng.integers(4)))
+    batch = Batch(model, limits)
+    systems = [random_ids(rng, 24).tolist() for _ in range(2)]
+    sequences: list[Recorded] = []
+    for number in range(40):
+        head = systems[int(rng.integers(2))][: 8 * int(rng.integers(4))]
+        sequences.append(Recorded([*head, *random_ids(rng, 3).tolist()], int(rng.integers(1, 17))))
+        batch.add(sequences[-1])
+        for _ in range(int(rng.integers(3))):
+            assert all(each.error is None for each in batch.step())
+        if number % 4 == 0:
+            batch.cancel(sequences[int(rng.integers(len(sequences)))])
+    run(batch)
+    assert batch.free_pages + batch.kept_pages == limits.pages
+    batch.drop()
+    assert batch.free_pages == limits.pages
 
 
 @pytest.mark.parametrize("steps", range(8))

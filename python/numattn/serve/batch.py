@@ -10,7 +10,8 @@ greedily, it is what `generate` writes.
 
 Whole chunks at the beginning of a prompt are kept in their pages, and a prompt that begins alike
 does not read them. They are what it would read, bit by bit, so that this holds of it as well. Kept
-pages are promised to nobody: whoever is written has them when there is no other.
+pages are promised to nobody: whoever is written has them when there is no other. A text that shares
+some is admitted as if it did not; once it does, they are counted once for all (promises.py).
 
 With a draft a text may get several tokens in a step: guesses by what followed the same words before
 are read with its last token, and those stay that are what the text then chooses.
@@ -36,6 +37,7 @@ from numattn.models.decoders.prefix_cache import PrefixCache
 from numattn.models.decoders.sampling import greedy
 from numattn.models.token_lists import padded
 
+from .promises import Promises
 from .sequence import Sequence
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ class Batch:
         self._reading: list[Reading] = []
         self._running: list[Sequence] = []
         self._cache: PagedKVCache | None = None  # a row for each that is running
-        self._promised = 0  # pages that those admitted may come to have
+        self._promises = Promises()  # to those that are admitted
 
     @property
     def waiting(self) -> int:
@@ -147,11 +149,11 @@ class Batch:
             if reading.sequence is sequence:
                 reading.cache.free([0])
                 self._reading.remove(reading)
-                self._promised -= self.pages_of(sequence)
+                self._promises.end(sequence)
                 return
         if sequence in self._running:
             self._leave([sequence])
-            self._promised -= self.pages_of(sequence)
+            self._promises.end(sequence)
 
     def drop(self) -> list[Sequence]:
         """Forget all texts and whatever is kept, and return the texts."""
@@ -171,9 +173,9 @@ class Batch:
         limits = self._limits
         while self._waiting and self.running < limits.rows:
             pages = self.pages_of(self._waiting[0])
-            if self._promised + pages > limits.pages:
+            if self._promises.pages + pages > limits.pages:
                 return
-            self._promised += pages
+            self._promises.make(self._waiting[0], pages)
             self._reading.append(Reading(self._waiting.popleft(), self._pool.beside(1)))
 
     def _read(self) -> list[Written]:
@@ -254,6 +256,7 @@ class Batch:
             prompt = np.array(sequence.tokens, dtype=np.int64)
             reading.cache = self._prefixes.begin([prompt], 0)
             sequence.read = sequence.reused = int(reading.cache.lengths[0])
+            self._name_pages(reading)
 
     def _keep(self, reading: Reading) -> None:
         """Keep a prompt's whole chunks, once the last of them is read."""
@@ -262,6 +265,11 @@ class Batch:
         if sequence.read == whole:
             prompt = np.array(sequence.prompt, dtype=np.int64)
             self._prefixes.keep(reading.cache, 0, prompt)
+            self._name_pages(reading)
+
+    def _name_pages(self, reading: Reading) -> None:
+        """Promise pages that others may share, or share now, once to all that have them."""
+        self._promises.name(reading.sequence, reading.cache.block_table()[0].tolist())
 
     def _new_pages(self, sequence: Sequence, tokens: int) -> int:
         """Return how many pages more a text takes with so many tokens more."""
@@ -342,7 +350,7 @@ class Batch:
                 sequence.read = 0
                 self._reading.append(Reading(sequence, self._pool.beside(1)))
             else:
-                self._promised -= self.pages_of(sequence)
+                self._promises.end(sequence)
 
     def _enter(self, sequence: Sequence, cache: PagedKVCache) -> None:
         """Let a text whose prompt is read join the running ones."""

@@ -19,6 +19,7 @@ from ..ids import check_ids
 from ..token_lists import TokenLists
 from .beams import beam_search
 from .branches import branch_mask, checked_parents, depths_of
+from .fit import DecoderConfig, check_fit
 from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding
@@ -27,26 +28,6 @@ from .sampling import Sampler
 from .speculation import Draft
 from .step import PackedStep, Step
 from .writer import Writer
-
-
-class DecoderConfig(Protocol):
-    """What of a configuration every decoder has."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def num_kv_heads(self) -> int: ...
-    @property
-    def head_size(self) -> int: ...
-    @property
-    def windows(self) -> tuple[int | None, ...]:
-        """For each layer, how many keys before its own a query sees; None for all."""
-
-    @property
-    def max_positions(self) -> int | None:
-        """How many positions there are, if these are learned."""
 
 
 class DecoderLayer(Protocol):
@@ -389,23 +370,6 @@ def check_texts(values: ArrayLike, lengths: Int64Array) -> Int64Array:
             f"tokens, and its text is to have {texts[row]}"
         )
     return texts
-
-
-def check_fit(cache: Cache, sizes: DecoderConfig) -> None:
-    """Raise ValueError if a cache is not made for a model of those sizes."""
-    names = ("layers", "kv_heads", "head_dim", "value_dim")
-    wanted = (sizes.num_layers, sizes.num_kv_heads, sizes.head_size, sizes.head_size)
-    for name, size in zip(names, wanted, strict=True):
-        if getattr(cache, name) != size:
-            raise ValueError(f"the cache has {name} {getattr(cache, name)}, and the model {size}")
-    if not isinstance(cache, KVCache):
-        return
-    for layer, (kept, seen) in enumerate(zip(cache.windows, sizes.windows, strict=True)):
-        if kept is not None and (seen is None or seen > kept):
-            raise ValueError(
-                f"layer {layer} of the cache keeps a window of {kept} keys, and the model looks "
-                f"back {'at all' if seen is None else seen}"
-            )
 
 
 def embed(table: NDArray[Any], ids: Int64Array) -> Float32Array:
