@@ -312,6 +312,31 @@ def test_a_text_that_ends_within_a_tree(model: Gpt | Llama, rng: np.random.Gener
     assert one == expected[0]
 
 
+@pytest.mark.parametrize(
+    ("parents", "message"),
+    [
+        ([-1, 0], "a guess of 3 tokens has 2 parents"),
+        ([-1, 1, 0], "token 2 of row 0 has the parent 2"),
+    ],
+)
+def test_a_draft_that_is_no_tree(tmp_path: Path, parents: list[int], message: str) -> None:
+    """The cache holds what it held before the step."""
+
+    class Bad:
+        most = 3
+
+        def begin(self, model: Any, batch: int) -> None: ...
+
+        def propose(self, *arguments: Any) -> list[Guess]:
+            return [Guess([1, 2, 3], None, parents)]
+
+    model = load(write_folder(tmp_path), "llama")
+    cache = model.new_cache(1)
+    with pytest.raises(ValueError, match=message):
+        model.generate([[1, 2]], 9, draft=Bad(), cache=cache)
+    assert cache.lengths.tolist() == [2]
+
+
 @pytest.mark.parametrize("family", ["mistral", "gemma2"])
 def test_windows_verify_the_first_chain(
     family: str, tmp_path: Path, rng: np.random.Generator

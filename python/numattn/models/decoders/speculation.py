@@ -228,12 +228,21 @@ def parents_of(guesses: Sequence[Guess], size: int) -> Int64Array | None:
     """Return which of `size` tokens of a row each one follows, the first being the text's last.
 
     None where all are chains.
+
+    Raises
+    ------
+    ValueError
+        A guess has not as many parents as tokens.
     """
     if all(guess.parents is None for guess in guesses):
         return None
     parents = np.tile(np.arange(-1, size - 1), (len(guesses), 1))
     for own, guess in zip(parents, guesses, strict=True):
         if guess.parents is not None:
+            if len(guess.parents) != len(guess.tokens):
+                raise ValueError(
+                    f"a guess of {len(guess.tokens)} tokens has {len(guess.parents)} parents"
+                )
             own[1 : len(guess.parents) + 1] = np.array(guess.parents, dtype=np.int64) + 1
     return parents
 
