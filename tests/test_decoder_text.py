@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, processors
 
 from numattn.models import Llama
 from numattn.models.decoders.detokenizer import Detokenizer
@@ -216,6 +216,23 @@ def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
     model.text_source = None
     with pytest.raises(ValueError, match="the model has no tokenizer: it was not loaded from a fo"):
         model.tokenize("a")
+
+
+@pytest.mark.parametrize("side", ["single", "pair"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_template_without_the_ids_of_its_tokens(tmp_path: Path, side: str, nested: bool) -> None:
+    whole = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    whole.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1")
+    state = json.loads(whole.to_str())
+    piece = {"SpecialToken": {"id": "[CLS]", "type_id": 0}}
+    state["post_processor"][side].insert(0, piece)
+    if nested:
+        template = state["post_processor"]
+        state["post_processor"] = {"type": "Sequence", "processors": [template]}
+    write_folder(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(state), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer.json: .* template names '\[CLS\]'"):
+        load(tmp_path, "llama").tokenize("a")
 
 
 def test_code_of_the_folder_is_refused(tmp_path: Path) -> None:

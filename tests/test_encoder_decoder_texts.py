@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from command_line import refused
+from ctranslate2_folders import write_case
 from numattn.cli import main
 from numattn.models import load
 from numattn.models.encoder_decoder.text_tokens import TextTokens
@@ -129,15 +130,101 @@ def test_pieces_are_transformers_own(marian: Path) -> None:
         assert tokens.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
 
 
+def test_pieces_of_a_folder_of_ctranslate2_s(marian: Path, tmp_path: Path) -> None:
+    """Its vocabulary is a list, and what it makes of texts is what CTranslate2 does."""
+    folder = write_case(tmp_path / "converted", "marian")
+    for name in ("source.spm", "target.spm"):
+        (folder / name).write_bytes((marian / name).read_bytes())
+    known = json.loads((marian / "vocab.json").read_text(encoding="utf-8"))
+    words = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        ">>pt<<",
+        *(word for word in known if word[0] not in "<>"),
+    ]
+    words = words[:40]
+    assert len(words) == 40
+    (folder / "shared_vocabulary.json").write_text(json.dumps(words))
+    model, texts = load(folder), ["the cat", ">>pt<<a dog ξ", "sat"]
+    ids = [model._tokens.encode(text) for text in texts]
+    assert ids[1][0] == 4 and ids[1][-1] == 2 and 3 in ids[1]
+    written = [model._tokens.decode(tokens) for tokens in model.generate(ids)]
+    assert model.translate(texts) == written
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    theirs = ctranslate2.Translator(str(folder), compute_type="float32")
+    found = theirs.translate_batch(
+        [[words[number] for number in row] for row in ids], max_decoding_length=31
+    )
+    numbers = [[words.index(token) for token in each.hypotheses[0]] for each in found]
+    assert written == [model._tokens.decode(tokens) for tokens in numbers]
+
+
+def test_a_package_of_argos_translate_s(marian: Path, tmp_path: Path) -> None:
+    """Its pieces are of one model for both languages, which stands beside the model's folder."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = write_case(tmp_path / "model", "opennmt")
+    path = tmp_path / "sentencepiece.model"
+    path.write_bytes((marian / "source.spm").read_bytes())
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    pieces = [processor.id_to_piece(number) for number in range(3, processor.get_piece_size())]
+    source = [*["<unk>", "<s>", "</s>", *pieces][:36], "x"]
+    target = ["<unk>", "<s>", "</s>", *reversed(pieces)][:31]
+    source += [f"y{number}" for number in range(37 - len(source))]
+    target += [f"y{number}" for number in range(31 - len(target))]
+    for name, words in (("source", source), ("target", target)):
+        (folder / f"{name}_vocabulary.json").write_text(json.dumps(words))
+    model, text = load(folder), "the cat ξ"
+    expected = [source.index(piece) if piece in source else 0
+                for piece in processor.encode(text, out_type=str)]  # fmt: skip
+    assert model._tokens.encode(text) == [*expected, 2]  # which add_source_eos asks for
+    (ids,) = model.generate([[*expected, 2]])
+    written = processor.decode_pieces([target[number] for number in ids if number not in (0, 2)])
+    assert model.translate([text]) == [written.replace("▁", " ").strip()]
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"sentencepiece\.model is not a model of sentencepiece's"):
+        load(folder).translate([text])
+
+
 def test_a_vocabulary_that_is_refused(marian: Path, tmp_path: Path) -> None:
     for name in ("source.spm", "target.spm"):
         (tmp_path / name).write_bytes((marian / name).read_bytes())
     (tmp_path / "vocab.json").write_text('{"<unk>": 0}')
     with pytest.raises(ValueError, match="has no token </s>"):
         TextTokens(tmp_path).encode("a")
+    (tmp_path / "vocab.json").write_text('{"<unk>": 0, "</s>": 1}')
+    assert TextTokens(tmp_path).encode("a")[-1] == 1
     (tmp_path / "target_vocab.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"target_vocab\.json beside vocab\.json"):
+    with pytest.raises(ValueError, match=r"target_vocab\.json has no token <unk>"):
         TextTokens(tmp_path).encode("a")
+    (tmp_path / "target_vocab.json").unlink()
+    (tmp_path / "tokenizer_config.json").write_text('{"separate_vocabs": true}')
+    with pytest.raises(FileNotFoundError, match=r"no target_vocab\.json in"):
+        TextTokens(tmp_path).encode("a")
+
+
+def test_pieces_of_two_vocabularies(marian: Path, tmp_path: Path) -> None:
+    for name in ("source.spm", "target.spm", "vocab.json"):
+        (tmp_path / name).write_bytes((marian / name).read_bytes())
+    one = json.loads((marian / "vocab.json").read_text(encoding="utf-8"))
+    words = ["</s>", "<unk>", *(word for word in reversed(one) if word[0] != "<"), "<pad>"]
+    two = {word: number for number, word in enumerate(words)}
+    (tmp_path / "target_vocab.json").write_text(json.dumps(two))
+    tokens, other = TextTokens(tmp_path), TextTokens(marian)
+    assert tokens.encode("the cat ξ") == other.encode("the cat ξ")
+    upper = [piece for piece in ("▁", "C", "A", "T") if piece in one]
+    assert tokens.decode([*(two[piece] for piece in upper), 0, two["<pad>"], 1]) == "CAT"
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.MarianTokenizer(
+        *(str(tmp_path / name) for name in ("source.spm", "target.spm", "vocab.json")),
+        target_vocab_file=str(tmp_path / "target_vocab.json"),
+        separate_vocabs=True,
+    )
+    for text in [*TEXTS, "", "ξ dog"]:
+        assert tokens.encode(text) == theirs(text).input_ids
+    ids = [two[piece] for piece in upper]
+    assert tokens.decode(ids) == theirs.decode(ids)
 
 
 @pytest.fixture
@@ -145,6 +232,18 @@ def whisper(tmp_path: Path) -> Path:
     folder = write_whisper(tmp_path / "whisper")
     write_tokenizer(folder, WHISPER["vocab_size"], WHISPER["eos_token_id"])
     return folder
+
+
+def test_the_command_with_a_folder_of_ctranslate2_s(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_case(tmp_path / "converted", "whisper")
+    write_tokenizer(folder, 150, 40)
+    path = write_wav(tmp_path / "a.wav", speech_like(0.9)[:, np.newaxis], 2, 1, 16000)
+    assert main(["transcribe", str(path), "--model", str(folder), "--beams", "1"]) == 0
+    (printed,) = capsys.readouterr().out.splitlines()
+    model = load(folder)
+    assert printed == model.transcribe(path, beams=1).text != ""
 
 
 def test_the_command(whisper: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

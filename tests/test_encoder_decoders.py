@@ -10,9 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from numattn.models import load
-from tiny_encoder_decoders import CONFIGS, FAMILIES, VOCABULARY, settings_of, write_folder
+from tiny_encoder_decoders import (
+    CONFIGS,
+    FAMILIES,
+    SEPARATE,
+    TEXTS,
+    VOCABULARY,
+    settings_of,
+    write_folder,
+)
 
 GOLDEN = Path(__file__).parent / "data" / "encoder_decoders_golden.npz"
 LENGTHS = np.array([9, 5])
@@ -53,6 +62,31 @@ def test_texts(family: str, golden: dict[str, NDArray[Any]], tmp_path: Path) -> 
         assert [text.score for text in texts] == sorted((t.score for t in texts), reverse=True)
     # What stands beside a source changes nothing of its text.
     assert model.generate(sources[1:], beams=3) == model.generate(sources, beams=3)[1:]
+
+
+def test_a_vocabulary_of_texts_of_its_own(tmp_path: Path) -> None:
+    model = load(write_folder(tmp_path / "two", "marian", SEPARATE, settings_of(SEPARATE)))
+    assert (model.source_vocab_size, model.vocab_size) == (VOCABULARY, TEXTS)
+    logits = model.logits([[TEXTS - 1, 5]], model.encode([[VOCABULARY - 1, 7, 2]]))
+    assert logits.shape == (1, 2, TEXTS)
+    copy = pickle.loads(pickle.dumps(model, protocol=5))
+    again = copy.logits([[TEXTS - 1, 5]], copy.encode([[VOCABULARY - 1, 7, 2]]))
+    np.testing.assert_array_equal(again, logits)
+    with pytest.raises(ValueError, match=f"{TEXTS}"):
+        model.logits([[TEXTS]], model.encode([[7, 2]]))
+    # With equal tables it is the model with one.
+    same = {**SEPARATE, "decoder_vocab_size": VOCABULARY}
+    folder = write_folder(tmp_path / "equal", "marian", same, settings_of(CONFIGS["marian"]))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.decoder.embed_tokens.weight"] = tensors["model.encoder.embed_tokens.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    del tensors["model.decoder.embed_tokens.weight"]
+    tensors["model.shared.weight"] = tensors.pop("model.encoder.embed_tokens.weight")
+    one = folder_of(tmp_path, "marian")
+    save_file(tensors, one / "model.safetensors", metadata={"format": "pt"})
+    ours, other = load(folder), load(one)
+    expected = other.logits([[66, 5]], other.encode([[8, 7, 2]]))
+    np.testing.assert_array_equal(ours.logits([[66, 5]], ours.encode([[8, 7, 2]])), expected)
 
 
 @pytest.mark.parametrize("family", ["t5", "mbart"])
@@ -99,7 +133,7 @@ def test_a_prompt(tmp_path: Path) -> None:
         ("bart", {"encoder_attention_heads": 5}, "d_model 32 does not divide into"),
         ("bart", {"decoder_layers": 4}, "decoder_layers"),
         ("bart", {"is_encoder_decoder": False}, "is_encoder_decoder False is not supported"),
-        ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embedd"),
+        ("marian", {"share_encoder_decoder_embeddings": False}, "encoder.embed_tokens.weight"),
         ("marian", {"decoder_vocab_size": 12}, "decoder_vocab_size 12 is not supported"),
         ("t5", {"feed_forward_proj": "double-gelu"}, "feed_forward_proj 'double-gelu'"),
         ("t5", {"d_kv": 11}, "shape"),

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from numattn.models import load
-from tiny_encoder_decoders import CONFIGS, FAMILIES, VOCABULARY, settings_of, write_folder
+from tiny_encoder_decoders import (
+    CONFIGS,
+    FAMILIES,
+    SEPARATE,
+    TEXTS,
+    VOCABULARY,
+    settings_of,
+    write_folder,
+)
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -71,6 +79,30 @@ def test_a_file_of_pytorch_s(
     expected = ours.logits(ids, ours.encode(ids))
     np.testing.assert_array_equal(again.logits(ids, again.encode(ids)), expected)
     assert again._tables[0] is again._tables[1]
+
+
+def test_a_vocabulary_of_texts_of_its_own(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Logits, greedy texts and beams; and a folder that transformers writes."""
+    settings = settings_of({**CONFIGS["marian"], **SEPARATE})
+    folder = write_folder(tmp_path / "two", "marian", SEPARATE, settings)
+    theirs = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    theirs.save_pretrained(tmp_path / "saved")
+    ids = rng.integers(3, VOCABULARY, (3, 11))
+    decoder_ids = rng.integers(0, TEXTS, (3, 20))
+    with torch.no_grad():
+        expected = theirs(
+            input_ids=torch.tensor(ids), decoder_input_ids=torch.tensor(decoder_ids)
+        ).logits.numpy()
+    for place in (folder, tmp_path / "saved"):
+        model = load(place)
+        got = model.logits(decoder_ids, model.encode(ids))
+        tolerance = {"rtol": 0, "atol": 1e-5 * np.abs(expected).max()}
+        np.testing.assert_allclose(got, expected, **tolerance)
+    for beams in (1, 3):
+        with torch.no_grad():
+            texts = theirs.generate(torch.tensor(ids), num_beams=beams, max_length=20).tolist()
+        for found, text in zip(model.generate(ids.tolist(), beams=beams), texts, strict=True):
+            assert found == text[1 : 1 + len(found)]
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,76 @@ def test_families(tmp_path: Path, family: str, dtype: str, rng: np.random.Genera
 def test_kinds(tmp_path: Path, kind: str, rng: np.random.Generator) -> None:
     path, folder = write(tmp_path, "llama", kind)
     ids = random_ids(rng, 1, 9)
-    logits = load(path)(ids)
+    logits = load(path, dtype="float32")(ids)
     assert np.isfinite(logits).all() and logits.std() > 0.01
     assert_same_bits(logits, load(folder)(ids))
+
+
+def layers_of(model: Any) -> dict[str, str]:
+    """Return how a Llama's first layer stores its weights."""
+    layer = model._layers[0]
+    made = {"qkv": layer.qkv, "output": layer.output, "head": model._head}
+    if hasattr(layer.feed_forward, "gate"):
+        made |= {part: getattr(layer.feed_forward, part) for part in ("gate", "up", "down")}
+    parts = {name: getattr(linear, "layers", (linear,)) for name, linear in made.items()}
+    return {name: " ".join(part.dtype for part in each) for name, each in parts.items()}
+
+
+def assert_alike(logits: Any, expected: Any) -> None:
+    """The same weights, whose products are summed in another order."""
+    assert np.linalg.norm(logits - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("F32", "F16", "BF16")])
+def test_weights_stay_as_they_are(tmp_path: Path, kind: str, rng: np.random.Generator) -> None:
+    path, folder = write(tmp_path, "llama", kind)
+    model, ids = load(path), random_ids(rng, 1, 9)
+    stored = {"Q5_1": "float32"} | dict.fromkeys(("Q8_0", "Q6_K", "Q5_0"), "groups8")
+    assert set(layers_of(model).values()) == {stored.get(kind, "groups4")}
+    assert_alike(model(ids), load(folder)(ids))
+    assert_same_bits(pickle.loads(pickle.dumps(model))(ids), model(ids))
+
+
+@pytest.mark.parametrize("family", [f for f in tiny_gguf.FAMILIES if f != "gpt2"])
+def test_families_whose_weights_stay(tmp_path: Path, family: str, rng: np.random.Generator) -> None:
+    path, folder = write(tmp_path, family, "Q4_0")
+    model, ids = load(path), random_ids(rng, 2, 20)
+    assert set(layers_of(model).values()) == {"groups4"}
+    assert_alike(model(ids), load(folder)(ids))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("value", ["Q6_K", "F16", "Q8_0"])
+def test_parts_that_are_quantised_otherwise(
+    tmp_path: Path, family: str, value: str, rng: np.random.Generator
+) -> None:
+    """As llama.cpp's mixtures give values and some others more bits; and where one is not."""
+    others = {"attn_v": tiny_gguf.KINDS[value], "ffn_down": tiny_gguf.KINDS.Q6_K}
+    path, folder = write(tmp_path, family, "Q4_K", others=others)
+    model, ids = load(path), random_ids(rng, 2, 20)
+    stored = layers_of(model)
+    mixed = "float32" if value == "F16" else "groups4 groups4 groups8"
+    assert (stored["qkv"], stored["output"], stored["down"]) == (mixed, "groups4", "groups8")
+    assert_alike(model(ids), load(folder)(ids))
+    whole = model(ids)
+    cache = model.new_cache(2)
+    parts = [model(part, cache=cache) for part in (ids[:, :13], ids[:, 13:])]
+    assert_alike(np.concatenate(parts, axis=1), whole)
+
+
+def test_scales_that_are_no_numbers(tmp_path: Path) -> None:
+    """Are those of the file: nothing is lost, and nothing else is spoilt."""
+    path, _ = write(tmp_path, "llama", "Q8_0")
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as file:
+        reader = tiny_gguf.gguf.GGUFReader(path)
+        (tensor,) = (each for each in reader.tensors if each.name == "output.weight")
+        offset = int(tensor.data_offset)
+        del reader, file
+    data[offset : offset + 2] = np.array([np.nan], np.float16).tobytes()
+    path.write_bytes(data)
+    logits = load(path)([[1, 2, 3]])
+    assert np.isnan(logits[..., 0]).all() and np.isfinite(logits[..., 1:]).all()
 
 
 def test_the_frequencies_of_llama_3(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -205,9 +272,14 @@ def test_lists_in_lists_without_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "options", "message"),
     [
-        ("llama", {"metadata": {"split.count": 3}}, "is one of 3 files of a model"),
+        (
+            "llama",
+            {"metadata": {"split.count": 3}},
+            "is one of 3 files of a model, and its name is",
+        ),
+        ("llama", {"metadata": {"split.count": "x"}}, "is one of 'x' files of a model"),
         ("llama", {"metadata": {"general.type": "adapter"}}, "general.type 'adapter' is not supp"),
-        ("llama", {"metadata": {"llama.expert_count": 8}}, "llama.expert_count 8 is not supported"),
+        ("llama", {"metadata": {"llama.expert_count": 8}}, "has no expert_used_count"),
         ("llama", {"metadata": {"llama.attention.scale": 0.5}}, "llama.attention.scale 0.5 is not"),
         (
             "llama",
@@ -223,6 +295,73 @@ def test_what_is_refused(tmp_path: Path, family: str, options: Any, message: str
     path = tmp_path / "model.gguf"
     tiny_gguf.write_gguf(path, family, **options)
     with pytest.raises(ValueError, match=message):
+        load(path)
+
+
+def split_files(folder: Path, size: int = 5) -> list[Path]:
+    """Write a model in several files, and beside them a folder and a file of the same model."""
+    config, tensors = tiny_gguf.write_gguf(folder / "parts.gguf", "llama", split=size)
+    tiny_gguf.write_gguf(folder / "whole.gguf", "llama")
+    (folder / "whole.gguf").rename(folder / "whole")
+    write_folder(folder / "folder", "llama", config, tensors)
+    return sorted(folder.glob("parts-*.gguf"))
+
+
+def test_a_model_in_several_files(tmp_path: Path) -> None:
+    """By any of them, or by the folder that has nothing else."""
+    files = split_files(tmp_path)
+    assert len(files) == 5
+    expected = load(tmp_path / "folder")([[1, 2, 3]])
+    for place in (files[0], files[3], tmp_path):
+        assert_same_bits(load(place)([[1, 2, 3]]), expected)
+    assert_same_bits(load(tmp_path / "whole")([[1, 2, 3]]), expected)
+    assert load(files[2]).text_source.path == files[0]  # which has the tokenizer
+
+
+def test_several_files_that_do_not_belong_together(tmp_path: Path) -> None:
+    files = split_files(tmp_path)
+    other = files[1].with_name("other.gguf")
+    files[1].rename(other)
+    with pytest.raises(FileNotFoundError, match=r"no parts-00002-of-00005\.gguf in"):
+        load(files[0])
+    files[1].write_bytes(files[2].read_bytes())
+    with pytest.raises(ValueError, match=r"00002.*split.no and split.count are \(2, 5\), and not"):
+        load(files[0])
+    data = other.read_bytes()
+    files[1].write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"parts-00002-of-00005\.gguf is not a GGUF file, or not"):
+        load(files[4])
+    files[1].write_bytes(data)
+    third = files[2].read_bytes()
+    files[2].write_bytes(third.replace(b"blk.1.attn_q.", b"blk.0.attn_q."))
+    with pytest.raises(ValueError, match=r"tensor blk.0.attn_q.weight is in .*00003.* before it"):
+        load(files[0])
+    files[2].write_bytes(third)
+    other.write_bytes(data)
+    with pytest.raises(ValueError, match=r"other\.gguf is one of 5 files of a model, and its name"):
+        load(other)
+    files[1].write_bytes(data)
+    head = files[0].read_bytes()
+    place = head.index(b"split.tensors.count") + len("split.tensors.count") + 4
+    files[0].write_bytes(head[:place] + struct.pack("<i", 99) + head[place + 4 :])
+    with pytest.raises(ValueError, match="the parts after it have 21 tensors, and not 99"):
+        load(files[0])
+
+
+def test_experts_that_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    tiny_gguf.write_gguf(path, "mixtral", tiny_gguf.KINDS.Q8_0)
+    data = path.read_bytes()
+    place = data.index(b"llama.expert_count") + len("llama.expert_count") + 4
+    for count, message in (
+        (4, "tensor blk.0.ffn_gate_exps.weight|tensor blk.0.ffn_gate_inp.weight"),
+        (2**31, "must be at most"),
+    ):
+        path.write_bytes(data[:place] + struct.pack("<I", count) + data[place + 4 :])
+        with pytest.raises(ValueError, match=message):
+            load(path)
+    path.write_bytes(data.replace(b"blk.1.ffn_up_exps", b"blk.1.ffn_up_exqs"))
+    with pytest.raises(ValueError, match="has no tensor blk.1.ffn_up_exps.weight"):
         load(path)
 
 

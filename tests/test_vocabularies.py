@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from numattn.models import Bert, load
 from numattn.models.files.tokens import load_tokenizer
 from tiny_bert import SENTENCES, VOCABULARY, write_folder
+from tiny_decoders import write_folder as write_decoder
 
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MPNET_SPECIAL = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
@@ -68,10 +70,101 @@ def pieces(kind: str, **options: Any) -> bytes:
                    "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]}  # fmt: skip
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS), model_writer=out, vocab_size=70, minloglevel=2,
-        num_threads=1, **{"model_type": "unigram", **special, **options},
+        sentence_iterator=iter(CORPUS), model_writer=out, minloglevel=2, num_threads=1,
+        **{"vocab_size": 70, "model_type": "unigram", **special, **options},
     )  # fmt: skip
     return out.getvalue()
+
+
+# What a tokenizer.model of pairs is trained to, by what Llama's and Gemma's are.
+LLAMA: dict[str, Any] = {
+    "model_type": "bpe", "vocab_size": 350, "character_coverage": 1.0, "byte_fallback": True,
+    "normalization_rule_name": "identity", "remove_extra_whitespaces": False,
+}  # fmt: skip
+GEMMA: dict[str, Any] = {
+    **LLAMA, "add_dummy_prefix": False, "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3,
+    "bos_piece": "<bos>", "eos_piece": "<eos>",
+}  # fmt: skip
+
+
+def write_pairs(folder: Path, kind: str, settings: dict[str, Any], **options: Any) -> Path:
+    """Write a tokenizer.model of Llama's or Gemma's kind, and what stands beside it."""
+    folder.mkdir(exist_ok=True)
+    trained = {**(LLAMA if kind == "llama" else GEMMA), **options}
+    (folder / "tokenizer.model").write_bytes(pieces(kind, **trained))
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    if settings:
+        settings = {"tokenizer_class": f"{kind.title()}Tokenizer", **settings}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def random_texts(count: int) -> list[str]:
+    """Return texts of letters, spaces, and characters that the pieces lack."""
+    rng = np.random.default_rng(0)
+    letters = [*"abcdefghij klmnop  qrst uvwxyz.,é数\n\t🙂"]
+    texts = ["".join(rng.choice(letters, rng.integers(1, 30))) for _ in range(count)]
+    words = " ".join(CORPUS).split()
+    return texts + [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(count // 2)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "options"),
+    [
+        ("llama", {"add_bos_token": True}, {}),
+        ("llama", {"add_bos_token": False, "add_eos_token": True, "legacy": True}, {}),
+        ("llama", {"add_bos_token": True, "add_prefix_space": False}, {}),
+        ("llama", {"add_bos_token": True}, {"user_defined_symbols": ["sea", "qu"]}),
+        ("gemma", {"add_bos_token": True}, {}),
+        ("gemma", {"add_bos_token": True}, {"control_symbols": ["<start_of_turn>"]}),
+    ],
+)  # fmt: skip
+def test_pieces_that_are_joined_are_those_of_transformers(
+    tmp_path: Path, kind: str, settings: dict[str, Any], options: dict[str, Any]
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = write_pairs(tmp_path, kind, settings, **options)
+    made = load_tokenizer(folder)
+    theirs = getattr(transformers, f"{kind.title()}Tokenizer").from_pretrained(folder)
+    texts = [*TEXTS, *random_texts(200), "<start_of_turn>user", "a<s>b </s> c", "<bos>sea"]
+    for text in texts:
+        if kind == "gemma" and "<mask>" in text:  # which transformers adds to the vocabulary
+            continue
+        ids = theirs(text).input_ids
+        assert made.encode(text).ids == ids, text
+        assert made.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("llama", {}),
+        ("llama", {"add_dummy_prefix": False}),
+        ("llama", {"byte_fallback": False, "vocab_size": 120}),
+        ("llama", {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True}),
+        ("gemma", {}),
+        ("gemma", {"byte_fallback": False, "vocab_size": 120}),
+    ],
+)
+def test_pieces_that_are_joined_are_those_of_sentencepiece(
+    tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    """But that a text with a space in front gets none more, as in transformers."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = write_pairs(tmp_path, kind, {}, **options)
+    made = load_tokenizer(folder)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    texts, begin = [*TEXTS, *random_texts(200)], processor.bos_id()
+    compared = 0
+    for text in texts:
+        if "<" in text or (text[:1] == " " and "remove_extra_whitespaces" not in options):
+            continue
+        ids = processor.encode(text)
+        assert made.encode(text).ids == [begin, *ids], text
+        if options.get("byte_fallback", True):
+            assert made.decode(ids) == processor.decode(ids)
+        compared += 1
+    assert compared > 200
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -181,6 +274,47 @@ def test_what_is_refused(tmp_path: Path, kind: str, change: Any, message: str) -
     change(tmp_path)
     with pytest.raises(ValueError, match=message):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_type": "unigram", "byte_fallback": False, "vocab_size": 70},
+         "of another kind than bpe"),
+        ({"eos_piece": "<end>"}, r"tokenizer\.model has no token '</s>'"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_model_that_is_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(write_pairs(tmp_path, "llama", {}, **options))
+
+
+def test_a_tokenizer_model_that_is_cut_short(tmp_path: Path) -> None:
+    """At whatever byte before the settings of its training, which stand after its pieces."""
+    path = write_pairs(tmp_path, "llama", {}) / "tokenizer.model"
+    data = path.read_bytes()
+    for end in [*range(0, len(data) * 3 // 4, 97), 1, 2]:
+        path.write_bytes(data[:end])
+        with pytest.raises(ValueError, match=r"tokenizer\.model is (not a model|a model)"):
+            load_tokenizer(tmp_path)
+    path.write_bytes(b"IQ== 0\nIg== 1\n")  # of tiktoken, as Meta's own folders of Llama 3 have it
+    with pytest.raises(ValueError, match=r"tokenizer\.model is (not a model|a model)"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_folder_of_llama_s_with_a_tokenizer_model(tmp_path: Path) -> None:
+    sentencepiece = pytest.importorskip("sentencepiece")
+    folder = write_decoder(tmp_path, "llama")
+    small = {"vocab_size": 61, "byte_fallback": False, "character_coverage": 0.98}
+    write_pairs(tmp_path / "pieces", "llama", {}, **small)
+    (tmp_path / "pieces" / "tokenizer.model").rename(folder / "tokenizer.model")
+    model, text = load(folder), "the quick sea"
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    assert model.tokenize(text) == [1, *processor.encode(text)]
+    written = model.generate_text(text, 5)
+    assert written.tokens == model.generate([model.tokenize(text)], 5)[0]
 
 
 def test_added_tokens_of_the_vocabulary(tmp_path: Path) -> None:

@@ -62,6 +62,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 FAMILIES = tuple(CONFIGS)
+# A Marian that writes tokens of another vocabulary than it reads.
+TEXTS = 53
+SEPARATE: dict[str, Any] = {
+    "share_encoder_decoder_embeddings": False,
+    "decoder_vocab_size": TEXTS,
+    "pad_token_id": TEXTS - 1,
+    "decoder_start_token_id": TEXTS - 1,
+    "bad_words_ids": [[TEXTS - 1]],
+}
 
 END, START, TRANSLATE, TRANSCRIBE, NO_TIMES, STEPS = 50, 51, 55, 56, 59, 100
 LANGUAGES = {"<|en|>": 52, "<|de|>": 53, "<|pt|>": 54}
@@ -143,8 +152,13 @@ def fairseq_layers(weights: Weights, config: dict[str, Any], *, keys_biased: boo
 def bart_tensors(config: dict[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:
     weights, width = Weights(seed), config["d_model"]
     family = config["model_type"]
-    weights.matrix("model.shared.weight", VOCABULARY, width, 0.3)
-    weights.tensors["final_logits_bias"] = weights.vector(VOCABULARY, 0.5)[np.newaxis]
+    size = config.get("decoder_vocab_size", VOCABULARY)
+    if config.get("share_encoder_decoder_embeddings", True):
+        weights.matrix("model.shared.weight", VOCABULARY, width, 0.3)
+    else:
+        for stack, rows in (("encoder", VOCABULARY), ("decoder", size)):
+            weights.matrix(f"model.{stack}.embed_tokens.weight", rows, width, 0.3)
+    weights.tensors["final_logits_bias"] = weights.vector(size, 0.5)[np.newaxis]
     fairseq_layers(weights, config)
     for stack in ("encoder", "decoder"):
         if family != "marian":

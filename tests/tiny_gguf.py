@@ -22,6 +22,7 @@ ARCHITECTURES = {
     "gpt2": gguf.MODEL_ARCH.GPT2,
     "llama": gguf.MODEL_ARCH.LLAMA,
     "llama3": gguf.MODEL_ARCH.LLAMA,
+    "mixtral": gguf.MODEL_ARCH.LLAMA,
     "phi3": gguf.MODEL_ARCH.PHI3,
     "qwen2": gguf.MODEL_ARCH.QWEN2,
     "qwen3": gguf.MODEL_ARCH.QWEN3,
@@ -81,14 +82,17 @@ def write_gguf(
     metadata: dict[str, int | float | str | bool] | None = None,
     more: Tensors | None = None,
     tokenizer: Any = None,
+    split: int = 0,
+    others: dict[str, KINDS] | None = None,
 ) -> tuple[dict[str, Any], Tensors]:
     """Write a file; return what a folder of the same model has in config.json and as tensors.
 
-    Matrices are of the kind given. `tokenizer` is called with the writer.
+    Matrices are of the kind given, but for `others` by the file's name of their part. `tokenizer`
+    is called with the writer. With `split` there are several files, of so many tensors each.
     """
     settings = {**sized_config(family), **(config or {})}
     arch = ARCHITECTURES[family]
-    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch], split_max_tensors=split)
     add_sizes(writer, family, settings)
     for key, value in (metadata or {}).items():
         writer.add_key_value(key, value, {
@@ -99,10 +103,16 @@ def write_gguf(
         tokenizer(writer)
     names = gguf.get_tensor_name_map(arch, settings.get("num_hidden_layers", 2))
     tensors = tensors_of(settings)
+    experts = {name: values for name, values in tensors.items() if ".experts." in name}
+    for number in range(settings["num_hidden_layers"] if experts else 0):
+        tensors |= add_experts(writer, experts, f"model.layers.{number}", kind)
     for seed, (name, values) in enumerate(tensors.items()):
+        if name in experts:
+            continue
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert stored is not None, name
-        tensors[name] = add(writer, family, settings, (stored, values), kind, seed)
+        own = (others or {}).get(stored.split(".")[-2], kind)
+        tensors[name] = add(writer, family, settings, (stored, values), own, seed)
     for name, values in (more or {}).items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
@@ -125,7 +135,11 @@ def add(
     turned = family == "gpt2" and values.ndim == 2 and stored.startswith("blk.")
     heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
     part = stored.split(".")[-2]
-    count = settings[heads[part]] if family in ("llama", "llama3") and part in heads else None
+    count = (
+        settings[heads[part]]
+        if family in ("llama", "llama3", "mixtral") and part in heads
+        else None
+    )
     if turned:
         values = np.ascontiguousarray(values.T)
     if family.startswith("gemma") and stored.endswith("norm.weight"):
@@ -140,6 +154,17 @@ def add(
         data = interleaved(data, count)
     writer.add_tensor(stored, data, raw_dtype=kind)
     return np.ascontiguousarray(numbers.T) if turned else numbers
+
+
+def add_experts(writer: Any, tensors: Tensors, layer: str, kind: KINDS) -> Tensors:
+    """Add a layer's experts, as one tensor for each projection; return those of a folder."""
+    number, made = layer.split(".")[-1], {}
+    for part, stored in (("w1", "gate"), ("w2", "down"), ("w3", "up")):
+        names = [name for name in tensors if name.startswith(f"{layer}.") and f".{part}." in name]
+        data = np.stack([quantised(tensors[name], kind, 0) for name in names])
+        writer.add_tensor(f"blk.{number}.ffn_{stored}_exps.weight", data, raw_dtype=kind)
+        made |= {name: gguf.dequantize(data[e], kind) for e, name in enumerate(names)}
+    return made
 
 
 def add_sizes(writer: Any, family: str, settings: dict[str, Any]) -> None:
@@ -165,6 +190,9 @@ def add_sizes(writer: Any, family: str, settings: dict[str, Any]) -> None:
     writer.add_rope_freq_base(settings["rope_theta"])
     turning = int(settings["head_dim"] * settings.get("partial_rotary_factor", 1.0))
     writer.add_rope_dimension_count(turning)
+    if family == "mixtral":
+        writer.add_expert_count(settings["num_local_experts"])
+        writer.add_expert_used_count(settings["num_experts_per_tok"])
     if family in ("gemma2", "gemma3_text"):
         writer.add_sliding_window(settings["sliding_window"])
     if family == "gemma2":

@@ -8,15 +8,18 @@
 namespace numattn {
 namespace {
 
-constexpr std::array<PanelFormat, 4> kFormats{PanelFormat::kFloat32, PanelFormat::kBFloat16,
-                                              PanelFormat::kSplit, PanelFormat::kInt8};
+constexpr std::array<PanelFormat, 6> kFormats{PanelFormat::kFloat32, PanelFormat::kBFloat16,
+                                              PanelFormat::kSplit,   PanelFormat::kInt8,
+                                              PanelFormat::kGroups8, PanelFormat::kGroups4};
 
 PanelFormat parse_panel_format(const std::string& name) {
   for (const PanelFormat format : kFormats) {
     if (name == panel_format_name(format)) return format;
   }
-  refuse("the format of a packed weight must be 'float32', 'bfloat16', 'split' or 'int8', not '",
-         name, "'");
+  refuse(
+      "the format of a packed weight must be 'float32', 'bfloat16', 'split', 'int8', 'groups8' "
+      "or 'groups4', not '",
+      name, "'");
 }
 
 }  // namespace
@@ -27,6 +30,8 @@ const char* panel_format_name(PanelFormat format) {
     case PanelFormat::kBFloat16: return "bfloat16";
     case PanelFormat::kSplit: return "split";
     case PanelFormat::kInt8: return "int8";
+    case PanelFormat::kGroups8: return "groups8";
+    case PanelFormat::kGroups4: return "groups4";
   }
   return "";
 }
@@ -34,8 +39,9 @@ const char* panel_format_name(PanelFormat format) {
 DType panel_dtype(PanelFormat format) {
   switch (format) {
     case PanelFormat::kFloat32: return DType::kFloat32;
-    case PanelFormat::kInt8: return DType::kInt8;
-    default: return DType::kBFloat16;
+    case PanelFormat::kBFloat16:
+    case PanelFormat::kSplit: return DType::kBFloat16;
+    default: return DType::kInt8;
   }
 }
 
@@ -50,6 +56,10 @@ PanelFormat check_linear_state(const LinearState& state) {
       "(" + number(state.out_features) + ", " + number(state.in_features) + ")";
   if (state.out_features < 1 || state.in_features < 1) {
     refuse("a packed weight must have at least one row and one column, not ", size);
+  }
+  if (state.in_features % group_depth(format) != 0) {
+    refuse("a packed weight in ", state.format, " must have whole groups of ",
+           number(group_depth(format)), " columns, not ", number(state.in_features));
   }
   check_same_dtype(panels, "panels", panel_dtype(format), "their format");
   check_rank(panels, "panels", 2, "(panels, elements of one)");

@@ -9,10 +9,7 @@
 
 namespace numattn {
 
-// Changes with the meaning of a state, so that none is misread.
-constexpr int kLinearStateVersion = 1;
-
-// "float32", "bfloat16", "split" or "int8".
+// As LinearState has it.
 const char* panel_format_name(PanelFormat format);
 
 // Of the elements of a panel.

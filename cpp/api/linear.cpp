@@ -35,12 +35,10 @@ struct PlannedGemm {
 PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int num_threads) {
   const auto& [x, rows, depth, format, features] = operands;
   const bool copies = kernel.copies(operands);
-  if (!kernel.in_strips(operands)) {
-    const GemmPlan plan = plan_gemm(rows, features, depth, copies);
-    return {plan, threads_for(plan.worthwhile_threads(), num_threads)};
-  }
-  const int threads = threads_for(strip_threads(rows, features, depth), num_threads);
-  const GemmPlan plan = plan_strips(rows, features, depth, copies, threads);
+  const int threads = threads_for(gemm_threads(rows, features, depth, format), num_threads);
+  const GemmPlan plan = kernel.in_strips(operands)
+                            ? plan_strips(rows, features, depth, copies, threads)
+                            : plan_gemm(rows, features, depth, copies, threads);
   return {plan, static_cast<int>(std::min<std::int64_t>(threads, plan.items))};
 }
 

@@ -62,6 +62,13 @@ PackedLinear linear_of(int version, const std::string& format, std::int64_t out_
   return PackedLinear(state);
 }
 
+// A layer of panels that the Python layer has made (numattn/_groups.py).
+PackedLinear linear_of_panels(const std::string& format, std::int64_t out_features,
+                              std::int64_t in_features, const py::array& panels,
+                              const std::optional<py::array>& bias) {
+  return linear_of(kLinearStateVersion, format, out_features, in_features, panels, bias);
+}
+
 }  // namespace
 
 void bind_linear(py::module_& module) {
@@ -72,6 +79,7 @@ void bind_linear(py::module_& module) {
                                               parse_storage(storage), parse_precision(precision));
       }))
       .def(py::init(&linear_of))
+      .def_static("of_panels", &linear_of_panels)
       .def("__reduce__", &reduce)
       .def("__deepcopy__", [](const py::object& linear, const py::object&) { return linear; })
       .def("part", &PackedLinear::part)

@@ -25,6 +25,8 @@ struct OtherProducts {
     switch (format) {
       case PanelFormat::kFloat32: return call(Type<FetchedPanels>{});
       case PanelFormat::kInt8: return call(Type<Int8TilePanels>{});
+      case PanelFormat::kGroups8:
+      case PanelFormat::kGroups4: return call(Type<SlicePanels>{});
       default: return call(Type<PairPanels<2>>{});
     }
   }

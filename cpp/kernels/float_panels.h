@@ -63,13 +63,16 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
                  Fetch{reinterpret_cast<const char*>(fetched), step}, depth * step);
 }
 
+// Not inlined: panels of other formats are multiplied by it too, once their slices are floats.
 template <class Fetch>
-inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth, const float* panel,
-                           std::int64_t tiles, float* sums) {
+__attribute__((noinline)) inline void multiply_panel(FloatRows x, int row_count, std::int64_t depth,
+                                                     const float* panel, std::int64_t tiles,
+                                                     float* sums, bool add = false) {
   for (std::int64_t k = 0; k < depth; k += kDepthSlice) {
     const std::int64_t slice = depth - k < kDepthSlice ? depth - k : kDepthSlice;
     const FloatRows part{x.data + k, x.stride};
-    multiply_slice<Fetch>(part, row_count, slice, panel + k * kPanelColumns, tiles, k > 0, sums);
+    multiply_slice<Fetch>(part, row_count, slice, panel + k * kPanelColumns, tiles, add || k > 0,
+                          sums);
   }
 }
 
@@ -114,15 +117,13 @@ class FloatPanels {
   FloatRows x_{};
 };
 
-// Panels of bfloat16, or of two parts of it, multiplied in float32: widened on their way into the
-// registers, which costs a tile of full height nothing beside its products. Slices are short for
-// the sake of rounding alone.
+// Panels of bfloat16, widened on their way into the registers, which costs a tile of full height
+// nothing beside its products. Slices are short for the sake of rounding alone.
 //
 // Not kept: a slice of the panel widened into memory first. On Zen 3 it took a third of the time.
 constexpr std::int64_t kPairSlice = 128;
 
 // Rows of pairs as b of a tile: two steps of the depth to a load.
-template <int Parts>
 struct PairPanelOperands {
   static constexpr int kSteps = 2;
   std::int64_t depth;
@@ -130,7 +131,6 @@ struct PairPanelOperands {
   std::int64_t a_row;
   std::int64_t a_column;
   const std::uint16_t* b;
-  std::int64_t part_elements;
 
   template <int Vectors>
   __attribute__((always_inline)) inline void load_b(std::int64_t k, int step,
@@ -138,44 +138,25 @@ struct PairPanelOperands {
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) {
       const std::uint16_t* from = b + k * kPanelColumns + v * 2 * Vec::kWidth;
-      right[v] = half(from, step);
-      if (Parts == 2) right[v] = right[v] + half(from + part_elements, step);
+      right[v] = step == 0 ? even_half(from) : odd_half(from);
     }
-  }
-
-  static Vec half(const std::uint16_t* from, int step) {
-    return step == 0 ? even_half(from) : odd_half(from);
   }
 };
 
-template <int Parts>
 class WidenedPanels : public FloatPanels {
  public:
   using FloatPanels::FloatPanels;
 
   void multiply(int row, int rows, const char* panel, float* sums) const {
-    const std::int64_t part_elements = padded_panel_depth(depth_) * kPanelColumns;
     for (std::int64_t k = 0; k < depth_; k += kPairSlice) {
       const std::int64_t depth = depth_ - k < kPairSlice ? depth_ - k : kPairSlice;
       const float* x = x_.data + row * x_.stride + k;
       const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel) + k * kPanelColumns;
       const auto operands = [&](int first, int column) {
-        return PairPanelOperands<Parts>{depth, x + first * x_.stride, x_.stride,
-                                        1,     pairs + 2 * column,    part_elements};
+        return PairPanelOperands{depth, x + first * x_.stride, x_.stride, 1, pairs + 2 * column};
       };
       multiply_tiles(rows, operands, k > 0, sums);
     }
-  }
-};
-
-// Which class multiplies panels of a format.
-struct FloatProducts {
-  template <class Call>
-  static auto with(PanelFormat format, const Call& call) {
-    return format == PanelFormat::kFloat32    ? call(Type<FloatPanels>{})
-           : format == PanelFormat::kInt8     ? call(Type<Int8Panels>{})
-           : format == PanelFormat::kBFloat16 ? call(Type<WidenedPanels<1>>{})
-                                              : call(Type<WidenedPanels<2>>{});
   }
 };
 

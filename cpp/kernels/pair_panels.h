@@ -2,7 +2,7 @@
 // weights are (precision "high").
 #pragma once
 
-#include "float_panels.h"
+#include "slice_panels.h"
 #include "pairs.h"
 
 namespace numattn {
@@ -67,10 +67,14 @@ class PairPanels {
 struct PairProducts {
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
-    return format == PanelFormat::kFloat32    ? call(Type<FloatPanels>{})
-           : format == PanelFormat::kInt8     ? call(Type<Int8Panels>{})
-           : format == PanelFormat::kBFloat16 ? call(Type<PairPanels<1>>{})
-                                              : call(Type<PairPanels<2>>{});
+    switch (format) {
+      case PanelFormat::kFloat32: return call(Type<FloatPanels>{});
+      case PanelFormat::kInt8: return call(Type<Int8Panels>{});
+      case PanelFormat::kBFloat16: return call(Type<PairPanels<1>>{});
+      case PanelFormat::kGroups8:
+      case PanelFormat::kGroups4: return call(Type<SlicePanels>{});
+      default: return call(Type<PairPanels<2>>{});
+    }
   }
 };
 

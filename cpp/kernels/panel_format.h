@@ -15,9 +15,13 @@ constexpr int kPanelColumns = 48;
 //   kSplit      two panels like kBFloat16, of the high and the low parts of float32 elements
 //   kInt8       panel[k / 4][column][k % 4], the depth padded to whole steps of kInt8DepthStep
 //
+//   kGroups8    of every 16 steps of the depth scale[column], then signed integers[k][column]
+//   kGroups4    of every 32 scale[column], minimum[column], then integers of 4 bits[k][column], two
+//               steps to a byte, the even one in its lower half (slice_panels.h)
+//
 // Behind a panel of kInt8 stand scale[column] and power[column], float32 (integers.h).
 // Pickled layers hold them: a change here makes another kLinearStateVersion.
-enum class PanelFormat : std::uint8_t { kFloat32, kBFloat16, kSplit, kInt8 };
+enum class PanelFormat : std::uint8_t { kFloat32, kBFloat16, kSplit, kInt8, kGroups8, kGroups4 };
 
 // The longest step in which a unit multiplies bfloat16 (a row of an AMX tile).
 constexpr std::int64_t kPanelDepthStep = 32;
@@ -33,10 +37,23 @@ static inline std::int64_t padded_int8_depth(std::int64_t depth) {
   return (depth + kInt8DepthStep - 1) / kInt8DepthStep * kInt8DepthStep;
 }
 
+// Steps of the depth that have a scale in common; 1 where there are no groups.
+static inline std::int64_t group_depth(PanelFormat format) {
+  return format == PanelFormat::kGroups8 ? 16 : format == PanelFormat::kGroups4 ? 32 : 1;
+}
+
+// Of a group: its scales, and minima where it has them, and its integers.
+static inline std::int64_t group_bytes(PanelFormat format) {
+  constexpr std::int64_t kIntegers = 16 * kPanelColumns;
+  return kIntegers + kPanelColumns * 4 * (format == PanelFormat::kGroups4 ? 2 : 1);
+}
+
 static inline std::int64_t panel_bytes(PanelFormat format, std::int64_t depth) {
   switch (format) {
     case PanelFormat::kFloat32: return depth * kPanelColumns * 4;
     case PanelFormat::kInt8: return (padded_int8_depth(depth) + 2 * 4) * kPanelColumns;
+    case PanelFormat::kGroups8:
+    case PanelFormat::kGroups4: return depth / group_depth(format) * group_bytes(format);
     default: return padded_panel_depth(depth) * kPanelColumns * 2 * panel_parts(format);
   }
 }

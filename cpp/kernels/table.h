@@ -4,7 +4,7 @@
 #include "activate.h"
 #include "combine.h"
 #include "decode.h"
-#include "float_panels.h"
+#include "slice_panels.h"
 #include "norm.h"
 #include "rope.h"
 #include "weights.h"

@@ -19,6 +19,10 @@ constexpr double kFlopsPerItem = 3e7;
 // operations of a row, of which a core does 100 billion in a second.
 constexpr std::int64_t kRowsOfReading = 20;
 
+// A core computes 100 billion in a second, or reads so many bytes of weights: 20 GB/s from the last
+// cache level, from memory half of it.
+constexpr double kFlopsPerByte = 5.0;
+
 // Copying a row costs as much as some tens of output features do: such items take more panels.
 constexpr std::int64_t kPanelsPerCopy = 8;
 
@@ -47,11 +51,20 @@ std::int64_t equal_blocks(std::int64_t count, std::int64_t most, std::int64_t st
   return std::max<std::int64_t>(divide_up(divide_up(count, blocks), step), 1) * step;
 }
 
+std::int64_t items_wanted(int threads) { return threads > 1 ? kItemsPerThread * threads : 1; }
+
 }  // namespace
 
 std::int64_t panel_count(std::int64_t features) { return divide_up(features, kPanelColumns); }
 
-GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies) {
+int gemm_threads(std::int64_t rows, std::int64_t features, std::int64_t depth, PanelFormat format) {
+  const double weights = static_cast<double>(panel_count(features) * panel_bytes(format, depth));
+  return useful_threads(std::max(flops_of(rows, features, depth), weights * kFlopsPerByte),
+                        divide_up(rows, kGemmStripRows) * divide_up(panel_count(features), 2));
+}
+
+GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies,
+                   int threads) {
   GemmPlan plan{};
   const std::int64_t fitting = kRowBytes / (4 * std::max<std::int64_t>(depth, 1));
   plan.block_rows = std::clamp<std::int64_t>(fitting / kGemmRows * kGemmRows, kGemmRows, kMostRows);
@@ -66,6 +79,17 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
     plan.panels_per_item =
         std::clamp<std::int64_t>(plan.panels, 1, std::max(plan.panels_per_item, kPanelsPerCopy));
   }
+  // A text of 16 words is one item of a small model's projections: no thread is to be idle, and
+  // beyond that items are to be worth their copies.
+  const auto panels_for = [&](std::int64_t items) {
+    return std::max<std::int64_t>(divide_up(plan.panels, divide_up(items, plan.row_blocks)), 1);
+  };
+  if (threads > 1) {
+    const std::int64_t shared = panels_for(threads);
+    const std::int64_t least = copies ? std::min(kPanelsPerCopy, shared) : 1;
+    plan.panels_per_item =
+        std::min(plan.panels_per_item, std::max(panels_for(items_wanted(threads)), least));
+  }
   plan.panel_groups = divide_up(plan.panels, plan.panels_per_item);
   plan.items = plan.row_blocks * plan.panel_groups;
   plan.flops = flops_of(rows, features, depth);
@@ -77,7 +101,7 @@ GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t dept
   GemmPlan plan{};
   plan.panels = panel_count(features);
   plan.flops = flops_of(rows, features, depth);
-  const std::int64_t wanted = threads > 1 ? kItemsPerThread * threads : 1;
+  const std::int64_t wanted = items_wanted(threads);
 
   std::int64_t most_rows = kMostStripRows;
   if (copies) {
@@ -113,11 +137,6 @@ GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t dept
   }
   plan.items = plan.row_blocks * plan.panel_groups;
   return plan;
-}
-
-int strip_threads(std::int64_t rows, std::int64_t features, std::int64_t depth) {
-  return useful_threads(flops_of(rows, features, depth),
-                        divide_up(rows, kGemmStripRows) * divide_up(panel_count(features), 2));
 }
 
 }  // namespace numattn

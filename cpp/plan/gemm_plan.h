@@ -16,23 +16,22 @@ struct GemmPlan {
   std::int64_t panel_groups;
   std::int64_t items;
   double flops;
-
-  int worthwhile_threads() const { return useful_threads(flops, items); }
 };
 
 // Panels of a weight with so many output features.
 std::int64_t panel_count(std::int64_t features);
 
-// `copies`: the rows of an item are copied, which should be worth while.
-GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies);
+// Threads that a projection is worth, however it is cut.
+int gemm_threads(std::int64_t rows, std::int64_t features, std::int64_t depth, PanelFormat format);
 
-// The same for kernels whose panels pass strips of rows (GemmKernel::in_strips): the more rows and
-// the more panels in an item, the less often either is read again, so that they are cut for as many
-// threads as there are. No result depends on it.
+// The more rows and the more panels in an item, the less often either is read again, so that they
+// are cut for as many threads as there are. No result depends on it.
+// `copies`: the rows of an item are copied, which should be worth while.
+GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies,
+                   int threads);
+
+// The same for kernels whose panels pass strips of rows (GemmKernel::in_strips).
 GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies,
                      int threads);
-
-// Threads that a projection in strips is worth, however it is cut.
-int strip_threads(std::int64_t rows, std::int64_t features, std::int64_t depth);
 
 }  // namespace numattn

@@ -110,6 +110,15 @@ class PackedLinear:
         panels: NDArray[Any],
         bias: NDArray[Any] | None,
     ) -> None: ...
+    @staticmethod
+    def of_panels(
+        format: str,
+        out_features: int,
+        in_features: int,
+        panels: NDArray[Any],
+        bias: NDArray[Any] | None,
+        /,
+    ) -> PackedLinear: ...
     def __deepcopy__(self, memo: Any, /) -> PackedLinear: ...
     def part(self, begin: int, end: int, /) -> PackedLinear: ...
     @property

@@ -47,7 +47,7 @@ class Linear:
     ----------
     in_features, out_features : int
     dtype : str
-        "float32", "bfloat16" or "int8".
+        "float32", "bfloat16" or "int8"; "groups8" or "groups4" of `from_integers`.
 
     Raises
     ------
@@ -107,6 +107,74 @@ class Linear:
         )
         self.in_features: int = self._packed.in_features
         self.out_features: int = self._packed.out_features
+
+    @classmethod
+    def from_integers(
+        cls,
+        integers: ArrayLike,
+        scale: ArrayLike,
+        minimum: ArrayLike | None = None,
+        *,
+        bias: ArrayLike | None = None,
+    ) -> Linear:
+        """Make a layer of a weight that is quantised already, in groups along its rows.
+
+        ``weight[n][k] = integers[n][k] · scale[n][k // G] + minimum[n][k // G]``, in float32: a
+        product and then a sum, each rounded. Nothing is rounded besides. x enters as float32.
+
+        Parameters
+        ----------
+        integers : array of shape (out_features, in_features)
+            int8; or uint8 with numbers of 4 bits, 0 … 15, which are kept two to a byte.
+        scale : array of shape (out_features, in_features / G)
+            float32, float16 or bfloat16. G is a multiple of 16 for int8, of 32 for uint8.
+        minimum : array of scale's shape, optional
+            Zero by default; for uint8 alone.
+        bias : array of shape (out_features,), optional
+
+        Returns
+        -------
+        Linear
+            Whose `dtype` is "groups8" (1.25 bytes to a number) or "groups4" (0.75 bytes).
+
+        Raises
+        ------
+        TypeError
+            A dtype is not supported.
+        ValueError
+            Shapes do not fit, integers of 4 bits are larger, or there is a minimum beside int8.
+
+        Notes
+        -----
+        llama.cpp's Q8_0 and Q6_K are integers of 8 bits with scales for 32 and 16 numbers, Q4_0,
+        Q4_1 and Q4_K integers of 4 bits with scales and minima for 32.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import numattn as na
+        >>> integers = np.arange(32, dtype=np.uint8)[np.newaxis] % 16
+        >>> linear = na.Linear.from_integers(integers, [[0.5]], [[-2.0]])
+        >>> linear
+        Linear(in_features=32, out_features=1, dtype=groups4)
+        >>> linear(np.eye(32, dtype=np.float32)[:4])[:, 0]
+        array([-2. , -1.5, -1. , -0.5], dtype=float32)
+        """
+        from numattn._groups import packed_groups  # few have use of it
+
+        numbers = as_array("integers", integers)
+        scales = _as_scale("scale", scale)
+        least = None if minimum is None else _as_scale("minimum", minimum)
+        offset = None if bias is None else as_float_vector("bias", bias)
+        linear = cls.__new__(cls)
+        linear.dtype, panels = packed_groups(numbers, scales, least)
+        linear.out_features, linear.in_features = numbers.shape
+        if offset is not None and offset.shape != (linear.out_features,):
+            raise ValueError(f"bias must have shape ({linear.out_features},), not {offset.shape}")
+        linear._packed = _core.PackedLinear.of_panels(
+            linear.dtype, linear.out_features, linear.in_features, panels, offset
+        )
+        return linear
 
     def __repr__(self) -> str:
         stored = "" if self.dtype == "float32" else f", dtype={self.dtype}"
@@ -196,6 +264,15 @@ def part_of(linear: Linear, begin: int, end: int) -> tuple[Linear, int]:
     part._packed, part.dtype = packed, linear.dtype
     part.in_features, part.out_features = packed.in_features, packed.out_features
     return part, packed.out_features - (end - begin)
+
+
+def _as_scale(name: str, value: ArrayLike) -> Array:
+    """An array of floating-point numbers: of Python's own, float32."""
+    array = as_array(name, value)
+    if array.dtype == np.float64 and not isinstance(value, np.ndarray):
+        return array.astype(np.float32)
+    check_floating(name, array)
+    return array
 
 
 def as_matrix(array: Array) -> Array:

@@ -69,14 +69,28 @@ def merge_states(
         weights = np.where(np.isneginf(stacked), 0, np.exp(stacked - peak))
     total = weights.sum(axis=0)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total != 0)
-    merged = np.zeros(results[0].shape, wide)
-    for share, result, lse in zip(shares, results, stacked, strict=True):
-        neutral = np.isneginf(lse)[..., None]  # whatever its output holds, be it NaN
-        merged += share[..., None] * np.where(neutral, 0, result).astype(wide)
+    merged = _weighted_sum(shares, results, np.isneginf(stacked))
     with np.errstate(divide="ignore"):
         lse = np.where(total != 0, peak + np.log(total), -np.inf)
-    whole = _aligned(merged, results[0].dtype), _aligned(lse, np.dtype(np.float32))
-    return in_kind_of(outs[0], whole)
+    dtype = results[0].dtype
+    output = merged if merged.dtype == dtype else _aligned(merged, dtype)
+    return in_kind_of(outs[0], (output, _aligned(lse, np.dtype(np.float32))))
+
+
+def _weighted_sum(shares: Array, results: list[Array], neutral: NDArray[np.bool_]) -> Array:
+    """Return Σ share_i · result_i, without the rows that are neutral, whatever these hold."""
+    merged = empty(results[0].shape, shares.dtype)
+    product = merged
+    for index, (share, result) in enumerate(zip(shares, results, strict=True)):
+        with np.errstate(invalid="ignore"):  # infinite · 0, replaced at once
+            np.multiply(result, share[..., None], out=product)
+        if neutral[index].any():
+            product[neutral[index]] = 0
+        if index == 0:
+            product = np.empty_like(merged)
+        else:
+            merged += product
+    return merged
 
 
 def _aligned(array: Array, dtype: np.dtype[Any]) -> Array:

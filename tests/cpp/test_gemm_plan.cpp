@@ -50,14 +50,37 @@ void strips() {
   }
 }
 
-// Several threads read a weight from memory faster than one.
+// Several threads read a weight from memory faster than one, and a short text does not leave any of
+// them idle; one thread is given few items.
 void few_rows() {
   for (const std::int64_t rows : {1, 4}) {
-    const numattn::GemmPlan plan = numattn::plan_gemm(rows, 2048, 2048, true);
+    const numattn::GemmPlan plan = numattn::plan_gemm(rows, 2048, 2048, true, 1);
     covers(plan, rows, 2048);
     expect(plan.items >= 4, "%d items of a weight of 16 MiB", static_cast<int>(plan.items));
-    const numattn::GemmPlan small = numattn::plan_gemm(rows, 384, 384, true);
+    const numattn::GemmPlan small = numattn::plan_gemm(rows, 384, 384, true, 1);
     expect(small.items == 1, "%d items of a weight in the cache", static_cast<int>(small.items));
+    const auto threads = [&](std::int64_t features, numattn::PanelFormat format) {
+      return numattn::gemm_threads(rows, features, 384, format);
+    };
+    expect(threads(48, numattn::PanelFormat::kFloat32) == 1, "several threads for one panel");
+    expect(threads(384, numattn::PanelFormat::kFloat32) > 1, "one thread to read 600 KB");
+    expect(threads(192, numattn::PanelFormat::kInt8) == 1, "several threads to read 75 KB");
+  }
+  for (const bool copies : {false, true}) {
+    for (const std::int64_t features : {384, 1152, 1536}) {
+      for (const int threads : {2, 4}) {
+        const numattn::GemmPlan plan = numattn::plan_gemm(16, features, 384, copies, threads);
+        covers(plan, 16, features);
+        expect(numattn::gemm_threads(16, features, 384, numattn::PanelFormat::kInt8) >= threads,
+               "too few threads");
+        expect(plan.items >= threads, "%d items for %d threads", static_cast<int>(plan.items),
+               threads);
+        if (copies && plan.items > threads) {
+          expect(plan.panels_per_item >= 8, "copies for %d panels",
+                 static_cast<int>(plan.panels_per_item));
+        }
+      }
+    }
   }
 }
 
@@ -69,8 +92,10 @@ int main() {
   for (const std::int64_t rows : {1, 7, 63, 64, 65, 2048}) {
     for (const std::int64_t features : {1, 47, 48, 49, 384, 1536}) {
       for (const std::int64_t depth : {1, 64, 4096}) {
-        const numattn::GemmPlan plan = numattn::plan_gemm(rows, features, depth, true);
-        covers(plan, rows, features);
+        for (const int threads : {1, 2, 16, 200}) {
+          covers(numattn::plan_gemm(rows, features, depth, true, threads), rows, features);
+          covers(numattn::plan_gemm(rows, features, depth, false, threads), rows, features);
+        }
       }
     }
   }

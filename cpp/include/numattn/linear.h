@@ -14,13 +14,18 @@ namespace numattn {
 // "float32", "bfloat16" or "int8"; std::invalid_argument for any other name.
 DType parse_storage(const std::string& name);
 
+// Changes with the meaning of a state, so that none is misread.
+constexpr int kLinearStateVersion = 1;
+
 // What a layer is made of, as it lies in memory: the same at every instruction set.
 struct LinearState {
-  int version = 0;     // of what is said here
-  std::string format;  // "float32", "bfloat16", "int8", or "split": float32 as two bfloat16
+  int version = 0;  // of what is said here
+  // "float32", "bfloat16", "int8", "split": float32 as two bfloat16, or "groups8" or "groups4":
+  // integers of so many bits with a scale for every 16 or 32 of a row
+  std::string format;
   std::int64_t out_features = 0;
   std::int64_t in_features = 0;
-  View panels;               // (panels, elements of one), contiguous; of int8 bytes
+  View panels;               // (panels, elements of one), contiguous; of integers bytes
   std::optional<View> bias;  // (out_features,), contiguous float32
 };
 

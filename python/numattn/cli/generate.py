@@ -65,8 +65,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--dtype",
         choices=STORED,
-        default="float32",
-        help="how the model's weights are stored (default: %(default)s)",
+        help="how the model's weights are stored (default: float32; of a GGUF file, as they are "
+        "quantised)",
     )
     parser.add_argument("--threads", type=positive, metavar="N", help="upper limit of threads")
     parser.set_defaults(run=run)

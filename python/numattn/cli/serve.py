@@ -74,7 +74,11 @@ def add_parser(commands: Commands) -> None:
         help="processes, which share the weights (default: %(default)s)",
     )
     parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="its first line")
-    parser.add_argument("--dtype", choices=STORED, help="how weights are stored (default: float32)")
+    parser.add_argument(
+        "--dtype",
+        choices=STORED,
+        help="how weights are stored (default: float32; of GGUF files, as they are quantised)",
+    )
     parser.add_argument(
         "--threads",
         type=positive,

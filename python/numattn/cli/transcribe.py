@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
         required=True,
         metavar="FOLDER",
         help="a Hugging Face folder of a Whisper (config.json, generation_config.json, "
-        "model.safetensors, tokenizer.json)",
+        "model.safetensors, tokenizer.json), or one of CTranslate2's (model.bin)",
     )
     parser.add_argument(
         "--language", metavar="CODE", help="what is spoken, as en; by default it is found out"

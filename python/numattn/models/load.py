@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from .encoder.sentence_folder import read_modules
+from .files.ctranslate2_file import ctranslate2_in
 from .files.family import family_of
 from .files.folder import model_folder
 from .files.gguf_file import gguf_at
@@ -67,6 +68,12 @@ HEADS = {
     "ForQuestionAnswering": "encoder.answerer:QuestionAnswerer",
 }
 MARIAN = "translator.seq2seq:Seq2Seq"
+# Specification of a folder of CTranslate2's → what loads it.
+SPECIFICATIONS = {
+    "TransformerSpec": "encoder_decoder.ctranslate2_bart:load_bart",
+    "TransformerDecoderSpec": "decoders.ctranslate2:load_ctranslate2",
+    "WhisperSpec": "encoder_decoder.ctranslate2_whisper:load_whisper",
+}
 
 
 def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
@@ -75,10 +82,10 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     Parameters
     ----------
     folder : path
-        The folder: of Hugging Face's kind, with config.json, or of a Marian model. Or a GGUF
-        file, or a folder of one.
+        The folder: of Hugging Face's kind, with config.json, of CTranslate2's, with model.bin, or
+        of a Marian model. Or a GGUF file, or a folder of one.
     dtype : {None, float32, bfloat16, int8}
-        How weights are stored: float32 by default.
+        How weights are stored: float32 by default, and those of a GGUF file as they are quantised.
 
     Returns
     -------
@@ -104,7 +111,10 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     file = gguf_at(Path(folder))
     if file is not None:
         return named(GGUF)(file, dtype=dtype)
-    return class_of(model_folder(folder)).from_folder(folder, dtype=dtype)
+    converted = ctranslate2_in(model_folder(folder))
+    if converted is not None:
+        return named(SPECIFICATIONS[converted.spec])(converted, dtype=dtype)
+    return class_of(Path(folder)).from_folder(folder, dtype=dtype)
 
 
 def class_of(folder: Path) -> Any:

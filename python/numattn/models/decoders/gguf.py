@@ -17,18 +17,20 @@ from .llama_config import LlamaConfig
 
 
 def load_gguf(path: str | Path, *, dtype: DTypeLike | None = None) -> Gpt | Llama:
-    """Load a model from a GGUF file: of the architectures llama (Mistral's, too), qwen2, qwen3,
-    gemma, gemma2, gemma3, phi3 or gpt2.
+    """Load a model from a GGUF file: of the architectures llama (Mistral's and Mixtral's, too),
+    qwen2, qwen3, gemma, gemma2, gemma3, phi3 or gpt2.
 
-    Quantised numbers become floats, which are stored as `dtype` says: by "int8" a row of a weight
-    has one scale, where Q8_0 has one for each 32 of its numbers.
+    By default weights stay quantised as they are: those of Q8_0, Q6_K and Q5_0 take 1.25 bytes a
+    number, those of Q4_0, Q4_1 and Q4_K 0.75, and what is quantised otherwise, tables of
+    embeddings and GPT-2 become float32. With a `dtype` all become floats, stored so: by "int8" a
+    row of a weight has one scale, where Q8_0 has one for each 32 of its numbers.
 
     Parameters
     ----------
     path : path
-        The file.
+        The file; of a model that is split, any of its files, all of which lie beside it.
     dtype : {None, float32, bfloat16, int8}
-        How weights are stored: float32 by default.
+        How weights are stored: by default as the file has them.
 
     Raises
     ------
@@ -37,7 +39,7 @@ def load_gguf(path: str | Path, *, dtype: DTypeLike | None = None) -> Gpt | Llam
     ImportError
         If the library gguf is not installed, or ml_dtypes for bfloat16.
     ValueError
-        If the file is damaged or a part of a model, a tensor is missing, unused or of another shape
+        If the file is damaged, a tensor is missing, unused or of another shape
         than the metadata say, or these ask for something that is not supported. The message names
         it.
 
@@ -56,7 +58,9 @@ def load_gguf(path: str | Path, *, dtype: DTypeLike | None = None) -> Gpt | Llam
         # Weights of norms are what they stand for, also those that a folder has less 1.
         config = replace(LlamaConfig.from_settings(settings, family), norm_offset=0)
         heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
-        tensors = GgufTensors(file, family, heads if family == "llama" else {})
+        turned = heads if family in ("llama", "mixtral") else {}
+        count = 0 if config.experts is None else config.experts.count
+        tensors = GgufTensors(file, family, turned, count, keeps=dtype is None)
         model = Llama(config, tensors, dtype)
     tensors.finish()
     model.text_source = GgufText(file.path, file.values)

@@ -46,7 +46,9 @@ ROTARY = {
     "rope.scaling.attn_factor",
     "rope.scaling.original_context_length",
 }
+EXPERTS = {"expert_count", "expert_used_count"}
 OWN: dict[str, set[str]] = {
+    "llama": EXPERTS,
     "gemma2": {
         "attention.sliding_window",
         "attn_logit_softcapping",
@@ -70,6 +72,10 @@ def read_settings(file: GgufFile) -> tuple[Settings, str]:
     ------
     ValueError
         If the architecture is not supported, a size is missing, or a key is not carried out.
+
+    Notes
+    -----
+    A file of the architecture llama that has experts is a Mixtral.
     """
     name = file.values.get("general.architecture")
     if name not in ARCHITECTURES:
@@ -95,6 +101,12 @@ def read_settings(file: GgufFile) -> tuple[Settings, str]:
     for key in BLOCKS:
         Settings(own, file.path).size(key)
     settings = gpt_settings(own) if family == "gpt2" else llama_settings(file, family, own)
+    if family == "llama" and own.get("expert_count"):
+        family = "mixtral"
+        settings |= {
+            "num_local_experts": own["expert_count"],
+            "num_experts_per_tok": Settings(own, file.path).size("expert_used_count"),
+        }
     settings["model_type"] = family
     settings["vocab_size"] = file.shape("token_embd.weight")[0]
     settings["tie_word_embeddings"] = "output.weight" not in file.names

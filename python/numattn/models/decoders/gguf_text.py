@@ -1,4 +1,6 @@
-"""What the metadata of a GGUF file say of text: its tokenizer, chat templates, and end tokens."""
+"""What the metadata of a GGUF file say of text: its tokenizer, chat templates, and end tokens;
+and how tokens are chosen.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files.settings import shown
+from ..files.piece_pairs import merges_of
+from ..files.settings import Settings, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 KEY = "tokenizer.ggml."
 TEMPLATE = "tokenizer.chat_template"
+SAMPLING = "general.sampling."
+# What of it is said in a generation_config.json, by the name there; without effect if it is 0.
+SAMPLED = {
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "top_p": "top_p",
+    "penalty_repeat": "repetition_penalty",
+}
 UNKNOWN, CONTROL, OWN = 2, 3, 4  # types of tokens
 MARK = "\u2581"  # a space in pieces
 
@@ -49,7 +60,9 @@ class GgufText:
 
     def __init__(self, path: Path, values: dict[str, Any]) -> None:
         self.path = path
-        self._values = {key: each for key, each in values.items() if key.startswith("tokenizer.")}
+        self._values = {
+            key: each for key, each in values.items() if key.startswith(("tokenizer.", SAMPLING))
+        }
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -102,6 +115,35 @@ class GgufText:
         """Return the tokens that end a text, a turn of a chat, or a message."""
         ids = (self._id(f"{name}_token_id") for name in ("eos", "eot", "eom"))
         return frozenset(number for number in ids if number is not None)
+
+    @cached_property
+    def sampling(self) -> Settings:
+        """Return how tokens are chosen, as a generation_config.json says it.
+
+        A file without a word of it takes the likeliest token. What it leaves out changes nothing.
+        """
+        own = {
+            key.removeprefix(SAMPLING): value
+            for key, value in self._values.items()
+            if key.startswith(SAMPLING) and value
+        }
+        if "penalty_repeat" in own and own.get("penalty_last_n", -1) != -1:
+            name = "penalty_last_n"  # a penalty is on all tokens of a text
+            raise ValueError(f"{self.path}: {SAMPLING}{name} {shown(own[name])} is not supported")
+        for name in ("sequence", "xtc_probability", "mirostat"):
+            if name in own:
+                raise ValueError(
+                    f"{self.path}: {SAMPLING}{name} {shown(own[name])} is not supported: make a "
+                    "Sampler"
+                )
+        settings = {new: own[name] for name, new in SAMPLED.items() if name in own}
+        said = any(key.startswith(SAMPLING) for key in self._values)
+        temperature = self._values.get(f"{SAMPLING}temp", 1.0)
+        if said and temperature != 0:
+            settings |= {"do_sample": True, "temperature": temperature}
+            if settings.get("top_k", -1) == -1:
+                settings["top_k"] = 0
+        return Settings(settings, self.path)
 
     def _id(self, name: str) -> int | None:
         """Return the id of a token that has a meaning, or None."""
@@ -215,21 +257,3 @@ class GgufText:
             parts = [tokens[-1][0], *parts] if name == "bos" else [*parts, tokens[-1][0]]
         if tokens:
             made.post_processor = TemplateProcessing(single=parts, special_tokens=tokens)
-
-
-def merges_of(vocabulary: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    """Return which pieces are joined to which, in the order of what they become.
-
-    sentencepiece joins whatever two neighbours make the piece of the best score.
-
-    >>> merges_of({"a": 0, "b": 1, "ab": 2, "aba": 3}, [0, 0, -2, -1])
-    [('ab', 'a'), ('a', 'b')]
-    """
-    merges = []
-    for piece, number in vocabulary.items():
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in vocabulary and right in vocabulary:
-                order = (vocabulary[left], vocabulary[right])
-                merges.append((-scores[number], number, order, (left, right)))
-    return [pair for *_, pair in sorted(merges)]

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..files.checkpoint import check_all_taken, check_count
 from ..files.gguf_file import GgufFile
+from ..files.integers import Integers
 from .head import HEAD
 
 LLAMA = {
@@ -30,6 +31,10 @@ LLAMA = {
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+# Experts stand in three tensors for all of a layer, one after the other.
+MIXTRAL = {**LLAMA, "block_sparse_moe.gate": "ffn_gate_inp"}
+EXPERT = re.compile(r"block_sparse_moe\.experts\.(\d+)\.(w[123])")
+EXPERTS = {"w1": "ffn_gate_exps", "w2": "ffn_down_exps", "w3": "ffn_up_exps"}
 # Gemma 2 and 3, whose layers normalise before and after.
 GEMMA = {
     **LLAMA,
@@ -48,7 +53,7 @@ GPT = {
     "mlp.c_fc": "ffn_up",
     "mlp.c_proj": "ffn_down",
 }
-NAMES = {"gemma2": GEMMA, "gemma3_text": GEMMA, "gpt2": GPT}
+NAMES = {"gemma2": GEMMA, "gemma3_text": GEMMA, "gpt2": GPT, "mixtral": MIXTRAL}
 FULL_NAME = re.compile(r"(?:(?:layers|h)\.(\d+)\.)?(.+)\.(weight|bias)")
 # Rotary frequencies, which belong to the configuration.
 FREQUENCIES = r"rope_(freqs|factors_long|factors_short)\.weight"
@@ -66,10 +71,21 @@ class GgufTensors:
     turned_heads : dict of str to int
         For a file whose heads turn by neighbours, as those of the architecture llama do: how many
         heads stand in the rows of "attn_q" and "attn_k".
+    experts : int
+        How many a layer has; 0 for none.
+    keeps : bool
+        Whether quantised weights are kept as they are, where `Linear` can.
     """
 
-    def __init__(self, file: GgufFile, family: str, turned_heads: Mapping[str, int]) -> None:
-        self.file, self.family = file, family
+    def __init__(
+        self,
+        file: GgufFile,
+        family: str,
+        turned_heads: Mapping[str, int],
+        experts: int = 0,
+        keeps: bool = False,
+    ) -> None:
+        self.file, self.family, self.experts, self.keeps = file, family, experts, keeps
         self._names = NAMES.get(family, LLAMA)
         self._turned_heads = turned_heads
         self._taken: set[str] = set()
@@ -83,23 +99,43 @@ class GgufTensors:
         dtype: DTypeLike = np.float32,
     ) -> NDArray[Any]:
         """Return a tensor, of exactly that shape, as float32 or `dtype`."""
+        # GPT-2's projections stand as (in, out) in its folders, and as (out, in) here.
+        turned = self.family == "gpt2" and len(shape) == 2 and name.startswith("h.")
+        stored = self._found(name, tuple(shape)[::-1] if turned else tuple(shape))
+        numbers = self.file.numbers(stored, dtype, expert_in(name))
+        heads = self._turned(stored)
+        if heads is not None:
+            numbers = halves_together(numbers, heads)
+        return numbers.T if turned else numbers
+
+    def take_integers(self, name: str, shape: tuple[int, int]) -> Integers | None:
+        """Return a quantised tensor as it is kept; None for one of which floats are wanted."""
+        if not self.keeps:
+            return None
+        stored = self._found(name, shape)
+        found = self.file.integers(stored, expert_in(name))
+        heads = self._turned(stored)
+        if found is None or heads is None:
+            return found
+        return found.rows(halves_together(np.arange(shape[0]), heads))
+
+    def _found(self, name: str, shape: tuple[int, ...]) -> str:
+        """Return what the file calls a tensor, which is there and of that shape."""
         stored = self.stored_name(name)
         if stored not in self.file.names:
             raise ValueError(f"{self.file.path} has no tensor {stored} (for {name})")
-        # GPT-2's projections stand as (in, out) in its folders, and as (out, in) here.
-        turned = self.family == "gpt2" and len(shape) == 2 and stored.startswith("blk.")
-        wanted = tuple(shape)[::-1] if turned else tuple(shape)
+        wanted = shape if expert_in(name) is None else (self.experts, *shape)
         if self.file.shape(stored) != wanted:
             raise ValueError(
                 f"tensor {stored} in {self.file.path} has shape {self.file.shape(stored)}, but the "
                 f"metadata call for {wanted}"
             )
         self._taken.add(stored)
-        numbers = self.file.numbers(stored, dtype)
-        heads = self._turned_heads.get(stored.split(".")[-2])
-        if heads is not None:
-            numbers = halves_together(numbers, heads)
-        return numbers.T if turned else numbers
+        return stored
+
+    def _turned(self, stored: str) -> int | None:
+        """Return how many heads stand in a tensor's rows that turn by neighbours."""
+        return self._turned_heads.get(stored.split(".")[-2])
 
     def take_joined(
         self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
@@ -133,10 +169,24 @@ class GgufTensors:
         if name == HEAD:
             return "output.weight"
         match = FULL_NAME.fullmatch(name)
-        if match is None or match[2] not in self._names:
+        if match is None:
             return name
         layer = "" if match[1] is None else f"blk.{match[1]}."
+        if expert := EXPERT.fullmatch(match[2]):
+            return f"{layer}{EXPERTS[expert[2]]}.{match[3]}"
+        if match[2] not in self._names:
+            return name
         return f"{layer}{self._names[match[2]]}.{match[3]}"
+
+
+def expert_in(name: str) -> int | None:
+    """Return which expert a tensor is of, or None.
+
+    >>> expert_in("layers.2.block_sparse_moe.experts.7.w1.weight")
+    7
+    """
+    match = EXPERT.search(name)
+    return None if match is None else int(match[1])
 
 
 def halves_together(rows: NDArray[Any], heads: int) -> NDArray[Any]:

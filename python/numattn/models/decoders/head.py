@@ -31,7 +31,9 @@ def read_embedding(
     """
     read = number_dtype(dtype)
     table = checkpoint.take(name, shape, dtype=read)
-    if tied and not checkpoint.has(head, from_root=True):
-        return table, Linear(table, dtype=dtype)
-    own = checkpoint.take(head, shape, from_root=True, dtype=read)
+    shared = tied and not checkpoint.has(head, from_root=True)
+    kept = checkpoint.take_integers(name if shared else head, shape)
+    if kept is not None:
+        return table, Linear.from_integers(*kept)
+    own = table if shared else checkpoint.take(head, shape, from_root=True, dtype=read)
     return table, Linear(own, dtype=dtype)

@@ -24,6 +24,7 @@ from ..norms import RmsNorm
 from .feed_forward import Addition
 from .llama_config import LlamaConfig
 from .llama_weights import Weights
+from .projection import projection_of
 from .step import Attending
 from .wide_keys import wide_keys
 
@@ -67,7 +68,8 @@ class LlamaLayer:
         if config.joined:
             qkv = {f"{name}.self_attn.qkv_proj": sum(rows.values())}
         weight, bias = read.parameters(qkv, width, config.qkv_bias)
-        self.qkv = Linear(weight, bias, dtype=dtype)
+        kept = read.kept(qkv, width)
+        self.qkv = Linear(weight, bias, dtype=dtype) if kept is None else projection_of(kept, bias)
         first, after_attention, second, after_ffn = NORMS[config.norms]
 
         def norm(part: str | None) -> RmsNorm | None:

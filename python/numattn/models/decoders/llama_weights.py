@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from numattn import Linear
 
 from ..arrays import Float32Array
+from ..files.integers import Integers
 from ..files.mxfp4 import BLOCK, dequantised
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
@@ -42,15 +43,33 @@ class Weights:
             {f"{part}.weight": (rows, columns) for part, rows in parts.items()},
             number_dtype(self.dtype),
         )
+        return weight, self.biases(parts, bias)
+
+    def biases(self, parts: dict[str, int], bias: bool) -> Float32Array | None:
+        """Return the biases of several parts as one, if there are any."""
         if not bias:
-            return weight, None
-        return weight, self.checkpoint.take_joined(
+            return None
+        return self.checkpoint.take_joined(
             {f"{part}.bias": (rows,) for part, rows in parts.items()}
         )
 
+    def kept(self, parts: dict[str, int], columns: int) -> list[Integers] | None:
+        """Return the weights of parts that a file's integers are kept of; None if of any not."""
+        found = []
+        for part, rows in parts.items():
+            integers = self.checkpoint.take_integers(f"{part}.weight", (rows, columns))
+            if integers is None:
+                return None
+            found.append(integers)
+        return found
+
     def linear(self, name: str, rows: int, columns: int, bias: bool) -> Linear:
         """Return the projection whose weight stands under `name`."""
-        return Linear(*self.parameters({name: rows}, columns, bias), dtype=self.dtype)
+        part = {name: rows}
+        kept = self.kept(part, columns)
+        if kept is not None:
+            return Linear.from_integers(*kept[0], bias=self.biases(part, bias))
+        return Linear(*self.parameters(part, columns, bias), dtype=self.dtype)
 
     def feed_forward(self, layer: str) -> FeedForward:
         """Return the second half of a layer."""
@@ -76,15 +95,25 @@ class Weights:
         width, inner, bias = config.hidden_size, config.ffn_size, config.ffn_bias
         gate, up, down = (f"{name}.{part}" for part in parts)
         if config.joined:
-            weight, both = self.parameters({f"{name}.gate_up_proj": 2 * inner}, width, bias)
-            first, second = (
-                Linear(weight[half], None if both is None else both[half], dtype=self.dtype)
-                for half in (slice(None, inner), slice(inner, None))
-            )
-            del weight
+            first, second = self.halves({f"{name}.gate_up_proj": 2 * inner}, width, bias)
         else:
             first, second = (self.linear(part, inner, width, bias) for part in (gate, up))
         return Gated(first, second, self.linear(down, width, inner, bias), config.activation)
+
+    def halves(self, part: dict[str, int], columns: int, bias: bool) -> list[Linear]:
+        """Return the projections of the first half of a part's rows, and of the second."""
+        (rows,) = part.values()
+        chosen = slice(None, rows // 2), slice(rows // 2, None)
+        kept = self.kept(part, columns)
+        if kept is not None:
+            both = self.biases(part, bias)
+            halves = [(kept[0].rows(half), None if both is None else both[half]) for half in chosen]
+            return [Linear.from_integers(*weight, bias=own) for weight, own in halves]
+        weight, both = self.parameters(part, columns, bias)
+        return [
+            Linear(weight[half], None if both is None else both[half], dtype=self.dtype)
+            for half in chosen
+        ]
 
     def router(self, name: str, bias: bool) -> Linear:
         """Return the projection to one logit for each expert, float32 in any case."""

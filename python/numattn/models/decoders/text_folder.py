@@ -52,6 +52,10 @@ class TextSource(Protocol):
     def end_tokens(self) -> frozenset[int]:
         """The tokens with which a text ends."""
 
+    @property
+    def sampling(self) -> Settings:
+        """How tokens are chosen, as a generation_config.json says it."""
+
 
 class TextFolder:
     """A folder's text, each part read when it is first asked for.

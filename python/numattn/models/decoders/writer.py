@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from numattn.cache import Cache
 
 from ..arrays import Int64Array
-from ..files.settings import Settings
 from ..texts import check_text, in_order
 from ..token_lists import token_list
 from .chat import render_chat
@@ -20,7 +18,7 @@ from .prefix_cache import PrefixCache
 from .sampler_defaults import sampler_of
 from .sampling import Sampler
 from .speculation import Draft
-from .text_folder import TextFolder, TextSource
+from .text_folder import TextSource
 from .written import TextStream, Written, write_texts
 
 if TYPE_CHECKING:
@@ -95,9 +93,7 @@ class Writer(LanguageModel):
         Greedy without such a file, or without do_sample in it, as transformers is. What generates
         does not ask for it by itself: give the result as `sampler`.
         """
-        source = self._source()
-        given = source.sampling if isinstance(source, TextFolder) else Settings({}, Path())
-        return sampler_of(given, changes)
+        return sampler_of(self._source().sampling, changes)
 
     def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the ids of a text.

@@ -13,8 +13,8 @@ from numattn._aligned import empty
 from numattn.cache import KVCache
 
 from ..arrays import Float32Array, Int64Array
-from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AttentionForm:
 
 
 def read_projections(
-    checkpoint: Checkpoint, name: str, form: AttentionForm, dtype: np.dtype[Any]
+    checkpoint: Tensors, name: str, form: AttentionForm, dtype: np.dtype[Any]
 ) -> dict[str, NDArray[Any] | None]:
     """Return weights and biases, as MultiHeadAttention names them."""
     inner, read = form.heads * form.head_size, number_dtype(dtype)
@@ -49,7 +49,7 @@ class SelfAttention:
     """Attention of a sequence to itself: to all of it, or of each token to those before it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, form: AttentionForm, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, name: str, form: AttentionForm, dtype: np.dtype[Any]
     ) -> None:
         given = read_projections(checkpoint, name, form, dtype)
         bias = None
@@ -119,7 +119,7 @@ class CrossAttention:
     """Attention of a decoder to its source, whose keys and values are projected once."""
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, form: AttentionForm, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, name: str, form: AttentionForm, dtype: np.dtype[Any]
     ) -> None:
         given: dict[str, Any] = read_projections(checkpoint, name, form, dtype)
         self.attention = MultiHeadAttention(form.heads, **given, dtype=dtype)

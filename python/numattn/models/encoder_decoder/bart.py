@@ -4,6 +4,8 @@
     mBART     learned positions, a norm after the embeddings, before each part, and at the end
     Marian    sines and cosines for positions, a norm after each part
 
+Folders of CTranslate2's have any of these choices (ctranslate2_bart.py).
+
 (Lewis et al., "BART", 2020; Liu et al., "Multilingual Denoising Pre-training for Neural Machine
 Translation", 2020; Junczys-Dowmunt et al., "Marian", 2018.)
 """
@@ -23,9 +25,11 @@ from numattn.position import sinusoidal
 from ..arrays import Float32Array, Int64Array
 from ..files.activations import ACTIVATIONS, Activation
 from ..files.checkpoint import Checkpoint
+from ..files.ctranslate2_file import ctranslate2_in
 from ..files.folder import model_folder
 from ..files.model_config import read_model_config
 from ..files.settings import Settings
+from ..files.tensors import Tensors
 from .forms import NORM_EPS, fairseq_form
 from .generation_config import GenerationConfig
 from .layers import DecoderLayer, EncoderLayer, LayerForm, read_layer_norm
@@ -44,8 +48,8 @@ IGNORED = r"(model\.)?(encoder|decoder)\.version"
 class BartConfig:
     """Sizes and choices of a BART, mBART or Marian."""
 
-    family: str
     vocab_size: int
+    source_vocab_size: int
     hidden_size: int
     encoder_layers: int
     decoder_layers: int
@@ -55,6 +59,17 @@ class BartConfig:
     activation: Activation
     max_positions: int
     embedding_scale: float
+    norm_first: bool
+    """Whether norms are before the parts, and one more at the end."""
+    embedding_norms: bool
+    """Whether there is a norm after the embeddings."""
+    learned_positions: bool
+    """Whether a file must have a table of positions: they are sines and cosines without it."""
+    one_table: bool
+    """Whether sources and texts have one table of embeddings."""
+    position_offset: int = 0
+    """Rows of a table of positions before that of the first."""
+    norm_eps: float = NORM_EPS
 
     @property
     def num_heads(self) -> int:
@@ -65,11 +80,6 @@ class BartConfig:
     def head_size(self) -> int:
         """Return how many numbers a head of the decoder has."""
         return self.hidden_size // self.heads[1]
-
-    @property
-    def norm_first(self) -> bool:
-        """Return whether norms are before the parts, and one more at the end."""
-        return self.family == "mbart"
 
     @classmethod
     def from_file(cls, path: Path) -> BartConfig:
@@ -86,14 +96,16 @@ class BartConfig:
         settings.one_of("is_encoder_decoder", (True,), True)
         settings.one_of("is_decoder", (False,), False)
         settings.one_of("tie_word_embeddings", (True,), True)
-        vocab_size = settings.size("vocab_size")
-        if family == "marian":
-            settings.one_of("share_encoder_decoder_embeddings", (True,), True)
-            settings.one_of("decoder_vocab_size", (vocab_size,), vocab_size)
+        source_size = size = settings.size("vocab_size")
+        one_table = family != "marian" or settings.flag("share_encoder_decoder_embeddings", True)
+        if family == "marian" and one_table:
+            settings.one_of("decoder_vocab_size", (size,), size)
+        elif family == "marian":
+            size = settings.size("decoder_vocab_size", size)
         width = settings.size("d_model")
         return cls(
-            family=family,
-            vocab_size=vocab_size,
+            vocab_size=size,
+            source_vocab_size=source_size,
             hidden_size=width,
             encoder_layers=settings.size("encoder_layers"),
             decoder_layers=settings.size("decoder_layers"),
@@ -102,13 +114,18 @@ class BartConfig:
             activation=ACTIVATIONS[settings.one_of("activation_function", ACTIVATIONS, "gelu")],
             max_positions=settings.size("max_position_embeddings", 1024),
             embedding_scale=width**0.5 if settings.flag("scale_embedding", False) else 1.0,
+            norm_first=family == "mbart",
+            embedding_norms=family != "marian",
+            learned_positions=family != "marian",
+            position_offset=0 if family == "marian" else OFFSET,
+            one_table=one_table,
         )
 
     def layer(self, stack: int) -> LayerForm:
         """Return the form of the encoder's layers, or of the decoder's."""
         return fairseq_form(
             self.hidden_size, self.heads[stack], self.ffn_sizes[stack], self.activation,
-            norm_first=self.norm_first,
+            norm_first=self.norm_first, norm_eps=self.norm_eps,
         )  # fmt: skip
 
 
@@ -141,20 +158,17 @@ class Bart(TextToText):
     """
 
     def __init__(
-        self, config: BartConfig, checkpoint: Checkpoint, generation: GenerationConfig,
+        self, config: BartConfig, checkpoint: Tensors, generation: GenerationConfig,
         tokens: TextTokens, dtype: DTypeLike | None = None,
     ) -> None:  # fmt: skip
         super().__init__(config, dtype)
         self.config, self.generation, self._tokens = config, generation, tokens
-        shape, width = (config.vocab_size, config.hidden_size), config.hidden_size
+        width = config.hidden_size
         for stack, count in zip(
             STACKS, (config.encoder_layers, config.decoder_layers), strict=True
         ):
             checkpoint.check_layers(f"{stack}.layers", count, f"{stack}_layers")
-        shared = checkpoint.take("shared.weight", shape, dtype=self._number)
-        self._tables = [
-            read_table(checkpoint, f"{stack}.embed_tokens.weight", shared) for stack in STACKS
-        ]
+        self._tables, shared = self._read_tables(checkpoint)
         bias, bias_name = None, "final_logits_bias"
         if checkpoint.has(bias_name, from_root=True):
             bias = checkpoint.take(bias_name, (1, config.vocab_size), from_root=True)[0]
@@ -162,9 +176,9 @@ class Bart(TextToText):
         self._head = Linear(head, bias, dtype=self.dtype)
         del head
         self._places = [read_places(checkpoint, stack, config) for stack in STACKS]
-        norm = read_layer_norm(NORM_EPS, width)
+        norm = read_layer_norm(config.norm_eps, width)
         self._first_norms = self._last_norms = None
-        if config.family != "marian":
+        if config.embedding_norms:
             self._first_norms = [
                 norm(checkpoint, f"{stack}.layernorm_embedding") for stack in STACKS
             ]
@@ -184,15 +198,42 @@ class Bart(TextToText):
         """Load a Hugging Face folder: config.json, model.safetensors and, for texts, a tokenizer.
 
         Texts need tokenizer.json; of a Marian model also source.spm, target.spm and vocab.json do,
-        with the library sentencepiece. Arguments and errors are those of `T5.from_folder`.
+        with the library sentencepiece. Arguments and errors are those of `T5.from_folder`. A folder
+        of CTranslate2's is read as well (docs/encoder-decoders.md).
         """
         folder = model_folder(folder)
+        file = ctranslate2_in(folder)
+        if file is not None:
+            from .ctranslate2_bart import load_bart  # which makes use of this class
+
+            return load_bart(file, dtype=dtype)
         config = BartConfig.from_file(folder / "config.json")
         generation = GenerationConfig.from_folder(folder, config.vocab_size)
-        checkpoint = Checkpoint(folder / "model.safetensors", "shared.weight")
+        anchor = "shared.weight" if config.one_table else "encoder.embed_tokens.weight"
+        checkpoint = Checkpoint(folder / "model.safetensors", anchor)
         model = cls(config, checkpoint, generation, TextTokens(folder), dtype)
         checkpoint.finish(IGNORED)
         return model
+
+    @property
+    def source_vocab_size(self) -> int:
+        """Return how many tokens sources are made of."""
+        return self.config.source_vocab_size
+
+    def _read_tables(self, checkpoint: Tensors) -> tuple[list[NDArray[Any]], NDArray[Any]]:
+        """Return the tables of sources and of texts, and that which a head has that has none."""
+        config, width = self.config, self.config.hidden_size
+        names = [f"{stack}.embed_tokens.weight" for stack in STACKS]
+        if config.one_table:
+            shape = (config.vocab_size, width)
+            shared = checkpoint.take("shared.weight", shape, dtype=self._number)
+            return [read_table(checkpoint, name, shared) for name in names], shared
+        sizes = (config.source_vocab_size, config.vocab_size)
+        tables = [
+            checkpoint.take(name, (size, width), dtype=self._number)
+            for name, size in zip(names, sizes, strict=True)
+        ]
+        return tables, tables[1]
 
     def _embedded(
         self, stack: int, ids: Int64Array, first: int, num_threads: int | None
@@ -222,12 +263,11 @@ class Bart(TextToText):
         return self._finished(1, x, num_threads)
 
 
-def read_places(checkpoint: Checkpoint, stack: str, config: BartConfig) -> NDArray[np.float32]:
+def read_places(checkpoint: Tensors, stack: str, config: BartConfig) -> NDArray[np.float32]:
     """Return what is added to tokens for their positions, (positions, E)."""
-    name, shape = f"{stack}.embed_positions.weight", (config.max_positions, config.hidden_size)
-    if config.family == "marian":
-        if checkpoint.has(name):
-            return checkpoint.take(name, shape)
-        return sinusoidal(*shape, halves=True)
-    table: NDArray[Any] = checkpoint.take(name, (shape[0] + OFFSET, shape[1]))
-    return table[OFFSET:]
+    name, count = f"{stack}.embed_positions.weight", config.max_positions
+    if not config.learned_positions and not checkpoint.has(name):
+        return sinusoidal(count, config.hidden_size, halves=True)
+    offset = config.position_offset
+    table: NDArray[Any] = checkpoint.take(name, (count + offset, config.hidden_size))
+    return table[offset:]

@@ -18,12 +18,13 @@ def fairseq_form(
     *,
     norm_first: bool,
     keys_biased: bool = True,
+    norm_eps: float = NORM_EPS,
 ) -> LayerForm:
     """Return the form of an encoder's or a decoder's layers."""
     biased = (True, keys_biased, True, True)
     attention = AttentionForm(width, heads, width // heads, None, NAMES, biased)
     return LayerForm(
-        attention, ffn_size, activation, norm_first, read_layer_norm(NORM_EPS, width),
+        attention, ffn_size, activation, norm_first, read_layer_norm(norm_eps, width),
         ("self_attn", "self_attn_layer_norm"),
         ("encoder_attn", "encoder_attn_layer_norm"),
         ("fc1", "fc2", "final_layer_norm"),

@@ -21,13 +21,13 @@ from numattn.cache import KVCache
 
 from ..arrays import Float32Array, Int64Array
 from ..files.activations import Activation
-from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
+from ..files.tensors import Tensors
 from ..norms import LayerNorm, RmsNorm
 from .attentions import AttentionForm, CrossAttention, SelfAttention
 
 Norm: TypeAlias = LayerNorm | RmsNorm
-ReadNorm: TypeAlias = Callable[[Checkpoint, str], Norm]
+ReadNorm: TypeAlias = Callable[[Tensors, str], Norm]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LayerForm:
 def read_layer_norm(eps: float, width: int) -> ReadNorm:
     """Return what reads the parameters of a layer norm."""
 
-    def read(checkpoint: Checkpoint, name: str) -> LayerNorm:
+    def read(checkpoint: Tensors, name: str) -> LayerNorm:
         weight, bias = (checkpoint.take(f"{name}.{part}", (width,)) for part in ("weight", "bias"))
         return LayerNorm(weight, bias, eps)
 
@@ -63,7 +63,7 @@ class FeedForward:
     """activation(h·W1 + b1)·W2 + b2, or (activation(h·Wg) ∘ (h·W1))·W2."""
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, form: LayerForm, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, name: str, form: LayerForm, dtype: np.dtype[Any]
     ) -> None:
         width, inner = form.attention.width, form.ffn_size
 
@@ -111,7 +111,7 @@ class EncoderLayer:
     """A layer whose parts stand under `name` in the checkpoint."""
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, form: LayerForm, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, name: str, form: LayerForm, dtype: np.dtype[Any]
     ) -> None:
         def around(part: str) -> Around:
             return Around(form.read_norm(checkpoint, f"{name}.{part}"), form.norm_first)
@@ -141,7 +141,7 @@ class DecoderLayer:
     """A layer whose parts stand under `name` in the checkpoint."""
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, form: LayerForm, dtype: np.dtype[Any]
+        self, checkpoint: Tensors, name: str, form: LayerForm, dtype: np.dtype[Any]
     ) -> None:
         def around(part: str) -> Around:
             return Around(form.read_norm(checkpoint, f"{name}.{part}"), form.norm_first)

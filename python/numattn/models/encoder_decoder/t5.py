@@ -23,6 +23,7 @@ from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.model_config import read_model_config
 from ..files.settings import Settings, shown
+from ..files.tensors import Tensors
 from ..norms import RmsNorm
 from .attentions import AttentionForm
 from .generation_config import GenerationConfig
@@ -102,7 +103,7 @@ class T5Config:
     def layer(self, ffn_number: int) -> LayerForm:
         """Return the form of a layer whose feed-forward part is of that number."""
 
-        def read_norm(checkpoint: Checkpoint, name: str) -> RmsNorm:
+        def read_norm(checkpoint: Tensors, name: str) -> RmsNorm:
             return RmsNorm(checkpoint.take(f"{name}.weight", (self.hidden_size,)), self.norm_eps)
 
         ffn = f"layer.{ffn_number}.DenseReluDense"
@@ -158,7 +159,7 @@ class T5(TextToText):
     """
 
     def __init__(
-        self, config: T5Config, checkpoint: Checkpoint, generation: GenerationConfig,
+        self, config: T5Config, checkpoint: Tensors, generation: GenerationConfig,
         tokens: TextTokens, dtype: DTypeLike | None = None,
     ) -> None:  # fmt: skip
         super().__init__(config, dtype)

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import Float32Array, Int64Array
-from ..files.checkpoint import Checkpoint
+from ..files.tensors import Tensors
 
 
 def read_table(
-    checkpoint: Checkpoint, name: str, shared: NDArray[Any], *, from_root: bool = False
+    checkpoint: Tensors, name: str, shared: NDArray[Any], *, from_root: bool = False
 ) -> NDArray[Any]:
     """Return the file's table of that name, or the shared one if there is none or it is equal."""
     if not checkpoint.has(name, from_root=from_root):

@@ -28,6 +28,11 @@ class TextToText(EncoderDecoder):
     _tokens: TextTokens
 
     @property
+    def source_vocab_size(self) -> int:
+        """Return how many tokens sources are made of: as many as texts, by default."""
+        return self.vocab_size
+
+    @property
     def max_source(self) -> int | None:
         """Return how many tokens a source may have, if positions are learned."""
         return self._sizes.max_positions
@@ -61,7 +66,7 @@ class TextToText(EncoderDecoder):
             If shapes do not fit, an id or a length is out of range, or there are more tokens than
             positions.
         """
-        ids = check_ids("token_ids", token_ids, self.vocab_size)
+        ids = check_ids("token_ids", token_ids, self.source_vocab_size)
         if not ids.size:
             raise ValueError(f"token_ids must be (B, S) with both of 1 or more, not {ids.shape}")
         limit = self.max_source
@@ -89,7 +94,7 @@ class TextToText(EncoderDecoder):
 
         Arguments and errors are those of `generate`. The score of a single beam is NaN.
         """
-        given = token_lists("sources", sources, self.vocab_size)
+        given = token_lists("sources", sources, self.source_vocab_size)
         for number, source in enumerate(given):
             if not source.size:
                 raise ValueError(f"source {number} has no token")

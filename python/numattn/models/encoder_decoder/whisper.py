@@ -21,7 +21,9 @@ from numattn import Linear
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
+from ..files.ctranslate2_file import ctranslate2_in
 from ..files.folder import model_folder
+from ..files.tensors import Tensors
 from .forms import NORM_EPS
 from .generation_config import GenerationConfig
 from .layers import DecoderLayer, EncoderLayer, read_layer_norm
@@ -63,7 +65,7 @@ class Convolution:
     """A convolution over time, of WIDTH frames around each, as a product."""
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, rows: int, columns: int, stride: int,
+        self, checkpoint: Tensors, name: str, rows: int, columns: int, stride: int,
         dtype: np.dtype[Any],
     ) -> None:  # fmt: skip
         weight = checkpoint.take(f"{name}.weight", (rows, columns, WIDTH))
@@ -102,7 +104,7 @@ class Whisper(EncoderDecoder):
     """
 
     def __init__(
-        self, config: WhisperConfig, checkpoint: Checkpoint, generation: GenerationConfig,
+        self, config: WhisperConfig, checkpoint: Tensors, generation: GenerationConfig,
         speech: SpeechTokens, log_mel: LogMel, tokens: TextTokens, dtype: DTypeLike | None = None,
     ) -> None:  # fmt: skip
         super().__init__(config, dtype)
@@ -147,9 +149,14 @@ class Whisper(EncoderDecoder):
 
         generation_config.json names the tokens of languages, tasks and times,
         preprocessor_config.json how sound becomes frames. Arguments and errors are those of
-        `T5.from_folder`.
+        `T5.from_folder`. A folder of CTranslate2's is read as well (docs/encoder-decoders.md).
         """
         folder = model_folder(folder)
+        file = ctranslate2_in(folder)
+        if file is not None:
+            from .ctranslate2_whisper import load_whisper  # which makes use of this class
+
+            return load_whisper(file, dtype=dtype)
         config = WhisperConfig.from_file(folder / "config.json")
         generation = GenerationConfig.from_folder(folder, config.vocab_size)
         speech = SpeechTokens.from_folder(folder, config.vocab_size)

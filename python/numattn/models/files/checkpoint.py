@@ -113,6 +113,9 @@ class Checkpoint:
             read_numbers(part, result[end - part.shape[0] : end])
         return result
 
+    def take_integers(self, name: str, shape: tuple[int, int]) -> None:
+        """Return None: such a folder's weights are read as floats."""
+
     def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]:
         """Return the tensor of that name, of exactly that shape, whose elements are bytes."""
         stored = self._find(name, shape, kinds=BYTES)

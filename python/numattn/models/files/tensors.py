@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .integers import Integers
+
 
 class Tensors(Protocol):
     """Tensors, each taken once, by name and shape; `Checkpoint` says what each of these does."""
@@ -24,6 +26,9 @@ class Tensors(Protocol):
     def take_joined(
         self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
     ) -> NDArray[Any]: ...
+
+    def take_integers(self, name: str, shape: tuple[int, int]) -> Integers | None:
+        """Return a quantised tensor as it is kept; None for one of which floats are wanted."""
 
     def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]: ...
 

@@ -4,6 +4,7 @@
     vocab.json, merges.txt       byte-level pairs: RoBERTa, BART, GPT-2
     sentencepiece.bpe.model      pieces with scores: XLM-RoBERTa, CamemBERT
     spiece.model                 the same: ALBERT
+    tokenizer.model              pieces that are joined pair by pair: Llama, Mistral, Gemma
 
 Which tokenizer it is, tokenizer_class of tokenizer_config.json says, or else model_type of
 config.json. What comes out is what transformers makes of the same files.
@@ -12,12 +13,13 @@ config.json. What comes out is what transformers makes of the same files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .folder import regular_file
 from .json_file import read_json_object
+from .piece_pairs import add_ends, make_joined_pieces
+from .sentencepiece_file import MARK, SCORES, read_model
 from .settings import Settings, shown
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 BERT = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
 ROBERTA = {"cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+LLAMA = {"bos": "<s>", "eos": "</s>", "unk": "<unk>"}
+GEMMA = {"bos": "<bos>", "eos": "<eos>", "unk": "<unk>", "pad": "<pad>"}
 # tokenizer_class without "Tokenizer", in lower case → files, and the tokens that have a meaning.
 KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     **dict.fromkeys(("bert", "distilbert", "electra"), (("vocab.txt",), BERT)),
@@ -34,9 +38,10 @@ KINDS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "xlmroberta": (("sentencepiece.bpe.model",), ROBERTA),
     "camembert": (("sentencepiece.bpe.model",), ROBERTA),
     "albert": (("spiece.model",), {**BERT, "unk": "<unk>", "pad": "<pad>"}),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "phi3"), (("tokenizer.model",), LLAMA)),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3_text"), (("tokenizer.model",), GEMMA)),
 }
 CAMEMBERT_UNUSED = ("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED")
-MARK = "\u2581"  # a space in pieces
 
 
 def tokenizer_from_vocabulary(folder: Path) -> Tokenizer | None:
@@ -67,6 +72,8 @@ def tokenizer_from_vocabulary(folder: Path) -> Tokenizer | None:
     except Exception as error:  # the libraries raise Exception itself, of no narrower class
         raise ValueError(f"{paths[0]} is not a vocabulary: {error}") from None
     add_special(made, kind, special, paths[0])
+    if "bos" in names:
+        add_ends(made, settings, names)
     refuse_others(made, folder, settings)
     return made
 
@@ -235,23 +242,8 @@ def make_pieces(kind: str, settings: Settings, names: dict[str, str], path: Path
 
 def read_pieces(path: Path) -> tuple[list[tuple[str, float]], bytes]:
     """Return the pieces of a model of sentencepiece's with their scores, and how it normalises."""
-    try:
-        pb2: Any = import_module("sentencepiece.sentencepiece_model_pb2")
-    except ImportError:
-        raise ImportError(
-            f"reading {path.name} needs sentencepiece and protobuf: "
-            "pip install 'numattn[sentencepiece]'"
-        ) from None
-    model = pb2.ModelProto()
-    try:
-        model.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError
-        raise ValueError(f"{path} is not a model of sentencepiece's: {error}") from None
-    if model.trainer_spec.model_type != 1 or model.trainer_spec.byte_fallback:
-        raise ValueError(f"{path} is a model of sentencepiece's of another kind than unigram")
+    model = read_model(path, SCORES)
     pieces = [(piece.piece, piece.score) for piece in model.pieces]
-    if len(pieces) < 4:
-        raise ValueError(f"{path} is a model of sentencepiece's without pieces")
     return pieces, bytes(model.normalizer_spec.precompiled_charsmap)
 
 
@@ -260,4 +252,5 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "vocab.json": make_pairs,
     "sentencepiece.bpe.model": make_pieces,
     "spiece.model": make_pieces,
+    "tokenizer.model": make_joined_pieces,
 }
