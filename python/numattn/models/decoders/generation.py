@@ -30,6 +30,9 @@ class LanguageModel(Protocol):
     @property
     def switch_length(self) -> int | None: ...
 
+    @property
+    def verifies_trees(self) -> bool: ...
+
     def new_cache(self, batch: int, *, capacity: int = 0, slack: int = 0) -> KVCache: ...
 
     def __call__(
@@ -40,6 +43,7 @@ class LanguageModel(Protocol):
         cache: Cache | None = None,
         only_last: bool = False,
         text_lengths: ArrayLike | None = None,
+        parents: ArrayLike | None = None,
         num_threads: int | None = None,
     ) -> Float32Array: ...
 
