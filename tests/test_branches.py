@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 import numattn as na
 from numattn.cache import Cache
 from numattn.models import Gpt, Llama, NgramDraft, Sampler
-from numattn.models.decoders.sampling import greedy
 from numattn.models.decoders.speculation import Guess, Speculation, chain_of
+from numattn.models.sampling import greedy
 from tiny_decoders import VOCABULARY, load, random_ids, write_folder
 
 # Families without windows, in which trees are verified.

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from numattn import PagedKVCache
 from numattn.models.decoders.drafts import NgramDraft
 from numattn.models.decoders.prefix_cache import PrefixCache
-from numattn.models.decoders.sampling import greedy
+from numattn.models.sampling import greedy
 from numattn.models.token_lists import padded
 
 from .promises import Promises
