@@ -65,3 +65,15 @@ def out(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
     return folder / "vectors.npy"
+
+
+@pytest.fixture
+def seeded_torch() -> Iterator[None]:
+    """PyTorch's own generator seeded, and its own kernels on one thread."""
+    import torch
+
+    torch.manual_seed(0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

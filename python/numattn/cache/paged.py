@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +16,16 @@ from numattn._quantize import Storage
 from numattn.paged import attention_paged
 
 from .base import Cache
-from .bounds import PoolBounds
 from .cached_pages import CachedPages
-from .gathered import gathered
-from .memory import arrays_in, bytes_of, new_memory
 from .moves import Move
-from .pages import PageAllocator, filled_up
+from .page_tables import PageTables, filled_up
+from .pages import PageAllocator
+from .pool import PagePool
 from .row_numbers import kept_lengths, new_tokens, per_row, row_indices
 from .storage import Tokens
 
 if TYPE_CHECKING:
     from numattn.approx import PageBounds
-
-DERIVED = frozenset(("_rooms", "_table", "_bounds"))
 
 
 class PagedKVCache(Cache):
@@ -120,69 +116,45 @@ class PagedKVCache(Cache):
             max_length,
         )  # fmt: skip
         self.page_size = size("page_size", page_size)
-        self._allocator = PageAllocator(size("pages", pages))
-        self._tables: list[list[int]] = [[] for _ in range(self.batch)]
-        self._take_pools()
-
-    def _take_pools(self) -> None:
-        """Take the memory of all layers: arrays (P, page, Hkv, ...) for each.
-
-        In memory page and Hkv have changed places.
-        """
-        nothing = self._no_tokens()
-        outer = (self._allocator.pages, self.kv_heads, self.page_size)
-
-        def shape_of(array: Array) -> tuple[int, ...]:
-            return (*outer, *array.shape[2:])
-
-        sizes = [bytes_of(tokens, shape_of) for tokens in nothing]
-        memory, begin = new_memory(sum(sizes)), 0
-        self._bounds = PoolBounds()
-        self._pools: list[Tokens] = []
-        for tokens, length in zip(nothing, sizes, strict=True):
-            arrays = arrays_in(memory[begin : begin + length], tokens, shape_of)
-            self._pools.append(arrays.map(lambda array: array.swapaxes(1, 2)))
-            begin += length
-        self._pages_changed()
-
-    def _pages_changed(self) -> None:
-        """Forget what follows from the pages that each row has."""
-        self._rooms = [0] * self.layers
-        self._table: Int64Array | None = None  # `_tables` as an array
+        self._pool = PagePool(
+            PageAllocator(size("pages", pages)), self.page_size, self._no_tokens()
+        )
+        self._set_rows([[] for _ in range(self.batch)], self._lengths)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the free pages' tokens."""
-        used = self._allocator.in_use()
-        pools = [tokens.map(lambda pool: pool.swapaxes(1, 2)) for tokens in self._pools]
-        if used.size < self._allocator.pages:
-            pools = [tokens.map(lambda pool: pool[used]) for tokens in pools]
-        kept = {name: value for name, value in vars(self).items() if name not in DERIVED}
-        return {**kept, "_pools": pools}
+        kept = {name: value for name, value in vars(self).items() if name != "_rooms"}
+        return {
+            **kept,
+            "_tables": self._tables.rows,
+            "_pool": (self._pool.allocator, self._pool.used()),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(copy.deepcopy({**state, "_pools": None}))
-        self._take_pools()
-        used = self._allocator.in_use()
-        for tokens, kept in zip(self._pools, state["_pools"], strict=True):
-            for pool, pages in zip(tokens.arrays, kept.arrays, strict=True):
-                pool.swapaxes(1, 2)[used] = pages
+        allocator, used = state["_pool"]
+        kept, allocator = copy.deepcopy(({**state, "_pool": None}, allocator))
+        vars(self).update(kept)
+        self._pool = PagePool(allocator, self.page_size, self._no_tokens())
+        self._pool.fill(used)
+        self._set_rows(kept["_tables"], self._lengths)
 
     def __repr__(self) -> str:
         return (
             f"PagedKVCache(layers={self.layers}, batch={self.batch}, kv_heads={self.kv_heads}, "
             f"head_dim={self.head_dim}, dtype={self.dtype}, lengths={self.lengths.tolist()}, "
-            f"{self.free_pages} of {self._allocator.pages} pages of {self.page_size} tokens free)"
+            f"{self.free_pages} of {self._pool.allocator.pages} pages of {self.page_size} tokens "
+            f"free)"
         )
 
     @property
     def nbytes(self) -> int:
         """Return the memory that the pool takes."""
-        return sum(tokens.nbytes for tokens in self._pools)
+        return self._pool.nbytes
 
     @property
     def free_pages(self) -> int:
         """Return how many pages no row names."""
-        return self._allocator.free
+        return self._pool.allocator.free
 
     def block_table(self, rows: ArrayLike | None = None) -> NDArray[np.int32]:
         """Return the pages of some rows, or of all: (R, n), filled up with 0.
@@ -191,15 +163,9 @@ class PagedKVCache(Cache):
         beyond its `kv_lens`, and are never read.
         """
         if rows is None:
-            return self._all_pages().astype(np.int32)
-        return filled_up(
-            [self._tables[row] for row in row_indices("rows", rows, self.batch).tolist()], np.int32
-        )
-
-    def _all_pages(self) -> Int64Array:
-        if self._table is None:
-            self._table = filled_up(self._tables, np.int64)
-        return self._table
+            return self._tables.array().astype(np.int32)
+        indices = row_indices("rows", rows, self.batch)
+        return filled_up([self._tables.rows[row] for row in indices.tolist()], np.int32)
 
     def page_bounds(self, layer: int) -> PageBounds:
         """Return bounds of the keys of each page of a layer, for :func:`numattn.approx.top_pages`.
@@ -232,22 +198,16 @@ class PagedKVCache(Cache):
         index = self._layer(layer)
         if self.storage is not None:
             raise ValueError(f"a cache of storage {self.storage!r} has no bounds of its pages")
-        table = self._all_pages()
+        table = self._tables.array()
         full = np.arange(table.shape[1]) < (self._lengths[index] // self.page_size)[:, np.newaxis]
-        return PageBounds(*self._bounds.of(index, self._pools[index].k, table[full])[:2])
-
-    def gather(self, rows: Sequence[tuple[PagedKVCache, int]]) -> PagedKVCache:
-        """Return a cache of the same pool whose row i continues rows[i], a row of a cache of it.
-
-        No token is copied. See `numattn.cache.gathered`.
-        """
-        return gathered(self, rows)
+        pages = self._pool.layers[index].k
+        return PageBounds(*self._pool.bounds.of(index, pages, table[full])[:2])
 
     def reserve(self, counts: ArrayLike) -> None:
         new = new_tokens(counts, None, self.batch)
         ends = (self._lengths + new).max(axis=0)
         self._check_lengths(ends)
-        self._make_room(np.where(new > 0, self.lengths, ends), ends)
+        self._tables.make_room(np.where(new > 0, self.lengths, ends), ends)
 
     def append(
         self,
@@ -262,35 +222,22 @@ class PagedKVCache(Cache):
         k, v, count = self._kind.checked(k, v, self.batch, layout)
         rows = None if counts is None else per_row("counts", counts, self.batch)
         tokens = self._prepared(index, k, v, count, rows, layout)
-        pools, lengths, table = self._pools[index], self._lengths[index], self._all_pages()
+        pages, lengths, table = self._pool.layers[index], self._lengths[index], self._tables.array()
         q_offset = lengths.copy()
-        _core.append_to_cache(pools, tokens, table, lengths, None, rows, layout)
+        _core.append_to_cache(pages, tokens, table, lengths, None, rows, layout)
         self._rooms[index] -= count
-        held = pools.with_values(self.value_dim)
+        held = pages.with_values(self.value_dim)
         return CachedPages(
             held.k, held.values(self.value_dim), table.astype(np.int32), q_offset, lengths.copy(),
             held.k_scale, held.v_scale, self._forms[index].wide,
         )  # fmt: skip
 
-    def _room(self, lengths: Int64Array) -> int:
-        """Return how many tokens every row can take that has lengths[b], in pages of its own."""
-        rooms: list[int] = []
-        for table, length in zip(self._tables, lengths.tolist(), strict=True):
-            end = length // self.page_size
-            while end < len(table) and self._allocator.references(table[end]) == 1:
-                end += 1
-            limit = end * self.page_size
-            if self.max_length is not None:
-                limit = min(limit, self.max_length)
-            rooms.append(limit - length)
-        return max(min(rooms), 0)
-
     def _place(self, index: int) -> tuple[Tokens, Int64Array, None]:
-        return self._pools[index], self._all_pages(), None
+        return self._pool.layers[index], self._tables.array(), None
 
     def _new_room(self, index: int, lengths: Int64Array, new: Int64Array) -> int:
-        self._make_room(lengths, lengths + new)
-        return self._room(lengths)
+        self._tables.make_room(lengths, lengths + new)
+        return self._tables.room(lengths, self.max_length)
 
     def _forget(self, layer: int, lengths: Int64Array) -> None:
         super()._forget(layer, lengths)
@@ -306,30 +253,18 @@ class PagedKVCache(Cache):
 
     def _release_unused(self) -> None:
         """Give back the pages beyond the last token of each row."""
-        ends = (self._lengths.min(axis=0).tolist(), self._lengths.max(axis=0).tolist())
-        for table, least, length in zip(self._tables, *ends, strict=True):
-            self._bounds.forget(table[least // self.page_size :])
-            needed = self._pages_of(length)
-            self._allocator.release(table[needed:])
-            del table[needed:]
-        self._pages_changed()
+        self._tables.cut(self._lengths.min(axis=0), self._lengths.max(axis=0))
+        self._rooms = [0] * self.layers
 
     def _move(self, moves: Sequence[Move], limits: Int64Array) -> None:
         starts = limits.copy()
         for row, start, _ in moves:
             starts[row] = start
-        self._make_room(starts, limits)  # pages of their own
+        self._tables.make_room(starts, limits)  # pages of their own
+        pages = self._tables.array()
         for row, start, source in moves:
-            table = np.array(self._tables[row], dtype=np.int64)
-            target = np.arange(start, start + source.size)
-            self._bounds.forget(table[target // self.page_size].tolist())
-            (to, to_slot), (of, slot) = (
-                (table[each // self.page_size], each % self.page_size) for each in (target, source)
-            )
-            for tokens in self._pools:
-                for pool in tokens.arrays:
-                    pool[to, to_slot] = pool[of, slot]
-        self._pages_changed()
+            self._pool.move(pages[row], source, np.arange(start, start + source.size))
+        self._rooms = [0] * self.layers
 
     def free(self, rows: ArrayLike) -> None:
         """Forget all tokens of some rows, which stay as empty rows."""
@@ -348,13 +283,54 @@ class PagedKVCache(Cache):
             A row does not exist, or none is named.
         """
         rows = row_indices("indices", indices, self.batch)
-        former = self._tables
-        tables = [list(former[row]) for row in rows.tolist()]
-        for table in tables:
-            self._allocator.share(table)
+        former = self._tables.rows
+        tables = self._pool.share(former[row] for row in rows.tolist())
         for table in former:
-            self._allocator.release(table)
+            self._pool.allocator.release(table)
         self._set_rows(tables, np.ascontiguousarray(self._lengths[:, rows]))
+
+    def gather(self, rows: Sequence[tuple[PagedKVCache, int]]) -> PagedKVCache:
+        """Return a cache of the same pool whose row i continues a row of another: rows[i].
+
+        No token is copied, and all caches go on by themselves, in one thread: pages that several
+        name are copied when one of them writes. A cache that is not needed any more gives back its
+        pages by ``truncate(0)``. A copy of a cache has a pool of its own.
+
+        Parameters
+        ----------
+        rows : sequence of (PagedKVCache, int)
+            Caches of this pool, this one included, and which of their rows.
+
+        Raises
+        ------
+        ValueError
+            None is named, a cache is of another pool, or a row does not exist.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import numattn as na
+        >>> cache = na.PagedKVCache(1, batch=2, kv_heads=2, head_dim=16, pages=8, page_size=4)
+        >>> prompt = np.ones((2, 2, 6, 16), np.float32)
+        >>> held = cache.append(0, prompt, prompt)
+        >>> other = cache.gather([(cache, 1), (cache, 1), (cache, 0)])
+        >>> other.block_table()
+        array([[2, 3],
+               [2, 3],
+               [0, 1]], dtype=int32)
+        >>> cache.free_pages
+        4
+        """
+        if not rows:
+            raise ValueError("rows must name one or more")
+        for cache, row in rows:
+            if getattr(cache, "_pool", None) is not self._pool:
+                raise ValueError("rows must be of caches of one pool, as `gather` makes them")
+            if not 0 <= row < cache.batch:
+                raise ValueError(f"there is no row {row} in a cache of {cache.batch}")
+        tables = self._pool.share(cache._tables.rows[row] for cache, row in rows)
+        lengths = np.stack([cache._lengths[:, row] for cache, row in rows], axis=1)
+        return self._sibling(tables, lengths)
 
     def beside(self, batch: int) -> PagedKVCache:
         """Return an empty cache of that many other rows, which take pages of the same pool.
@@ -381,11 +357,11 @@ class PagedKVCache(Cache):
         ValueError
             The other is this one, or was not made by `beside`.
         """
-        if other is self or other._allocator is not self._allocator:
+        if other is self or other._pool is not self._pool:
             raise ValueError("a cache can be joined by another of the same pool (beside), only")
         both = np.concatenate([self._lengths, other._lengths], axis=1)
-        self._set_rows(self._tables + other._tables, both)
-        other._set_rows([[] for _ in other._tables], np.zeros_like(other._lengths))
+        self._set_rows(self._tables.rows + other._tables.rows, both)
+        other._set_rows([[] for _ in range(other.batch)], np.zeros_like(other._lengths))
 
     def _sibling(self, tables: list[list[int]], lengths: Int64Array) -> PagedKVCache:
         """Return a cache of the same pool, with rows of its own as `_set_rows` takes them."""
@@ -396,44 +372,5 @@ class PagedKVCache(Cache):
 
     def _set_rows(self, tables: list[list[int]], lengths: Int64Array) -> None:
         """Have rows of these pages and of so many tokens in each layer, (layers, B)."""
-        self._tables, self._lengths = tables, lengths
-        self._pages_changed()
-
-    def _pages_of(self, length: int) -> int:
-        """Return how many pages that many tokens take."""
-        return -(-length // self.page_size)
-
-    def _make_room(self, starts: Int64Array, ends: Int64Array) -> None:
-        """Give each row b pages of its own for the slots starts[b] … ends[b] − 1.
-
-        Pages that several rows name are copied for all of them but the last. First all pages are
-        taken that are needed for that; if there are too few, nothing has been changed.
-        """
-        claims: Counter[int] = Counter()  # how many rows gave up a page in what follows
-        copies: list[tuple[int, int]] = []  # (row, index in its table)
-        additions = 0
-        for row, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-            table = self._tables[row]
-            additions += max(self._pages_of(end) - len(table), 0)
-            first = start // self.page_size if end > start else len(table)
-            for index in range(first, min(self._pages_of(end), len(table))):
-                page = table[index]
-                if self._allocator.references(page) - claims[page] > 1:
-                    claims[page] += 1
-                    copies.append((row, index))
-        if not additions and not copies:
-            return
-        fresh = self._allocator.take(additions + len(copies))
-        self._bounds.forget(fresh)
-        self._table = None
-        for row, index in copies:
-            old, new = self._tables[row][index], fresh.pop(0)
-            for tokens in self._pools:
-                for pool in tokens.arrays:
-                    pool[new] = pool[old]
-            self._tables[row][index] = new
-            self._allocator.release([old])
-        for table, end in zip(self._tables, ends.tolist(), strict=True):
-            count = max(self._pages_of(end) - len(table), 0)
-            table += fresh[:count]
-            del fresh[:count]
+        self._tables, self._lengths = PageTables(self._pool, tables), lengths
+        self._rooms = [0] * self.layers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,11 +71,3 @@ class PageAllocator:
             self._references[page] -= 1
             if self._references[page] == 0:
                 self._released.append(page)
-
-
-def filled_up(tables: list[list[int]], dtype: type[Any]) -> NDArray[Any]:
-    """Return lists of pages as rows as long as the longest, filled up with 0."""
-    result = np.zeros((len(tables), max(map(len, tables), default=0)), dtype=dtype)
-    for row, table in enumerate(tables):
-        result[row, : len(table)] = table
-    return result
