@@ -330,6 +330,19 @@ def test_choices_that_are_not_supported(
     assert str(folder / "model.bin") in str(caught.value)
 
 
+@pytest.mark.parametrize("case", ["marian", "llama", "whisper"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite(tmp_path: Path, case: str, value: float) -> None:
+    name = "decoder/num_heads"
+    data = changed_number(read_case(case)["file_model.bin"].tobytes(), name, value, "<e")
+    start = after_name(data, name)
+    assert data[start : start + 2] == b"\0\2"  # no axes, and int16
+    damaged = data[: start + 1] + b"\4" + data[start + 2 :]
+    folder = write_case(tmp_path, case, model=damaged)
+    with pytest.raises(ValueError, match=f"{name} in {folder}/model.bin is {value}, and not fin"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     ("case", "old", "new", "message"),
     [
