@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..arrays import Float32Array, Int64Array
-from ..beams import Beam, Rules, Search, log_softmax
+from ..beams import UNLIKELY, Beam, Rules, Search, log_softmax
 from .token_rules import Rule
 
 # (last tokens (N,), rows of the step before that they continue (N,)) → logits (N, V).
@@ -63,7 +63,10 @@ def greedy_search(
     results: list[list[int]] = [[] for _ in range(batch)]
     rows, going = np.arange(batch), np.ones(batch, dtype=np.bool_)
     while True:
-        tokens = np.asarray(allow(texts, logits.copy()).argmax(axis=1), dtype=np.int64)
+        scores = allow(texts, logits.copy())
+        tokens = np.asarray(scores.argmax(axis=1), dtype=np.int64)
+        if np.isnan(scores[np.arange(batch), tokens][going]).any():
+            raise ValueError(UNLIKELY)
         texts = np.concatenate([texts, tokens[:, np.newaxis]], axis=1)
         for row in np.flatnonzero(going).tolist():
             results[row].append(int(tokens[row]))
