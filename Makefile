@@ -103,8 +103,8 @@ test-frameworks: $(PEERS_VENV)/.installed
 	OMP_NUM_THREADS=1 $(PEERS_VENV)/bin/python -m pytest tests/test_tensors.py tests/test_docs.py \
 	    $(wildcard tests/test_compat_torch*.py tests/test_compat_transformers*.py tests/test_compat_keras*.py tests/test_serve*.py) \
 	    tests/test_onnxruntime_minilm.py tests/test_encoders_transformers.py tests/test_heads_transformers.py \
-	    tests/test_torch_file.py tests/test_vocabularies.py tests/test_vision_transformers.py tests/test_detr.py tests/test_cli_bench.py \
-	    tests/test_encoder_decoders_transformers.py tests/test_whisper_transformers.py \
+	    tests/test_torch_file.py tests/test_vocabularies.py tests/test_vision_transformers.py tests/test_image_classifier.py tests/test_siglip2.py tests/test_detr.py tests/test_cli_bench.py \
+	    tests/test_encoder_decoders_transformers.py $(wildcard tests/test_whisper*_transformers.py) \
 	    tests/test_encoder_decoder_texts.py
 
 $(CLUSTER_VENV)/.installed: $(SOURCES)

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import httpx
 import numpy as np
@@ -42,14 +42,22 @@ TLS = ssl.create_default_context()
 Send: TypeAlias = "Callable[[httpx.AsyncClient, random.Random], Awaitable[str]]"
 
 
+class Memory(NamedTuple):
+    """KiB of processes, of which pages that several have are counted once."""
+
+    total: int
+    own: int
+    """Without pages of files: a library's count as more where fewer other programs use it."""
+
+
 class Tally:
     """What has become of requests."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
         self.seconds: list[float] = []
-        self.memory: list[tuple[float, int]] = []
-        """Shares of the requests that had been answered, and KiB of all processes then."""
+        self.memory: list[tuple[float, Memory]] = []
+        """Shares of the requests that had been answered, and what all processes had then."""
 
 
 def main() -> int:
@@ -273,17 +281,18 @@ def children_of(process: int) -> list[int]:
     return [int(word) for word in path.read_text(encoding="ascii").split()]
 
 
-def memory_of(process: int) -> int:
-    """Return the memory of a process and those it has forked, shared pages once, in KiB."""
-    total = 0
+def memory_of(process: int) -> Memory:
+    """Return the memory of a process and those it has forked."""
+    total = own = 0
     for each in (process, *children_of(process)):
         try:
             text = Path(f"/proc/{each}/smaps_rollup").read_text(encoding="ascii")
         except OSError:
             continue
-        found = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-        total += int(found[1]) if found else 0
-    return total
+        found = dict(re.findall(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE))
+        total += int(found.get("Pss", 0))
+        own += int(found.get("Pss_Anon", 0))
+    return Memory(total, own)
 
 
 def cpu_seconds(process: int) -> float:
@@ -305,22 +314,25 @@ def report(arguments: argparse.Namespace, tally: Tally, seconds: float) -> None:
         shares = np.percentile(times, [50, 90, 99, 100])
         print("ms: p50 {:.0f}, p90 {:.0f}, p99 {:.0f}, longest {:.0f}".format(*shares))
     for share in (0.1, 0.25, 0.5, 0.75, 1):
-        kib = next(kib for done, kib in tally.memory if done >= share)
-        print(f"memory at {share:.0%}: {kib / 1024:.1f} MiB")
+        memory = next(memory for done, memory in tally.memory if done >= share)
+        total, own = memory.total / 1024, memory.own / 1024
+        print(f"memory at {share:.0%}: {total:.1f} MiB, {own:.1f} without pages of files")
 
 
 async def all_free(client: httpx.AsyncClient) -> bool:
-    """Return whether soon nothing runs or waits, and all pages are free."""
-    wanted = {"free_pages": TEXT_LIMITS["pages"], "running": 0, "waiting": 0}
+    """Return whether soon nothing runs or waits, and all pages are free, or kept."""
+    names = ("free_pages", "kept_pages", "running", "waiting")
     for _ in range(100):
         text = (await client.get("/metrics")).text
         found = dict(re.findall(r"^numattn_(\w+)\{.*\} (\S+)$", text, re.MULTILINE))
-        state = {name: int(float(found[name])) for name in wanted}
-        if state == wanted:
+        free, kept, running, waiting = (int(float(found[name])) for name in names)
+        done = free + kept == TEXT_LIMITS["pages"] and not running and not waiting
+        if done:
             break
         await asyncio.sleep(0.1)
-    print(", ".join(f"{value} {name}" for name, value in state.items()))
-    return state == wanted
+    print(f"{free} pages free, {kept} kept, {running} texts running, {waiting} waiting")
+    print(f"{found['reused_tokens_total']} of {found['prompt_tokens_total']} prompt tokens reused")
+    return done
 
 
 if __name__ == "__main__":

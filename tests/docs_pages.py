@@ -71,7 +71,7 @@ def models(folder: Path) -> Iterator[Names]:
 def encoder_decoders(folder: Path) -> Iterator[Names]:
     """A T5 and a Whisper that write words, and a sound."""
     from test_encoder_decoder_texts import write_tokenizer
-    from test_whisper import write_wav
+    from test_sound import write_wav
     from tiny_encoder_decoders import (
         CONFIGS,
         VOCABULARY,
@@ -84,7 +84,8 @@ def encoder_decoders(folder: Path) -> Iterator[Names]:
 
     t5 = write_folder(folder / "flan-t5-small", "t5", generation=settings_of(CONFIGS["t5"]))
     write_tokenizer(t5, VOCABULARY, 1)
-    write_tokenizer(write_whisper(folder / "whisper-tiny"), WHISPER["vocab_size"], 50)
+    whisper = write_whisper(folder / "whisper-tiny", {"alignment_heads": [[0, 1]]})
+    write_tokenizer(whisper, WHISPER["vocab_size"], 50)
     write_wav(folder / "speech.wav", speech_like(1.5)[:, None], 2, 1, 16000)
     names: Names = {}
     yield names

@@ -121,6 +121,16 @@ def answers(address: str) -> bool:
 
 def metric(address: str, name: str) -> float:
     """Return the sum of a metric's numbers, whatever their labels."""
+    return total(get(f"{address}/metrics").text, name)
+
+
+def unused_pages(address: str) -> float:
+    """Return how many pages are free, or kept and nobody else's where nothing is written."""
     text = get(f"{address}/metrics").text
+    return total(text, "numattn_free_pages") + total(text, "numattn_kept_pages")
+
+
+def total(text: str, name: str) -> float:
+    """Return the sum of a metric's numbers in the text of all of them."""
     found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
     return sum(map(float, found))

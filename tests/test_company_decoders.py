@@ -132,6 +132,48 @@ def test_logits_of_a_row(
                 assert_same_bits(more[1][row], model(after[row : row + 1, :1], cache=own)[0], name)
 
 
+@pytest.mark.parametrize(
+    ("family", "dynamic"), [("llama", False), ("llama", True), ("gpt2", False), ("gpt_neox", False)]
+)
+def test_padding_goes_through_no_layer(
+    tmp_path: Path, rng: np.random.Generator, family: str, dynamic: bool
+) -> None:
+    """Unless rows turn by frequencies for their own lengths; the real tokens have the same bits."""
+    scaling = {"rope_type": "dynamic", "factor": 2.0}
+    config = {"rope_scaling": scaling, "max_position_embeddings": 16} if dynamic else {}
+    model = load(write_folder(tmp_path, family, config), family)
+    assert model.depends_on_length == dynamic
+    lists = [rng.integers(0, VOCABULARY, length) for length in (2, 30, 1, 0, 9)]
+    rows, lengths = padded(lists, 7)
+    alone = [model([ids])[0] for ids in lists]
+    shapes: list[tuple[int, ...]] = []
+    hidden, head = model._hidden, model._logits
+
+    def noted(ids: Any, step: Any) -> Any:
+        shapes.append(ids.shape)
+        return hidden(ids, step)
+
+    def noted_head(states: Any, num_threads: Any) -> Any:
+        shapes.append(states.shape[:-1])
+        return head(states, num_threads)
+
+    model._hidden, model._logits = noted, noted_head  # type: ignore[method-assign]
+    for cache in (None, model.new_cache(5)):
+        logits = model(rows, lengths, cache=cache)
+        last = model(
+            rows, lengths, cache=None if cache is None else model.new_cache(5), only_last=True
+        )
+        for row, own in enumerate(alone):
+            assert_same_bits(logits[row, : len(own)], own, str(row))
+            if len(own):
+                assert_same_bits(last[row], own[-1], str(row))
+    left = np.arange(30) >= 30 - lengths[:, np.newaxis]  # padding on the left
+    moved = np.array([np.roll(row, 30 - length) for row, length in zip(rows, lengths, strict=True)])
+    for row, own in enumerate(alone):
+        assert_same_bits(model(moved, attention_mask=left)[row, 30 - len(own) :], own, str(row))
+    assert set(shapes) == {(5,), (5, 30) if dynamic else (1, 42)}
+
+
 def test_prompts_of_a_generation(tmp_path: Path, rng: np.random.Generator) -> None:
     model = load(write_folder(tmp_path, "llama"), "llama")
     prompts = [rng.integers(0, VOCABULARY, length).tolist() for length in (2, 30, 1, 9)]

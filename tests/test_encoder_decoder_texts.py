@@ -17,7 +17,7 @@ from ctranslate2_folders import write_case
 from numattn.cli import main
 from numattn.models import load
 from numattn.models.encoder_decoder.text_tokens import TextTokens
-from test_whisper import write_wav
+from test_sound import write_wav
 from tiny_encoder_decoders import (
     CONFIGS,
     VOCABULARY,
@@ -264,8 +264,8 @@ def test_the_command(whisper: Path, capsys: pytest.CaptureFixture[str], tmp_path
 def test_the_command_s_errors(
     whisper: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    path = write_wav(tmp_path / "a.wav", speech_like(0.5)[:, np.newaxis], 2, 1, 44100)
-    assert "44100 samples a second" in refused(capsys, "transcribe", path, "--model", whisper)
+    path = write_wav(tmp_path / "a.wav", speech_like(0.5)[:, np.newaxis], 2, 1, 500)
+    assert "500 samples a second" in refused(capsys, "transcribe", path, "--model", whisper)
     assert "--model" in refused(capsys, "transcribe", path)
     missing = tmp_path / "b.wav"
     assert "no b.wav" in refused(capsys, "transcribe", missing, "--model", whisper)

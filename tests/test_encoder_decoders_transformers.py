@@ -27,7 +27,7 @@ LENGTHS = np.array([11, 4, 7])
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folder(tmp_path_factory.mktemp(request.param), request.param)
+    return write_folder(tmp_path_factory.mktemp("model") / request.param, request.param)
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +126,9 @@ def test_a_vocabulary_of_texts_of_its_own(tmp_path: Path, rng: np.random.Generat
 def test_texts(
     folder: Path, theirs: Any, tmp_path: Path, options: dict[str, Any], rng: np.random.Generator
 ) -> None:
-    config = CONFIGS[folder.name[:-1]]
+    config = CONFIGS[folder.name]
     settings = {**settings_of(config), **options}
-    own = write_folder(tmp_path / "own", folder.name[:-1], generation=settings)
+    own = write_folder(tmp_path / "own", folder.name, generation=settings)
     ids = rng.integers(3, VOCABULARY, (3, 11))
     mask = np.arange(11) < LENGTHS[:, np.newaxis]
     theirs.generation_config = transformers.GenerationConfig(**settings)

@@ -16,6 +16,7 @@ from numattn.models import Bert, Llama
 from numattn.models.decoders.llama_config import CLASSES
 from numattn.models.encoder.bert_config import FAMILIES
 from numattn.models.files.foreign_code import ENDINGS
+from numattn.models.vision import clip_config, vit_config
 from tiny_decoders import config_of, load, tensors_of
 from tolerance import assert_same_bits
 
@@ -104,6 +105,7 @@ def test_the_names_are_those_of_transformers() -> None:
     """Of every family, all that it has; and no ending is without a class."""
     transformers = pytest.importorskip("transformers")
     stems = {*DECODERS.values(), *FAMILIES.values()}
+    stems |= {*clip_config.FAMILIES.values(), *vit_config.FAMILIES.values()}
     found = {end for stem in stems for end in ENDINGS if hasattr(transformers, stem + end)}
     assert found == {*ENDINGS}
     for stem in stems:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from numattn.models import Sampler
-from numattn.models.decoders.penalties import Penalties
+from numattn.models.penalties import Penalties
 from tiny_decoders import load, write_folder
 
 LOGITS = np.array([2.0, -1.0, 0.5, 0.0, -3.0, 4.0])

@@ -162,6 +162,8 @@ def test_bad_arguments(model: Gpt | Llama) -> None:
     model([[1]], cache=pool)
     with pytest.raises(ValueError, match="the pool of a prefix cache must be empty"):
         PrefixCache(pool)
+    with pytest.raises(ValueError, match="whole must be 1 or more, not 0"):
+        PrefixCache(model.new_paged_cache(1, pages=4), whole=0)
     prefixes = model.new_prefix_cache(pages=4)
     with pytest.raises(ValueError, match="give a cache or prefixes, not both"):
         model.generate([[1]], 3, cache=model.new_cache(1), prefixes=prefixes)

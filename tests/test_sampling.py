@@ -1,4 +1,4 @@
-"""numattn.models.decoders.sampling: who may be drawn, and how often."""
+"""numattn.models.sampling: who may be drawn, and how often."""
 
 from __future__ import annotations
 

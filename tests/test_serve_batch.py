@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_each_text_is_what_generate_writes(
     family: str, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """Texts come and go at any step; all pages are free at the end."""
+    """Texts come and go at any step; all pages are free at the end, or kept."""
     model = load(write_folder(tmp_path, family), family)
     batch = Batch(model, LIMITS)
     prompts, counts = some_prompts(rng), rng.integers(1, 20, 12).tolist()
@@ -56,7 +57,7 @@ def test_each_text_is_what_generate_writes(
         expected = model.generate([prompt], count, chunk=LIMITS.chunk)[0]
         assert sequence.tokens == prompt + expected
         assert sequence.finish == "length" and sequence.new_tokens == count
-    assert batch.free_pages == LIMITS.pages
+    assert batch.free_pages + batch.kept_pages == LIMITS.pages
 
 
 def test_a_text_that_is_turned_otherwise_when_it_grows(
@@ -78,7 +79,7 @@ def test_a_text_that_is_turned_otherwise_when_it_grows(
     run(batch)
     for sequence, prompt in zip(sequences, prompts, strict=True):
         assert sequence.tokens == prompt + model.generate([prompt], 18, chunk=6)[0]
-    assert batch.free_pages == LIMITS.pages
+    assert batch.free_pages + batch.kept_pages == LIMITS.pages
 
 
 def test_samplers_are_each_texts_own(model: Any, rng: np.random.Generator) -> None:
@@ -113,7 +114,7 @@ def test_ends(model: Any, rng: np.random.Generator) -> None:
     assert (by_token.finish, watched.finish) == ("stop", "stop")
     assert by_token.tokens[9:] == expected[: place + 1]
     assert watched.tokens[9:] == seen == expected[:3]
-    assert batch.free_pages == LIMITS.pages
+    assert batch.free_pages + batch.kept_pages == LIMITS.pages
 
 
 def test_admission_by_pages_and_rows(model: Any) -> None:
@@ -133,7 +134,7 @@ def test_admission_by_pages_and_rows(model: Any) -> None:
     batch.step()
     assert (batch.running, batch.waiting) == (5, 2)
     run(batch)
-    assert batch.free_pages == LIMITS.pages and small.finish == "length"
+    assert batch.free_pages + batch.kept_pages == LIMITS.pages and small.finish == "length"
 
 
 def test_what_never_fits(model: Any) -> None:
@@ -147,7 +148,7 @@ def test_what_never_fits(model: Any) -> None:
 def test_cancelled_wherever_it_stands(model: Any, rng: np.random.Generator, steps: int) -> None:
     """Its pages are free at once, and the others go on as if it had never been."""
     prompts = some_prompts(rng, 7)
-    batch = Batch(model, LIMITS)
+    batch = Batch(model, replace(LIMITS, prefixes=0))
     sequences = [greedy(prompt, 8) for prompt in prompts]
     for sequence in sequences:
         batch.add(sequence)
@@ -162,7 +163,7 @@ def test_cancelled_wherever_it_stands(model: Any, rng: np.random.Generator, step
     run(batch)
     for sequence, prompt in zip(sequences[1::2], prompts[1::2], strict=True):
         assert sequence.tokens == prompt + model.generate([prompt], 8, chunk=LIMITS.chunk)[0]
-    assert batch.free_pages == LIMITS.pages
+    assert batch.free_pages + batch.kept_pages == LIMITS.pages
 
 
 def test_all_dropped(model: Any, rng: np.random.Generator) -> None:
@@ -198,27 +199,64 @@ def test_a_sampler_that_fails_is_its_own_texts_fault(
     errors = [each for each in run(batch) if each.error is not None]
     assert [each.sequence for each in errors] == [bad]
     assert good.tokens == prompt + model.generate([prompt], 8, chunk=LIMITS.chunk)[0]
-    assert batch.free_pages == LIMITS.pages
+    assert batch.free_pages + batch.kept_pages == LIMITS.pages
 
 
-@pytest.mark.parametrize("fails_at", [1, 4])
+@pytest.mark.parametrize(
+    ("fails_at", "expected"), [({1}, 0), ({1, 2}, 1), ({1, 2, 3}, 2), ({3}, 2)]
+)
 def test_a_model_that_fails_leaves_no_page_taken(
-    model: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, fails_at: int
+    model: Any, rng: np.random.Generator, fails_at: set[int], expected: int
 ) -> None:
+    """Prompts that were read together are read alone then; a step that fails ends its texts."""
+
     class Failing:
-        switch_length = None
+        switch_length, depends_on_length = None, False
         new_paged_cache = model.new_paged_cache
         calls = 0
 
         def __call__(self, *arguments: Any, **options: Any) -> Any:
             self.calls += 1
-            if self.calls == fails_at:
+            if self.calls in fails_at:
                 raise MemoryError("none is left")
             return model(*arguments, **options)
 
     batch: Any = Batch(Failing(), LIMITS)  # type: ignore[arg-type]
-    for size in (5, 6):
-        batch.add(greedy(random_ids(rng, size).tolist(), 8))
-    errors = [each.error for each in run(batch) if each.error is not None]
-    assert errors and all(isinstance(error, MemoryError) for error in errors)
+    sequences = [greedy(random_ids(rng, size).tolist(), 8) for size in (5, 6)]
+    for sequence in sequences:
+        batch.add(sequence)
+    errors = [each for each in run(batch) if each.error is not None]
+    assert len(errors) == expected
+    assert all(isinstance(each.error, MemoryError) for each in errors)
+    for sequence in sequences:
+        if all(each.sequence is not sequence for each in errors):
+            (new,) = model.generate([sequence.prompt], 8, chunk=LIMITS.chunk)
+            assert sequence.text == new
     assert batch.free_pages == LIMITS.pages
+
+
+def test_short_prompts_are_read_together(model: Any, rng: np.random.Generator) -> None:
+    """In one call, a chunk's worth of tokens or little more; each as it is read alone."""
+
+    class Counting:
+        switch_length, depends_on_length = None, False
+        new_paged_cache = model.new_paged_cache
+
+        def __init__(self) -> None:
+            self.read: list[list[int]] = []
+
+        def __call__(self, ids: Any, counts: Any = None, **options: Any) -> Any:
+            if "text_lengths" in options:  # of prompts
+                self.read.append(counts.tolist())
+            return model(ids, counts, **options)
+
+    counting = Counting()
+    batch: Any = Batch(counting, replace(LIMITS, chunk=10))  # type: ignore[arg-type]
+    prompts = [random_ids(rng, size).tolist() for size in (4, 3, 14, 9, 2)]
+    sequences = [greedy(prompt, 5) for prompt in prompts]
+    for sequence in sequences:
+        batch.add(sequence)
+    run(batch)
+    assert counting.read == [[4, 3, 10], [4, 9], [2]]
+    for sequence, prompt in zip(sequences, prompts, strict=True):
+        assert sequence.tokens == prompt + model.generate([prompt], 5, chunk=10)[0]

@@ -164,6 +164,13 @@ def test_limits_are_whole_numbers_from_1_on(name: str) -> None:
         Limits(**{name: 1.5})
 
 
+@pytest.mark.parametrize("name", ["prefixes", "draft"])
+def test_limits_that_may_be_0(name: str) -> None:
+    assert getattr(Limits(**{name: 0}), name) == 0
+    with pytest.raises(ValueError, match=f"{name} must be 0 or more, not -1"):
+        Limits(**{name: -1})
+
+
 def test_names_of_models_differ(bert: Bert) -> None:
     with pytest.raises(ValueError, match="names of models must differ"):
         Catalogue([Entry("a", bert, 24), Entry("a", bert, 24)])

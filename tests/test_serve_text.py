@@ -13,7 +13,7 @@ import pytest
 
 from numattn.models import Llama, Sampler
 from numattn.serve import Limits
-from serving import TLS, catalogue_of, metric, post, serving, until
+from serving import TLS, catalogue_of, metric, post, serving, until, unused_pages
 from tiny_tokenizers import text_model
 
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
@@ -32,7 +32,7 @@ def text_service(model: Llama) -> Iterator[str]:
     """A service of that model, which may have texts of 128 tokens."""
     with serving(catalogue_of(tiny=model), LIMITS) as address:
         yield address
-        assert metric(address, "numattn_free_pages") == LIMITS.pages
+        assert unused_pages(address) == LIMITS.pages
 
 
 def complete(address: str, prompt: Any = PROMPT, **more: Any) -> httpx.Response:
@@ -70,6 +70,7 @@ def test_a_completion(text_service: str, model: Llama) -> None:
     total = len(ids) + 16
     assert answer["usage"] == {
         "prompt_tokens": len(ids), "completion_tokens": 16, "total_tokens": total,
+        "prompt_tokens_details": {"cached_tokens": 0},
     }  # fmt: skip
 
 
@@ -202,7 +203,7 @@ def test_a_client_that_leaves_gives_its_pages_back(text_service: str, stream: bo
     content = {"model": "tiny", "prompt": PROMPT, "max_tokens": 100, "stream": stream}
     with httpx.Client(verify=TLS) as client:
         request = client.build_request("POST", f"{text_service}/v1/completions", json=content)
-        until(lambda: metric(text_service, "numattn_free_pages") == LIMITS.pages)
+        until(lambda: unused_pages(text_service) == LIMITS.pages)
         if stream:
             response = client.send(request, stream=True)
             next(response.iter_lines())
@@ -212,7 +213,7 @@ def test_a_client_that_leaves_gives_its_pages_back(text_service: str, stream: bo
             with pytest.raises(httpx.ReadTimeout):
                 client.send(request)
     until(lambda: metric(text_service, "numattn_disconnects_total") == left + 1)
-    until(lambda: metric(text_service, "numattn_free_pages") == LIMITS.pages)
+    until(lambda: unused_pages(text_service) == LIMITS.pages)
     assert metric(text_service, "numattn_running") == 0
 
 
@@ -245,7 +246,7 @@ def test_a_model_that_fails(
             assert response.status_code == 500
             error = response.json()["error"]
         assert error["type"] == "server_error" and "MemoryError" in error["message"]
-        until(lambda: metric(address, "numattn_free_pages") == LIMITS.pages)
+        until(lambda: unused_pages(address) == LIMITS.pages)
         assert complete(address).status_code == 200
     assert "none is left" in caplog.text
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 import numattn as na
 from numattn.models import Gpt, Llama, ModelDraft, NgramDraft, Sampler
 from numattn.models.decoders.generation import Generation
-from numattn.models.decoders.sampling import greedy
 from numattn.models.decoders.speculation import Guess, Speculation
+from numattn.models.sampling import greedy
 from tiny_decoders import VOCABULARY, config_of, load, random_ids, tensors_of, write_folder
 from tiny_tokenizers import text_model
 

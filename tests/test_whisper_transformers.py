@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numattn.models import Whisper
 from numattn.models.encoder_decoder.log_mel import LogMel
+from test_whisper import read
 from tiny_encoder_decoders import (
     END,
     LANGUAGES,
@@ -22,28 +22,12 @@ from tiny_encoder_decoders import (
     speech_like,
     write_whisper,
 )
+from whisper_by_transformers import frames_of, reference
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 VOCABULARY = WHISPER["vocab_size"]
-
-
-class Words:
-    """A tokenizer of numbers."""
-
-    def decode(self, tokens: list[int]) -> str:
-        return "".join(f" {token}" for token in tokens)
-
-
-def read(folder: Path) -> Whisper:
-    model = Whisper.from_folder(folder)
-    model._tokens = Words()  # type: ignore[assignment]
-    return model
-
-
-def reference(folder: Path) -> Any:
-    return transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
 
 
 @pytest.mark.parametrize("bands", [80, 128])
@@ -75,15 +59,6 @@ def test_logits(tmp_path: Path, rng: np.random.Generator) -> None:
     model = read(folder)
     got = model.logits(ids, model.encode(frames))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
-
-
-def frames_of(sound: Any) -> Any:
-    extractor = transformers.WhisperFeatureExtractor(feature_size=20, chunk_length=2)
-    longer = sound.size > 32000
-    return extractor(
-        sound, sampling_rate=16000, return_tensors="pt", truncation=not longer,
-        padding="longest" if longer else "max_length",
-    ).input_features  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -302,3 +302,47 @@ def pictures(seed: int = 3) -> list[NDArray[np.uint8]]:
 
 TOKENS = [[1, 4, 8, 5, 2, 11], [1, 9, 7, 11, 11, 2], [1, 4, 5, 6, 2, 11]]
 """Ids of texts, each with both end marks; what stands behind the mark does not count in CLIP."""
+
+
+CLASSIFIERS = {"clip": "CLIPForImageClassification", "siglip": "SiglipForImageClassification"}
+
+
+def write_classifier(folder: Path, kind: str, config: Options | None = None) -> Path:
+    """Write a CLIP's or SigLIP's images alone, with a classifier over them."""
+    whole = tensors_of(kind)
+    tensors = {name: whole[name] for name in whole if name.startswith("vision_model.")}
+    generator = np.random.RandomState(8)
+    for name, shape in linear("classifier", LABELS, WIDTH).items():
+        tensors[name] = generator.standard_normal(shape).astype(np.float32)
+    changes = {"architectures": [CLASSIFIERS[kind]], **LABELLED, **(config or {})}
+    return write_folder(folder, kind, changes, tensors)
+
+
+SIGLIP2: Options = {
+    "model_type": "siglip2",
+    "text_config": {**TEXT, "projection_size": WIDTH},
+    "vision_config": {**SIZES, "num_patches": (SIDE // PATCH) ** 2},
+}
+NAFLEX: Options = {
+    "image_processor_type": "Siglip2ImageProcessor",
+    "patch_size": PATCH,
+    "max_num_patches": 24,
+}
+
+
+def write_siglip2(
+    folder: Path, config: Options | None = None, processor: Options | None = None
+) -> Path:
+    """Write a SigLIP 2 that reads images in their own proportions, or with a classifier."""
+    tensors = tensors_of("siglip")
+    if config and "architectures" in config:
+        tensors = {name: tensors[name] for name in tensors if name.startswith("vision_model.")}
+        generator = np.random.RandomState(8)
+        for name, shape in linear("classifier", LABELS, WIDTH).items():
+            tensors[name] = generator.standard_normal(shape).astype(np.float32)
+    name = "vision_model.embeddings.patch_embedding.weight"
+    tensors[name] = np.ascontiguousarray(tensors[name].reshape(WIDTH, -1))
+    write_folder(folder, "siglip", {**SIGLIP2, **(config or {})}, tensors)
+    made = json.dumps({**NAFLEX, **(processor or {})})
+    (folder / "preprocessor_config.json").write_text(made, encoding="utf-8")
+    return folder

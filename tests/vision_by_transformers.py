@@ -79,3 +79,50 @@ def outputs_of(kind: str, folder: Path) -> dict[str, NDArray[np.float32]]:
                 "other": base(torch.tensor(other_pixels(kind)), **options).last_hidden_state,
             }
     return {"pixels": numbers, **{name: value.numpy() for name, value in found.items()}}
+
+
+def classifier_outputs(kind: str, folder: Path) -> dict[str, NDArray[np.float32]]:
+    """Return numbers of images, hidden states, logits and maps of a classifier's folder."""
+    import torch
+    import transformers
+
+    model = getattr(transformers, tiny_vision.CLASSIFIERS[kind]).from_pretrained(
+        folder, dtype=torch.float32
+    )
+    model.set_attn_implementation("eager")
+    numbers = pixels_by_transformers(kind, folder)
+    with torch.no_grad():
+        found = model.eval()(torch.tensor(numbers), output_attentions=True)
+        states = model.vision_model(torch.tensor(numbers)).last_hidden_state
+    return {
+        "pixels": numbers,
+        "states": states.numpy(),
+        "logits": found.logits.numpy(),
+        "weights": torch.stack(found.attentions)[:, 1].numpy(),
+    }
+
+
+def siglip2_outputs(folder: Path, *, classifier: bool = False) -> dict[str, NDArray[np.float32]]:
+    """Return what a SigLIP 2's folder makes of the pictures, states of the real patches alone."""
+    import torch
+    import transformers
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    given = processor(tiny_vision.pictures(), return_tensors="pt", max_num_patches=24)
+    name = "Siglip2ForImageClassification" if classifier else "Siglip2Model"
+    model = getattr(transformers, name).from_pretrained(folder, dtype=torch.float32).eval()
+    found = {"pixels": given["pixel_values"], "shapes": given["spatial_shapes"]}
+    with torch.no_grad():
+        if classifier:
+            found["logits"] = model(**given).logits
+        else:
+            both = model(input_ids=torch.tensor(tiny_vision.TOKENS), **given)
+            real = given["pixel_attention_mask"].bool()
+            found |= {
+                "states": both.vision_model_output.last_hidden_state[real],
+                "images": both.image_embeds,
+                "texts": both.text_embeds,
+                "logits": both.logits_per_image,
+            }
+    return {key: value.numpy() for key, value in found.items()}

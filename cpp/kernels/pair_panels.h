@@ -2,8 +2,8 @@
 // weights are (precision "high").
 #pragma once
 
-#include "slice_panels.h"
 #include "pairs.h"
+#include "slice_panels.h"
 
 namespace numattn {
 namespace {

@@ -262,8 +262,8 @@ def tree(parents: ArrayLike, prefix: int = 0) -> BlockMask:
     -----
     Tree attention, by which a model checks many guesses in one step (SpecInfer, Miao et al., 2023;
     Medusa, Cai et al., 2024). Over a cache whose rows have `prefix` tokens each it is the
-    `block_mask` of ``cache.attend``; afterwards ``cache.truncate(prefix)`` and an ``append`` of the
-    accepted guesses' keys and values leave what the branch alone would have left. A guess's
+    `block_mask` of ``cache.attend``; afterwards ``cache.keep_only(prefix, [accepted])`` leaves what
+    the branch alone would have left. A guess's
     position in the text is prefix plus its depth: by that are its query and key to be turned. A
     window counts rows, not depths.
 

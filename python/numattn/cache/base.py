@@ -7,7 +7,7 @@ lengths[b] tokens, at positions 0 … lengths[b] − 1; the next one gets positi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -29,6 +29,7 @@ from numattn._quantize import Storage
 from numattn._score import CachedScore, Score, Window, require_known, spelled_out, window_sides
 
 from .layer import CacheLayer
+from .moves import Move, moves_of
 from .row_numbers import new_tokens, per_row
 from .rows import attend_by_rows, differ, may_be_result
 from .rules import step_rules
@@ -353,6 +354,49 @@ class Cache(ABC):
 
         A row that is shorter stays as it is.
         """
+
+    def keep_only(self, starts: ArrayLike, places: Sequence[ArrayLike]) -> None:
+        """Keep, of each row's tokens from position starts[b] on, those at the places named.
+
+        For guesses that branch, of which one branch is right: their tokens move together.
+
+        Parameters
+        ----------
+        starts : int or int array (B,)
+        places : sequence of int arrays, one for each row
+            Counted from starts[b], in order, of tokens that the row has. ``range(n)`` keeps the
+            first n, as ``truncate(starts + n)`` does.
+
+        Raises
+        ------
+        TypeError
+            They are not integers.
+        ValueError
+            There is not one for each row, or they are not in order or name tokens that the row
+            does not have; or tokens would have to move in a cache with windows, which count tokens
+            as they came. Nothing is changed.
+        MemoryError
+            There is no page for a copy of one that is shared; nothing is changed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import numattn as na
+        >>> cache = na.KVCache(layers=1, batch=1, kv_heads=1, head_dim=1)
+        >>> tokens = np.arange(6, dtype=np.float32).reshape(1, 1, 6, 1)
+        >>> held = cache.append(0, tokens, tokens)
+        >>> cache.keep_only(2, [[1, 3]])
+        >>> cache.append(0, tokens[:, :, :0], tokens[:, :, :0]).k.ravel()
+        array([0., 1., 3., 5.], dtype=float32)
+        """
+        limits, moves = moves_of(starts, places, self.lengths)
+        if moves:
+            self._move(moves, limits)
+        self.truncate(limits)
+
+    @abstractmethod
+    def _move(self, moves: Sequence[Move], limits: Int64Array) -> None:
+        """Bring tokens of rows to where they are to be, before limits[b]."""
 
     @abstractmethod
     def fork(self, indices: ArrayLike) -> None:

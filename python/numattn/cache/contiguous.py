@@ -17,6 +17,7 @@ from numattn._score import CachedScore, Score, Window
 
 from .base import Cache
 from .memory import LayerMemory
+from .moves import Move
 from .row_numbers import kept_lengths, new_tokens, per_row, row_indices
 from .rules import left_of
 from .slots import in_slots
@@ -287,6 +288,16 @@ class KVCache(Cache):
         np.minimum(self._lengths, limits, out=self._lengths)
         for store in self._stores:
             np.minimum(store.first, limits, out=store.first)
+
+    def _move(self, moves: Sequence[Move], limits: Int64Array) -> None:
+        if any(window is not None for window in self.windows):
+            raise ValueError(
+                f"a cache with windows {self.windows} keeps tokens in the order in which they came"
+            )
+        for row, start, source in moves:
+            for store in self._stores:
+                for array in store.tokens.arrays:
+                    array[row, :, start : start + source.size] = array[row][:, source]
 
     def fork(self, indices: ArrayLike) -> None:
         """Make row i continue what was row indices[i]: for the beams of a search.

@@ -21,6 +21,7 @@ from .bounds import PoolBounds
 from .cached_pages import CachedPages
 from .gathered import gathered
 from .memory import arrays_in, bytes_of, new_memory
+from .moves import Move
 from .pages import PageAllocator, filled_up
 from .row_numbers import kept_lengths, new_tokens, per_row, row_indices
 from .storage import Tokens
@@ -311,6 +312,23 @@ class PagedKVCache(Cache):
             needed = self._pages_of(length)
             self._allocator.release(table[needed:])
             del table[needed:]
+        self._pages_changed()
+
+    def _move(self, moves: Sequence[Move], limits: Int64Array) -> None:
+        starts = limits.copy()
+        for row, start, _ in moves:
+            starts[row] = start
+        self._make_room(starts, limits)  # pages of their own
+        for row, start, source in moves:
+            table = np.array(self._tables[row], dtype=np.int64)
+            target = np.arange(start, start + source.size)
+            self._bounds.forget(table[target // self.page_size].tolist())
+            (to, to_slot), (of, slot) = (
+                (table[each // self.page_size], each % self.page_size) for each in (target, source)
+            )
+            for tokens in self._pools:
+                for pool in tokens.arrays:
+                    pool[to, to_slot] = pool[of, slot]
         self._pages_changed()
 
     def free(self, rows: ArrayLike) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .overlay import Overlay, draw_overlay
 from .picture import check_format
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from numattn.models import Clip, ViT
+    from numattn.models import Clip, ImageClassifier, ViT
+
+    Reader: TypeAlias = Clip | ImageClassifier | ViT
 
 LISTED = 6
 
@@ -39,7 +41,7 @@ def attend_image(arguments: argparse.Namespace) -> None:
         If arguments do not go together, or the model reads no images.
     """
     import numattn as na
-    from numattn.models import Clip, ViT, load
+    from numattn.models import Clip, ImageClassifier, ViT, load
 
     for name in ("sentence", "word", "at"):
         if getattr(arguments, name) is not None:
@@ -55,7 +57,7 @@ def attend_image(arguments: argparse.Namespace) -> None:
     if arguments.threads is not None:
         na.set_num_threads(arguments.threads)
     model = load(folder, dtype=arguments.dtype)
-    if not isinstance(model, (ViT, Clip)):
+    if not isinstance(model, (ViT, Clip, ImageClassifier)):
         raise ValueError(f"{folder} holds a {type(model).__name__}, which reads no images")
     numbers = model.preprocess([arguments.image])[0]
     looked = look(model, numbers, arguments)
@@ -72,7 +74,7 @@ def attend_image(arguments: argparse.Namespace) -> None:
         print(f"{out}: what the model looks at")
 
 
-def look(model: ViT | Clip, numbers: NDArray[np.float32], arguments: argparse.Namespace) -> Looked:
+def look(model: Reader, numbers: NDArray[np.float32], arguments: argparse.Namespace) -> Looked:
     """Return how much is looked at each patch: by [CLS], or by all patches if there is none."""
     from numattn.models import Clip, attention_rollout
 
@@ -108,7 +110,7 @@ def report(looked: Looked) -> None:
         print(f"  {rest:.3f}  no patch, but a token of the model's own")
 
 
-def shown(model: ViT | Clip, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+def shown(model: Reader, numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return what the model reads as colours (H, W, C), 0 … 1."""
     import numpy as np
 
@@ -123,11 +125,11 @@ def shown(model: ViT | Clip, numbers: NDArray[np.float32]) -> NDArray[np.float32
     return np.clip(colours, 0, 1).astype(np.float32)
 
 
-def title_of(model: ViT | Clip, arguments: argparse.Namespace) -> str:
+def title_of(model: Reader, arguments: argparse.Namespace) -> str:
     """Return the label that the model finds most probable, or the file's name."""
-    from numattn.models import ViT
+    from numattn.models import Clip
 
-    if isinstance(model, ViT) and model.has_classifier:
+    if not isinstance(model, Clip) and model.has_classifier:
         ((guess,),) = model.classify([arguments.image], top=1)
         return f"“{guess.label}”, with a probability of {guess.probability:.0%}"
     return str(arguments.image.name)

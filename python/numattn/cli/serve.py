@@ -34,6 +34,9 @@ LIMITS = {
     "pages": "pages of keys and values of a model, for all texts together",
     "page_size": "tokens in a page",
     "chunk": "tokens of a prompt read between two tokens of other texts",
+    "prefixes": "prompts whose beginnings are kept for those that begin alike; 0 keeps none",
+    "draft": "tokens of a text that are guessed by what followed the same words before, and "
+    "verified by one step; 0 (the default) guesses none",
     "body_seconds": "seconds in which a body must have come; beyond them 408",
     "send_seconds": "seconds in which a client must take a piece of its answer",
     "drain_seconds": "seconds for which a service that stops goes on with what it has begun",
@@ -85,7 +88,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--access-log", action="store_true", help="print a line for each request")
     for name, text in LIMITS.items():
         option = "--" + name.replace("_", "-")
-        parser.add_argument(option, type=positive, metavar="N", help=text)
+        kind = count_from_zero if name in ("prefixes", "draft") else positive
+        parser.add_argument(option, type=kind, metavar="N", help=text)
     parser.set_defaults(run=run)
 
 

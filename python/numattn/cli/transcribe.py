@@ -1,4 +1,4 @@
-"""`numattn transcribe`: speech in WAV files → text."""
+"""`numattn transcribe`: speech in sound files → text, subtitles or JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from numattn._dtypes import STORED
-
-from .arguments import positive
+from .arguments import add_compute_arguments, positive
 from .progress import add_quiet, progress_bar
+from .transcripts import FORMATS, SUBTITLES, written
+from .whole_file import check_writable, whole_file
 
 if TYPE_CHECKING:
     from .arguments import Commands
@@ -20,10 +20,12 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "transcribe",
         help="speech to text",
-        description="Transcribe WAV files of 16 kHz, each as soon as the one before is printed: "
-        "its text on a line, or with --timestamps a line for each part, with its times in seconds.",
+        description="Transcribe sound files, each as soon as the one before is printed: its text "
+        "on a line, or with --timestamps a line for each part, with its times in seconds, or with "
+        "--words for each word; or as subtitles or JSON. WAV files of 16 kHz are read as they are, "
+        "others with pip install 'numattn[speech]'.",
     )
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a WAV file")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a sound file")
     parser.add_argument(
         "--model",
         type=Path,
@@ -40,16 +42,30 @@ def add_parser(commands: Commands) -> None:
         choices=("transcribe", "translate"),
         help="the text in the language that is spoken, or in English (default: transcribe)",
     )
+    parser.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="what goes before the sound as if it had been said: names to be expected, or a way "
+        "of writing",
+    )
     parser.add_argument("--timestamps", action="store_true", help="print when what is said")
+    parser.add_argument("--words", action="store_true", help="print when each word is said")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="txt",
+        help="text, subtitles (srt or vtt), or a line of JSON for each file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write a file for each FILE into this folder, of its name and the format's ending, "
+        "instead of printing",
+    )
     parser.add_argument("--beams", type=positive, metavar="N", help="texts that a search keeps")
     add_quiet(parser)
-    parser.add_argument(
-        "--dtype",
-        choices=STORED,
-        default="float32",
-        help="how the model's weights are stored (default: %(default)s)",
-    )
-    parser.add_argument("--threads", type=positive, metavar="N", help="upper limit of threads")
+    add_compute_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -57,23 +73,49 @@ def run(arguments: argparse.Namespace) -> None:
     """Transcribe what the arguments name."""
     import numattn as na
     from numattn.models import Whisper
+    from numattn.models.files.folder import regular_file
 
+    for file in arguments.files:
+        regular_file(file)
+    results = result_files(arguments)
     if arguments.threads is not None:
         na.set_num_threads(arguments.threads)
     model = Whisper.from_folder(arguments.model, dtype=arguments.dtype)
-    for file in arguments.files:
+    times = arguments.timestamps or arguments.words
+    for file, result in zip(arguments.files, results, strict=True):
         with progress_bar(arguments, None, "s") as bar:
-            result = model.transcribe(
+            found = model.transcribe(
                 file,
                 language=arguments.language,
                 task=arguments.task,
-                timestamps=arguments.timestamps,
+                prompt=arguments.prompt,
+                timestamps=times or arguments.format in SUBTITLES,
+                word_timestamps=arguments.words,
                 beams=arguments.beams,
                 progress=bar.reached,
             )
-        if not arguments.timestamps:
-            print(" ".join(result.text.split()), flush=True)
+        text = written(file, found, arguments.format, times, arguments.words)
+        if result is None:
+            print(text, end="", flush=True)
             continue
-        for segment in result.segments:
-            text = " ".join(segment.text.split())
-            print(f"{segment.start:.2f}\t{segment.end:.2f}\t{text}", flush=True)
+        with whole_file(result) as output:
+            output.write(text.encode())
+
+
+def result_files(arguments: argparse.Namespace) -> list[Path | None]:
+    """Return the file that each result is written to, or None to be printed, or raise."""
+    if arguments.out is None:
+        if arguments.format in SUBTITLES and len(arguments.files) > 1:
+            raise ValueError(
+                f"--format {arguments.format} prints the subtitles of one file, not of "
+                f"{len(arguments.files)}: give --out FOLDER"
+            )
+        return [None] * len(arguments.files)
+    found: dict[Path, Path] = {}
+    for file in arguments.files:
+        result = arguments.out / f"{file.stem}.{arguments.format}"
+        if result in found:
+            raise ValueError(f"{found[result]} and {file} would both be written to {result}")
+        found[result] = file
+        check_writable(result, (*arguments.files, *arguments.model.glob("*")))
+    return [*found]

@@ -13,7 +13,6 @@ from .decoders.gpt import Gpt
 from .decoders.llama import Llama
 from .decoders.neox import GptNeox
 from .decoders.prefix_cache import PrefixCache
-from .decoders.sampling import Sampler
 from .decoders.written import TextStream, Written
 from .embedder.embedder import Embedder
 from .encoder.albert import Albert
@@ -33,9 +32,11 @@ from .encoder_decoder.whisper import Whisper
 from .files.installed import installed_folder, installed_translator
 from .load import load
 from .rollout import attention_rollout
+from .sampling import Sampler
 from .translator.seq2seq import Seq2Seq
 from .vision.clip import Clip
 from .vision.detr import Detr
+from .vision.image_classifier import ImageClassifier
 from .vision.vit import ViT
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "Gpt",
     "GptNeox",
     "Gte",
+    "ImageClassifier",
     "Llama",
     "MPNet",
     "ModelDraft",

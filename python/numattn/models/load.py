@@ -52,6 +52,7 @@ CLASSES = {
     "qwen3": "decoders.llama:Llama",
     "roberta": "encoder.bert:Bert",
     "siglip": "vision.clip:Clip",
+    "siglip2": "vision.clip:Clip",
     "smollm3": "decoders.llama:Llama",
     "t5": "encoder_decoder.t5:T5",
     "vit": "vision.vit:ViT",
@@ -67,6 +68,8 @@ HEADS = {
     "ForTokenClassification": "encoder.tagger:TokenClassifier",
     "ForQuestionAnswering": "encoder.answerer:QuestionAnswerer",
 }
+# A CLIP or SigLIP whose images have a classifier of their own.
+IMAGES = ("ForImageClassification", "vision.image_classifier:ImageClassifier")
 MARIAN = "translator.seq2seq:Seq2Seq"
 # Specification of a folder of CTranslate2's → what loads it.
 SPECIFICATIONS = {
@@ -92,7 +95,8 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     model
         What the class's own `from_folder` returns: a `Bert`, `Llama`, `Gpt`, `Seq2Seq` …; or a
         `SequenceClassifier`, `TokenClassifier` or `QuestionAnswerer`, where `architectures` of
-        config.json names an encoder with such a head; or an `Embedder`, where a modules.json says
+        config.json names an encoder with such a head, an `ImageClassifier` where it names that of
+        a CLIP or SigLIP; or an `Embedder`, where a modules.json says
         that vectors are wanted of a decoder.
 
     Raises
@@ -134,6 +138,10 @@ def class_of(folder: Path) -> Any:
     if CLASSES[family] == CLASSES["llama"] and (folder / "modules.json").exists():
         return named(EMBEDDER)
     head = head_of(settings, folder) if CLASSES[family].startswith("encoder.") else None
+    if CLASSES[family] == CLASSES["clip"] and any(
+        str(name).endswith(IMAGES[0]) for name in architectures(settings)
+    ):
+        head = IMAGES[1]
     return named(CLASSES[family] if head is None else head)
 
 
@@ -146,12 +154,17 @@ def head_of(settings: Settings, folder: Path) -> str | None:
         path = folder / "config_sentence_transformers.json"
         kind = Settings.from_file(path).get("model_type") if path.exists() else None
         return HEADS["ForSequenceClassification"] if kind == "CrossEncoder" else None
-    names = settings.get("architectures", [])
-    for name in names if isinstance(names, list) else []:
+    for name in architectures(settings):
         for ending, place in HEADS.items():
             if str(name).endswith(ending):
                 return place
     return None
+
+
+def architectures(settings: Settings) -> list[Any]:
+    """Return the names of transformers' classes that a config.json has."""
+    names = settings.get("architectures", [])
+    return names if isinstance(names, list) else []
 
 
 def named(place: str) -> Any:

@@ -6,15 +6,17 @@ from dataclasses import dataclass, fields
 
 from numattn._arguments import bounded_integer
 
+MAY_BE_NONE = ("prefixes", "draft")
+
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one process, each a whole number of 1 or more.
+    """Limits of one process, each a whole number of 1 or more; `prefixes` and `draft` may be 0.
 
     Raises
     ------
     TypeError, ValueError
-        One is no whole number, or below 1.
+        One is no whole number, or below 1 (`prefixes`, `draft`: 0).
 
     Examples
     --------
@@ -40,6 +42,10 @@ class Limits:
     """Tokens in a page."""
     chunk: int = 128
     """Tokens of a prompt that are read between two tokens of the texts that are being written."""
+    prefixes: int = 128
+    """Prompts of which the beginnings are kept for others that begin alike; 0 keeps none."""
+    draft: int = 0
+    """Tokens of a text that are guessed for a step, by what followed the same words before."""
     body_seconds: int = 30
     """In which a request's body must have come; beyond it the answer is 408."""
     send_seconds: int = 60
@@ -50,5 +56,6 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = bounded_integer(field.name, getattr(self, field.name))
-            if value < 1:
-                raise ValueError(f"{field.name} must be 1 or more, not {value}")
+            least = 0 if field.name in MAY_BE_NONE else 1
+            if value < least:
+                raise ValueError(f"{field.name} must be {least} or more, not {value}")

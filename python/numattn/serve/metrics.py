@@ -41,8 +41,22 @@ class Metrics:
         self.disconnects = Counter(
             "numattn_disconnects", "Clients that left before their answer.", ["endpoint"], **where
         )
-        self.prompt_tokens = Counter("numattn_prompt_tokens", "Tokens read.", ["model"], **where)
+        self.prompt_tokens = Counter(
+            "numattn_prompt_tokens", "Tokens of prompts.", ["model"], **where
+        )
+        self.reused_tokens = Counter(
+            "numattn_reused_tokens",
+            "Of these, tokens that were not read: another prompt began alike.",
+            ["model"],
+            **where,
+        )
         self.new_tokens = Counter("numattn_new_tokens", "Tokens written.", ["model"], **where)
+        self.guessed_tokens = Counter(
+            "numattn_guessed_tokens", "Tokens that were guessed (--draft).", ["model"], **where
+        )
+        self.accepted_tokens = Counter(
+            "numattn_accepted_tokens", "Guesses that were right.", ["model"], **where
+        )
         self.batch_tokens = Histogram(
             "numattn_batch_tokens",
             "Tokens of embeddings computed at once.",
@@ -54,6 +68,12 @@ class Metrics:
         self.running = Gauge("numattn_running", "Texts that are being written.", ["model"], **alive)
         self.free_pages = Gauge(
             "numattn_free_pages", "Pages of keys and values that are free.", ["model"], **alive
+        )
+        self.kept_pages = Gauge(
+            "numattn_kept_pages",
+            "Pages of prompts' beginnings that are kept while nobody else needs pages.",
+            ["model"],
+            **alive,
         )
 
     def exposition(self) -> tuple[bytes, str]:

@@ -53,6 +53,8 @@ class Sequence:
         self.finish: Finish | None = None
         self.read = 0
         """How many of the tokens the cache has."""
+        self.reused = 0
+        """How many of the prompt's tokens it had from another text."""
         self._choose, self._ends, self._watch = choose, ends, watch
 
     @property
@@ -81,3 +83,33 @@ class Sequence:
         elif len(self.tokens) >= self.limit:
             self.finish = "length"
         return token
+
+    def take_verified(self, guess: list[int], logits: NDArray[Any]) -> tuple[list[int], int]:
+        """Choose tokens for as long as each is the one that was guessed, and one more.
+
+        A choice of chance is made as it is without guesses, by the same numbers.
+
+        Parameters
+        ----------
+        guess : list of int
+            What was read after the last token.
+        logits : float32 array (n, V)
+            After the last token, and after each guess.
+
+        Returns
+        -------
+        list of int
+            The new tokens. The cache holds all but the last, and the guesses that were wrong.
+        int
+            How many guesses were right.
+        """
+        tokens: list[int] = []
+        accepted = 0
+        for place in range(len(guess) + 1):
+            tokens.append(self.take(logits[place : place + 1]))
+            right = place < len(guess) and tokens[-1] == guess[place]
+            accepted += right
+            if not right or self.finish is not None:
+                break
+        self.read += len(tokens)
+        return tokens, accepted

@@ -63,7 +63,7 @@ class TextEngine(Engine):
             try:
                 self._batch.add(sequence)
             except ValueError as error:
-                self.listener([Written(sequence, None, error)])
+                self.listener([Written(sequence, [], error)])
 
         self.call(add)
 
@@ -83,11 +83,13 @@ class TextEngine(Engine):
         written = self._batch.step()
         self._tell_state()
         for each in written:
-            if each.token is not None:
-                self._metrics.new_tokens.labels(self.name).inc()
-                if each.sequence.new_tokens == 1:
-                    tokens = each.sequence.prompt_tokens
-                    self._metrics.prompt_tokens.labels(self.name).inc(tokens)
+            self._metrics.new_tokens.labels(self.name).inc(len(each.tokens))
+            self._metrics.guessed_tokens.labels(self.name).inc(each.guessed)
+            self._metrics.accepted_tokens.labels(self.name).inc(each.accepted)
+            if each.first:
+                tokens, reused = each.sequence.prompt_tokens, each.sequence.reused
+                self._metrics.prompt_tokens.labels(self.name).inc(tokens)
+                self._metrics.reused_tokens.labels(self.name).inc(reused)
         if written:
             self.listener(written)
 
@@ -95,8 +97,9 @@ class TextEngine(Engine):
         self._metrics.waiting.labels(self.name).set(self._batch.waiting)
         self._metrics.running.labels(self.name).set(self._batch.running)
         self._metrics.free_pages.labels(self.name).set(self._batch.free_pages)
+        self._metrics.kept_pages.labels(self.name).set(self._batch.kept_pages)
 
     def _give_up(self, error: BaseException) -> None:
-        written = [Written(sequence, None, error) for sequence in self._batch.drop()]
+        written = [Written(sequence, [], error) for sequence in self._batch.drop()]
         if written:
             self.listener(written)

@@ -65,7 +65,13 @@ async def whole_texts(
 
 
 def usage_of(writings: Sequence[Writing]) -> dict[str, Any]:
-    """Return how many tokens were read and written."""
+    """Return how many tokens there are of prompts, some of which were not read, and new ones."""
     prompt = sum(writing.prompt_tokens for writing in writings)
     new = sum(writing.new_tokens for writing in writings)
-    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
+    cached = sum(writing.reused for writing in writings)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": new,
+        "total_tokens": prompt + new,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }

@@ -14,6 +14,7 @@ from numattn.cache import Cache
 
 from ..arrays import Int64Array
 from ..beams import Beam, EarlyStopping, Rules, Search, log_softmax
+from ..penalties import finite
 from ..token_lists import TokenLists, padded, token_lists
 from .generate import Stop, stop_tokens
 from .generation import (
@@ -23,7 +24,6 @@ from .generation import (
     grown_beyond,
     read_parts,
 )
-from .penalties import finite
 
 
 def beam_search(

@@ -16,36 +16,18 @@ from ..arrays import Float32Array, Int64Array
 from ..beams import Beam, EarlyStopping
 from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
+from ..sampling import Sampler
 from ..token_lists import TokenLists
 from .beams import beam_search
+from .branches import branch_mask, checked_parents, depths_of
+from .fit import DecoderConfig, check_fit
 from .generate import Stop, generate
 from .generation import check_kind
 from .padding import Padding
 from .prefix_cache import PrefixCache
-from .sampling import Sampler
 from .speculation import Draft
-from .step import Step
+from .step import PackedStep, Step
 from .writer import Writer
-
-
-class DecoderConfig(Protocol):
-    """What of a configuration every decoder has."""
-
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def num_kv_heads(self) -> int: ...
-    @property
-    def head_size(self) -> int: ...
-    @property
-    def windows(self) -> tuple[int | None, ...]:
-        """For each layer, how many keys before its own a query sees; None for all."""
-
-    @property
-    def max_positions(self) -> int | None:
-        """How many positions there are, if these are learned."""
 
 
 class DecoderLayer(Protocol):
@@ -96,6 +78,20 @@ class Decoder(Writer, ABC):
         All tokens of a longer one are turned by the second, and read anew where it grows to that.
         """
         return None
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Return whether what a token's keys are depends on the length of its whole text."""
+        return False
+
+    @property
+    def verifies_trees(self) -> bool:
+        """Return whether new tokens may branch (`parents`).
+
+        A window counts tokens in the order in which they came, and not along their branch.
+        """
+        windows = any(window is not None for window in self._sizes.windows)
+        return not windows and not self.depends_on_length
 
     @abstractmethod
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
@@ -184,6 +180,7 @@ class Decoder(Writer, ABC):
         cache: Cache | None = None,
         only_last: bool = False,
         text_lengths: ArrayLike | None = None,
+        parents: ArrayLike | None = None,
         num_threads: int | None = None,
     ) -> Float32Array:
         """Return the logits of the token after each one.
@@ -206,6 +203,11 @@ class Decoder(Writer, ABC):
             For a text that is read in parts: how many tokens each row will have after the last of
             them. "dynamic" and "longrope" positions are turned for that length, so that the parts
             fit one another; by default, for as many as it then has.
+        parents : int array (B, S), optional
+            For guesses that branch: which of the new tokens of its row each one follows, −1 for
+            those in the cache. A token stands where what it follows says, and sees that alone.
+            The cache has all of them then, in the order in which they came; `Cache.keep_only`
+            leaves a branch. By default each follows the one before it.
         num_threads : int, optional
             Upper limit for this call.
 
@@ -221,12 +223,18 @@ class Decoder(Writer, ABC):
         ValueError
             If shapes do not fit, an id or a length is out of range, a text is to be shorter than
             what of it is read, a row has more tokens than the model has positions or the cache may
-            hold, or the cache is made for another model or number of rows. The cache is as it was.
+            hold, or the cache is made for another model or number of rows; or a parent is not
+            before its token, or tokens branch without a cache, beside an attention_mask, or in a
+            model that does not verify trees (`verifies_trees`). The cache is as it was.
         MemoryError
             If there is no memory, or no page of the cache; what the cache held, it holds.
         """
         ids = check_ids("token_ids", token_ids, self._sizes.vocab_size)
         padding = Padding.of(ids.shape, lengths, attention_mask)
+        tree = None
+        if parents is not None:
+            self._check_branches(cache, attention_mask)
+            tree = checked_parents(parents, ids.shape, padding.counts)
         held = self._check_cache(cache, ids.shape[0], padding.counts)
         if ids.size == 0:
             if only_last and ids.shape[0] > 0:
@@ -239,23 +247,42 @@ class Decoder(Writer, ABC):
         lengths = held + padding.counts
         step = Step(
             counts=padding.counts,
-            positions=held[:, np.newaxis] + np.arange(ids.shape[1]),
+            positions=held[:, np.newaxis]
+            + (np.arange(ids.shape[1]) if tree is None else depths_of(tree)),
             lengths=lengths if text_lengths is None else check_texts(text_lengths, lengths),
             cache=cache,
             dtype=number_dtype(self.dtype) if cache is None else cache.dtype,
             weight_dtype=number_dtype(self.dtype),
             num_threads=num_threads,
+            block_mask=None if tree is None else branch_mask(tree, held, int(lengths.max())),
         )
         try:
-            hidden = self._hidden(padding.to_front(ids), step)
+            front = padding.to_front(ids)
+            packed = self._packed(step)
+            if packed is None:
+                hidden = self._hidden(front, step)
+            else:
+                hidden = self._hidden(packed.pack(front), packed)
             if only_last:
+                hidden = hidden if packed is None else packed.unpack(hidden)
                 last = np.maximum(padding.counts - 1, 0)
                 return self._logits(hidden[np.arange(last.size), last], num_threads)
-            return self._logits(padding.to_place(hidden), num_threads)
+            logits = self._logits(hidden, num_threads)
+            return padding.to_place(logits if packed is None else packed.unpack(logits))
         except BaseException:
             if cache is not None:
                 cache.truncate(held)
             raise
+
+    def _packed(self, step: Step) -> PackedStep | None:
+        """Return a step without its padding, of which then only attention knows.
+
+        None if there is none of it worth a change, or rows turn by frequencies of their own.
+        """
+        real, size = int(step.counts.sum()), step.positions.size
+        if step.positions.shape[1] == 1 or real in (0, size) or self.depends_on_length:
+            return None
+        return PackedStep.of(step)
 
     def generate(
         self,
@@ -298,6 +325,16 @@ class Decoder(Writer, ABC):
             chunk=chunk, num_threads=num_threads,
         )  # fmt: skip
 
+    def _check_branches(self, cache: Cache | None, attention_mask: ArrayLike | None) -> None:
+        """Raise ValueError where new tokens cannot branch."""
+        if cache is None or attention_mask is not None:
+            raise ValueError("parents are for a call with a cache and without attention_mask")
+        if not self.verifies_trees:
+            raise ValueError(
+                "parents are for models whose layers have no window, and whose positions do not "
+                "depend on the length of the text"
+            )
+
     def _check_cache(self, cache: Cache | None, batch: int, counts: Int64Array) -> Int64Array:
         """Return how many tokens each row has before the new ones, or raise.
 
@@ -333,23 +370,6 @@ def check_texts(values: ArrayLike, lengths: Int64Array) -> Int64Array:
             f"tokens, and its text is to have {texts[row]}"
         )
     return texts
-
-
-def check_fit(cache: Cache, sizes: DecoderConfig) -> None:
-    """Raise ValueError if a cache is not made for a model of those sizes."""
-    names = ("layers", "kv_heads", "head_dim", "value_dim")
-    wanted = (sizes.num_layers, sizes.num_kv_heads, sizes.head_size, sizes.head_size)
-    for name, size in zip(names, wanted, strict=True):
-        if getattr(cache, name) != size:
-            raise ValueError(f"the cache has {name} {getattr(cache, name)}, and the model {size}")
-    if not isinstance(cache, KVCache):
-        return
-    for layer, (kept, seen) in enumerate(zip(cache.windows, sizes.windows, strict=True)):
-        if kept is not None and (seen is None or seen > kept):
-            raise ValueError(
-                f"layer {layer} of the cache keeps a window of {kept} keys, and the model looks "
-                f"back {'at all' if seen is None else seen}"
-            )
 
 
 def embed(table: NDArray[Any], ids: Int64Array) -> Float32Array:

@@ -11,9 +11,9 @@ from numattn._arguments import bounded_integer
 from numattn.cache import KVCache
 
 from ..arrays import Int64Array
+from ..sampling import Sampler, drawn
 from ..token_lists import padded
 from .generation import LanguageModel
-from .sampling import Sampler, drawn
 from .speculation import Guess
 
 
@@ -28,6 +28,9 @@ class NgramDraft:
         How many are guessed at once, at most.
     longest : int
         How many of the last tokens are looked for; fewer where these are found nowhere.
+    branches : int
+        With more than 1 a guess is a tree: what followed at so many earlier places, the last ones,
+        which shares of `tokens` go to. For texts in which the same words go on in several ways.
 
     Raises
     ------
@@ -40,15 +43,16 @@ class NgramDraft:
 
     Examples
     --------
-    >>> from numattn.models.decoders.sampling import greedy
+    >>> from numattn.models.sampling import greedy
     >>> draft = NgramDraft(tokens=2)
     >>> draft.propose([np.array([5, 6, 7, 8])], [[9, 5, 6]], [2], greedy())
-    [Guess(tokens=[7, 8], probabilities=None)]
+    [Guess(tokens=[7, 8], probabilities=None, parents=None)]
     """
 
-    def __init__(self, tokens: int = 8, longest: int = 3) -> None:
+    def __init__(self, tokens: int = 8, longest: int = 3, branches: int = 1) -> None:
         self.most = at_least_one("tokens", tokens)
         self.longest = at_least_one("longest", longest)
+        self.branches = at_least_one("branches", branches)
 
     def begin(self, model: LanguageModel, batch: int) -> None:
         """Do nothing: guesses follow from the texts alone."""
@@ -65,12 +69,22 @@ class NgramDraft:
             np.concatenate([prompt, np.asarray(text, dtype=np.int64)])
             for prompt, text in zip(prompts, texts, strict=True)
         )
-        return [Guess(self._following(*each)) for each in zip(wholes, counts, strict=True)]
+        return [self._guess(*each) for each in zip(wholes, counts, strict=True)]
 
-    def _following(self, whole: Int64Array, count: int) -> list[int]:
-        """Return up to `count` tokens that followed an earlier place like the end of a text."""
-        if count < 1:
-            return []
+    def _guess(self, whole: Int64Array, count: int) -> Guess:
+        """Return up to `count` tokens that followed earlier places like the end of a text."""
+        ends = self._ends(whole)[: min(self.branches, count)] if count > 0 else []
+        tree = Tree()
+        for number, end in enumerate(ends):
+            # What earlier branches have left of the tokens, to those that are to come alike.
+            share = -(-(count - len(tree.tokens)) // (len(ends) - number))
+            tree.add(whole[end : end + count].tolist(), share)
+        if len(ends) < 2:
+            return Guess(tree.tokens)
+        return Guess(tree.tokens, None, tree.parents)
+
+    def _ends(self, whole: Int64Array) -> list[int]:
+        """Return where places end that are like the end of a text, the last first."""
         for size in range(min(self.longest, whole.size - 1), 0, -1):
             starts = np.arange(whole.size - size)
             alike = np.ones(starts.size, dtype=np.bool_)
@@ -78,9 +92,41 @@ class NgramDraft:
                 alike &= whole[starts + place] == whole[whole.size - size + place]
             found = np.flatnonzero(alike)
             if found.size:
-                end = int(found[-1]) + size
-                return [int(token) for token in whole[end : end + count]]
+                return [int(place) + size for place in found[::-1]]
         return []
+
+
+class Tree:
+    """Guesses that branch where they differ.
+
+    Examples
+    --------
+    >>> tree = Tree()
+    >>> tree.add([5, 6, 7], 2)
+    >>> tree.add([5, 8], 2)
+    >>> tree.tokens, tree.parents
+    ([5, 6, 8], [-1, 0, 0])
+    """
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.parents: list[int] = []
+        self._places: dict[tuple[int, int], int] = {}  # of a token behind another
+
+    def add(self, tokens: Sequence[int], most: int) -> None:
+        """Add a branch, but at most so many tokens that are not there yet."""
+        node = -1
+        for token in tokens:
+            found = self._places.get((node, token))
+            if found is None:
+                if not most:
+                    return
+                most -= 1
+                found = len(self.tokens)
+                self._places[node, token] = found
+                self.tokens.append(token)
+                self.parents.append(node)
+            node = found
 
 
 class ModelDraft:

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike
 
 from numattn.cache import Cache
 
+from ..sampling import Sampler
 from ..token_lists import TokenLists, token_list
 from .generation import Generation, LanguageModel
 from .prefix_cache import PrefixCache
-from .sampling import Sampler
 from .speculation import Draft, Speculation
 
 Stop: TypeAlias = "int | Iterable[int] | ArrayLike | None"

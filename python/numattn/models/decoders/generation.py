@@ -12,9 +12,9 @@ from numattn._arguments import bounded_integer
 from numattn.cache import Cache, KVCache, PagedKVCache
 
 from ..arrays import Float32Array, Int64Array
+from ..sampling import Sampler, greedy
 from ..token_lists import TokenLists, padded, token_lists
 from .prefix_cache import PrefixCache
-from .sampling import Sampler, greedy
 
 # For how many new tokens of each text a cache has room from the start. It grows when it is full,
 # and most texts end long before their limit.
@@ -30,6 +30,9 @@ class LanguageModel(Protocol):
     @property
     def switch_length(self) -> int | None: ...
 
+    @property
+    def verifies_trees(self) -> bool: ...
+
     def new_cache(self, batch: int, *, capacity: int = 0, slack: int = 0) -> KVCache: ...
 
     def __call__(
@@ -40,6 +43,7 @@ class LanguageModel(Protocol):
         cache: Cache | None = None,
         only_last: bool = False,
         text_lengths: ArrayLike | None = None,
+        parents: ArrayLike | None = None,
         num_threads: int | None = None,
     ) -> Float32Array: ...
 

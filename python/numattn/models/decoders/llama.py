@@ -141,6 +141,10 @@ class Llama(Decoder):
     def switch_length(self) -> int | None:
         return self.config.switch_length
 
+    @property
+    def depends_on_length(self) -> bool:
+        return any(rope is not None and rope.depends_on_length for rope in self.config.ropes)
+
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)
         return self._states(x, *places_of(step), step)

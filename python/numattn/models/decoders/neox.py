@@ -226,6 +226,10 @@ class GptNeox(Decoder):
     def switch_length(self) -> int | None:
         return self.config.rope.switch_length
 
+    @property
+    def depends_on_length(self) -> bool:
+        return self.config.rope.depends_on_length
+
     def _hidden(self, ids: Int64Array, step: Step) -> Float32Array:
         x = embed(self._embedding, ids)
         places, lengths = places_of(step)

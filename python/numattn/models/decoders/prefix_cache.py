@@ -39,6 +39,10 @@ class PrefixCache:
         The most texts that are kept.
     reusable : bool
         False keeps nothing, for models whose keys depend on the length of the whole text.
+    whole : int
+        Beginnings are kept and reused in multiples of so many tokens. Of a multiple of the chunks
+        in which prompts are read, what is reused has the bits that reading would give; of a
+        multiple of the pages' size, no page is ever copied.
 
     Attributes
     ----------
@@ -48,17 +52,21 @@ class PrefixCache:
     Raises
     ------
     ValueError
-        texts is below 1, or the pool holds tokens.
+        texts or whole is below 1, or the pool holds tokens.
     """
 
-    def __init__(self, pool: PagedKVCache, texts: int = 64, *, reusable: bool = True) -> None:
-        if bounded_integer("texts", texts) < 1:
-            raise ValueError(f"texts must be 1 or more, not {texts}")
+    def __init__(
+        self, pool: PagedKVCache, texts: int = 64, *, reusable: bool = True, whole: int = 1
+    ) -> None:
+        for name, value in (("texts", texts), ("whole", whole)):
+            if bounded_integer(name, value) < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
         if pool.lengths.any():
             raise ValueError("the pool of a prefix cache must be empty")
         pool.fork([0])
-        self._pool, self._most, self._reusable = pool, texts, reusable
+        self._pool, self._most, self._reusable, self._whole = pool, texts, reusable, whole
         self._kept: list[Kept] = []  # the one used last comes last
+        self._kept_pages: int | None = 0  # None where they are to be counted
         self.read = self.reused = 0
 
     def __len__(self) -> int:
@@ -69,6 +77,14 @@ class PrefixCache:
     def free_pages(self) -> int:
         """Return how many pages hold nothing."""
         return self._pool.free_pages
+
+    @property
+    def kept_pages(self) -> int:
+        """Return how many pages hold texts that are kept, whoever else shares them."""
+        if self._kept_pages is None:
+            tables = (kept.cache.block_table()[0].tolist() for kept in self._kept)
+            self._kept_pages = len({page for table in tables for page in table})
+        return self._kept_pages
 
     def begin(self, prompts: Sequence[Int64Array], new_tokens: int) -> PagedKVCache:
         """Return a cache with a row for each prompt, which holds what is kept of its beginning.
@@ -92,8 +108,7 @@ class PrefixCache:
             -(-(prompt.size + new_tokens) // size) - int(length) // size
             for prompt, length in zip(prompts, lengths, strict=True)
         )
-        while self._kept and self._pool.free_pages < needed:
-            self._forget(self._kept[0])
+        self.make_room(needed)
         self.reused += int(lengths.sum())
         self.read += sum(prompt.size for prompt in prompts) - int(lengths.sum())
         return cache
@@ -101,18 +116,33 @@ class PrefixCache:
     def finish(self, cache: PagedKVCache, texts: Sequence[Int64Array]) -> None:
         """Keep what a cache of `begin` holds, of the tokens of its rows, and empty it."""
         for row, (text, length) in enumerate(zip(texts, cache.lengths, strict=True)):
-            tokens = text[: int(length)]
-            if (
-                tokens.size
-                and self._reusable
-                and not any(common(tokens, kept.tokens) == tokens.size for kept in self._kept)
-            ):
-                for kept in [*self._kept]:
-                    if common(tokens, kept.tokens) == kept.tokens.size:  # it is in the new one
-                        self._forget(kept)
-                self._kept.append(Kept(tokens, self._pool.gather([(cache, row)])))
+            self.keep(cache, row, text[: int(length)])
         cache.truncate(0)
+
+    def keep(self, cache: PagedKVCache, row: int, tokens: Int64Array) -> None:
+        """Keep what a row of a cache of `begin` holds of these, its first tokens."""
+        tokens = tokens[: self.whole_part(tokens.size)]
+        if not tokens.size or not self._reusable:
+            return
+        if any(common(tokens, kept.tokens) == tokens.size for kept in self._kept):
+            return
+        for kept in [*self._kept]:
+            if common(tokens, kept.tokens) == kept.tokens.size:  # it is in the new one
+                self._forget(kept)
+        own = self._pool.gather([(cache, row)])
+        own.truncate(tokens.size)
+        self._kept.append(Kept(tokens, own))
+        self._kept_pages = None
         while len(self._kept) > self._most:
+            self._forget(self._kept[0])
+
+    def whole_part(self, size: int) -> int:
+        """Return how many of so many tokens are kept."""
+        return size // self._whole * self._whole
+
+    def make_room(self, pages: int) -> None:
+        """Forget texts until so many pages hold nothing, or none is left."""
+        while self._kept and self._pool.free_pages < pages:
             self._forget(self._kept[0])
 
     def clear(self) -> None:
@@ -125,7 +155,7 @@ class PrefixCache:
         best: Kept | None = None
         longest = 0
         for kept in self._kept:
-            length = common(prompt[:-1], kept.tokens)
+            length = self.whole_part(common(prompt[:-1], kept.tokens))
             if length > longest:
                 best, longest = kept, length
         return best, longest
@@ -136,6 +166,7 @@ class PrefixCache:
 
     def _forget(self, kept: Kept) -> None:
         self._kept = [each for each in self._kept if each is not kept]
+        self._kept_pages = None
         kept.cache.truncate(0)
 
 

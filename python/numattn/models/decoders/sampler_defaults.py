@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..files.settings import Settings, shown
-from .sampling import Sampler
+from ..sampling import Sampler
 
 # What else changes which tokens are chosen → values with which it does not.
 NEUTRAL: dict[str, tuple[Any, ...]] = {

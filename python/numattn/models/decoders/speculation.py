@@ -2,10 +2,12 @@
 
 A guess that is drawn from q is kept with probability min(1, p / q), p being what the model gives
 it. The first that is not kept is replaced by a draw from max(p − q, 0), made to add up to 1, and
-those after it are forgotten. So tokens are distributed as without guesses, whatever these are; and
-without chance, at temperature 0, they are the same. (Leviathan, Kalman and Matias, "Fast Inference
-from Transformers via Speculative Decoding", 2023; Chen et al., "Accelerating Large Language Model
-Decoding with Speculative Sampling", 2023.)
+those after it are forgotten. Of a tree of guesses, tokens are drawn from p one after the other, for
+as long as the one that is drawn was guessed there. So tokens are distributed as without guesses,
+whatever these are; and without chance, at temperature 0, they are the same. (Leviathan, Kalman and
+Matias, "Fast Inference from Transformers via Speculative Decoding", 2023; Chen et al.,
+"Accelerating Large Language Model Decoding with Speculative Sampling", 2023; Miao et al.,
+"SpecInfer", 2023.)
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from numpy.typing import NDArray
 from numattn.cache import Cache
 
 from ..arrays import Float32Array, Int64Array
+from ..sampling import Sampler, drawn
 from ..token_lists import TokenLists, padded
 from .generation import Generation, LanguageModel, grown_beyond
 from .prefix_cache import PrefixCache
-from .sampling import Sampler, drawn
 
 
 class Guess(NamedTuple):
@@ -30,7 +32,20 @@ class Guess(NamedTuple):
 
     tokens: list[int]
     probabilities: NDArray[np.float64] | None = None
-    """(n, V): from what each was drawn; None if there was no choice."""
+    """(n, V): from what each was drawn; None if there was no choice, or they branch."""
+    parents: list[int] | None = None
+    """Which of the guesses each one follows, −1 for the text itself; None for a chain.
+
+    A tree may have several guesses for one place: the text goes on along whichever it chooses."""
+
+
+class Verified(NamedTuple):
+    """What a step has found of a guess."""
+
+    tokens: list[int]
+    """Of the text, new."""
+    path: list[int]
+    """Which of the tokens that were read are the text's: its last one, and guesses."""
 
 
 class Draft(Protocol):
@@ -103,6 +118,8 @@ class Speculation(Generation):
         ):
             return super().step()
         guesses = self._draft.propose(self.prompts, self.texts, self._counts(), self._sampler)
+        if not self._model.verifies_trees:
+            guesses = [chain_of(guess) for guess in guesses]
         parts = zip(self.texts, guesses, self.active, strict=True)
         ids, lengths = padded(
             [
@@ -113,16 +130,21 @@ class Speculation(Generation):
         )
         before = self._cache.lengths
         try:
-            logits = self._model(ids, lengths, cache=self._cache, num_threads=self._threads)
-            new = [
-                self._verified(row, guesses[row], logits[row]) if alive else []
+            logits = self._model(
+                ids, lengths, cache=self._cache, parents=parents_of(guesses, ids.shape[1]),
+                num_threads=self._threads,
+            )  # fmt: skip
+            verified = [
+                self._verified(row, guesses[row], logits[row]) if alive else Verified([], [])
                 for row, alive in enumerate(self.active.tolist())
             ]
+            # The last token of each is not read yet.
+            self._cache.keep_only(before, [each.path for each in verified])
         except BaseException:
             self._cache.truncate(before)
             raise
+        new = [each.tokens for each in verified]
         added = np.array([len(tokens) for tokens in new], dtype=np.int64)
-        self._cache.truncate(before + added)  # the last token of each is not read yet
         self.proposed += sum(len(guesses[row].tokens) for row in np.flatnonzero(added))
         self.accepted += int(np.maximum(added - 1, 0).sum())
         self._add(new)
@@ -139,8 +161,38 @@ class Speculation(Generation):
             counts.append(count)
         return counts
 
-    def _verified(self, row: int, guess: Guess, logits: Float32Array) -> list[int]:
+    def _verified(self, row: int, guess: Guess, logits: Float32Array) -> Verified:
         """Return the tokens of a guess that are kept, and one more, given logits (n + 1, V)."""
+        if guess.parents is not None:
+            return self._chosen(row, guess.tokens, guess.parents, logits)
+        tokens = self._kept(row, guess, logits)
+        return Verified(tokens, [*range(len(tokens))])
+
+    def _chosen(
+        self, row: int, guesses: list[int], parents: list[int], logits: Float32Array
+    ) -> Verified:
+        """Draw token after token for as long as the one before has such a guess behind it.
+
+        Whatever is guessed, each is drawn as it would be without.
+        """
+        sampler, prompt = self._sampler, self.prompts[row]
+        text, begin = list(self.texts[row]), len(self.texts[row])
+        behind = {
+            (parent, token): place
+            for place, (parent, token) in reversed([*enumerate(zip(parents, guesses, strict=True))])
+        }
+        node, path = -1, [0]
+        while True:
+            wanted = sampler.probabilities(logits[node + 1], prompt, text)
+            text.append(drawn(wanted, sampler.uniform(row)))
+            found = behind.get((node, text[-1]))
+            if found is None:
+                return Verified(text[begin:], path)
+            node = found
+            path.append(node + 1)
+
+    def _kept(self, row: int, guess: Guess, logits: Float32Array) -> list[int]:
+        """Return the tokens of a chain that are kept by the rejection rule, and one more."""
         sampler, prompt = self._sampler, self.prompts[row]
         text = list(self.texts[row])
         begin = len(text)
@@ -170,3 +222,37 @@ def missed(
         rest = np.maximum(wanted - given, 0)
     total = rest.sum()
     return rest / total if total > 0 else wanted  # which is `given` but for rounding
+
+
+def parents_of(guesses: Sequence[Guess], size: int) -> Int64Array | None:
+    """Return which of `size` tokens of a row each one follows, the first being the text's last.
+
+    None where all are chains.
+
+    Raises
+    ------
+    ValueError
+        A guess has not as many parents as tokens.
+    """
+    if all(guess.parents is None for guess in guesses):
+        return None
+    parents = np.tile(np.arange(-1, size - 1), (len(guesses), 1))
+    for own, guess in zip(parents, guesses, strict=True):
+        if guess.parents is not None:
+            if len(guess.parents) != len(guess.tokens):
+                raise ValueError(
+                    f"a guess of {len(guess.tokens)} tokens has {len(guess.parents)} parents"
+                )
+            own[1 : len(guess.parents) + 1] = np.array(guess.parents, dtype=np.int64) + 1
+    return parents
+
+
+def chain_of(guess: Guess) -> Guess:
+    """Return a guess without its branches: from each token on the first that follows it."""
+    if guess.parents is None:
+        return guess
+    node, tokens = -1, []
+    while node in guess.parents:
+        node = guess.parents.index(node)
+        tokens.append(guess.tokens[node])
+    return Guess(tokens)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import attention_varlen
+from numattn import BlockMask, attention_varlen
 from numattn.cache import Cache
 
 from ..arrays import Float32Array, Int64Array
@@ -54,6 +54,8 @@ class Step:
     weight_dtype: np.dtype[Any]
     """In which weights are stored; float32 beside int8."""
     num_threads: int | None
+    block_mask: BlockMask | None = None
+    """What each sees of the row's tokens, where that is not all before it. Beside a cache."""
 
     def attend(
         self,
@@ -90,7 +92,8 @@ class Step:
         if self.cache is not None:
             o = self.cache.attend(
                 layer, q, k, v, counts=self.counts, layout="bshd", window=window,
-                scale=scale, softcap=softcap, sinks=sinks, num_threads=self.num_threads,
+                scale=scale, softcap=softcap, sinks=sinks, block_mask=self.block_mask,
+                num_threads=self.num_threads,
             )  # fmt: skip
         else:
             starts = self._starts(q.shape[1])
@@ -111,6 +114,69 @@ class Step:
         starts = np.repeat(np.arange(self.counts.size + 1) * size, 2)[:-1]
         starts[1::2] += self.counts
         return starts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedStep(Step):
+    """The real tokens of a step of B rows as one row of T, of which nothing is padding."""
+
+    padded: Step
+    """The same as B rows, which attention needs."""
+    row: Int64Array
+    """(T,): of each token, the row in which it stands,"""
+    column: Int64Array
+    """and which of that row's it is."""
+
+    @classmethod
+    def of(cls, step: Step) -> PackedStep:
+        """Return a step, some of whose tokens are real and some not, without these.
+
+        All rows must turn by the same frequencies, however long their texts are.
+        """
+        real = np.arange(step.positions.shape[1]) < step.counts[:, np.newaxis]
+        row, column = np.nonzero(real)
+        return cls(
+            counts=np.array([row.size], dtype=np.int64),
+            positions=step.positions[row, column][np.newaxis],
+            cache=step.cache,
+            lengths=step.lengths.max(keepdims=True),
+            dtype=step.dtype,
+            weight_dtype=step.weight_dtype,
+            num_threads=step.num_threads,
+            padded=step,
+            row=row,
+            column=column,
+        )
+
+    def pack(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return the tokens (1, T, ...) of rows (B, S, ...)."""
+        tokens: NDArray[Any] = x[self.row, self.column][np.newaxis]
+        return tokens
+
+    def unpack(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Return rows (B, S, ...) of tokens (1, T, ...), filled up with 0."""
+        rows = np.zeros((*self.padded.positions.shape, *x.shape[2:]), dtype=x.dtype)
+        rows[self.row, self.column] = x[0]
+        return rows
+
+    def attend(
+        self,
+        layer: int,
+        heads: Float32Array,
+        kv_heads: int,
+        *,
+        left: int | None = None,
+        scale: float | None = None,
+        softcap: float | None = None,
+        sinks: Float32Array | None = None,
+    ) -> NDArray[Any]:
+        """Return what causal attention makes of (1, T, Hq + 2·Hkv, D): (T, Hq·D)."""
+        o = self.padded.attend(
+            layer, self.unpack(heads), kv_heads, left=left, scale=scale, softcap=softcap,
+            sinks=sinks,
+        )  # fmt: skip
+        tokens: NDArray[Any] = self.pack(o.reshape(*self.padded.positions.shape, -1))[0]
+        return tokens
 
 
 def places_of(step: Step) -> tuple[Int64Array, Int64Array]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from numattn.cache import Cache
 
 from ..arrays import Int64Array
+from ..sampling import Sampler
 from ..texts import check_text, in_order
 from ..token_lists import token_list
 from .chat import render_chat
@@ -16,7 +17,6 @@ from .generate import Stop
 from .generation import LanguageModel
 from .prefix_cache import PrefixCache
 from .sampler_defaults import sampler_of
-from .sampling import Sampler
 from .speculation import Draft
 from .text_folder import TextSource
 from .written import TextStream, Written, write_texts

@@ -136,12 +136,19 @@ class CrossAttention:
         source: ProjectedContext,
         lengths: Int64Array,
         num_threads: int | None,
-    ) -> None:
+        weights: bool = False,
+    ) -> Float32Array | None:
         """Add to x (N, S, E) what h is to the source of B rows, N / B of its own to each.
 
-        Those of one source are so many queries of one row.
+        Those of one source are so many queries of one row. Return, with `weights`, how much of each
+        place of the source they are (B, H, N / B · S, T).
         """
         batch = lengths.size
         rows = h.reshape(batch, -1, h.shape[2])
-        y = self.attention(rows, source, kv_lens=lengths, scale=self.scale, num_threads=num_threads)
+        found = self.attention(
+            rows, source, kv_lens=lengths, scale=self.scale, num_threads=num_threads,
+            return_weights=weights,
+        )  # fmt: skip
+        y, shares = found if weights else (found, None)
         x += y.reshape(x.shape)
+        return shares

@@ -9,20 +9,24 @@ from numpy.typing import DTypeLike
 
 from ..files.ctranslate2_file import Ctranslate2File
 from ..files.ctranslate2_tensors import WITHOUT_EFFECT, Ctranslate2Tensors
+from ..files.settings import Settings
+from .attempts import Draws, Thresholds
 from .ctranslate2_names import place_of
 from .ctranslate2_sizes import read_sizes
 from .ctranslate2_vocabularies import numbered
 from .generation_config import GenerationConfig, token_tuple
-from .text_tokens import TextTokens
+from .speech_network import STACKS
+from .speech_text import SpeechText
 from .token_rules import TokenRules
-from .whisper import STACKS, Whisper
-from .whisper_config import SpeechTokens, WhisperConfig, read_log_mel
+from .whisper import Whisper
+from .whisper_config import SpeechTokens, WhisperConfig, read_alignment, read_log_mel
 
 GELU = 3
 MULTILINGUAL = 51865  # tokens of a model of several languages, at least, by OpenAI's own rule
 # What CTranslate2 does where a call does not say it.
 LATEST_START = 50  # of the first time
 BEAMS = 5
+MEDIAN_WIDTH = 7
 LANGUAGE = re.compile(r"<\|([a-z]{2,3})\|>")
 
 
@@ -42,10 +46,10 @@ def load_whisper(file: Ctranslate2File, *, dtype: DTypeLike | None = None) -> Wh
     tensors = WhisperTensors(file, place_of)
     config = read_config(tensors)
     tokens = numbered(file.vocabulary(("vocabulary",), config.vocab_size))
-    speech = read_speech(file, tokens)
+    speech = read_speech(file, config, tokens)
     generation = read_generation(file, config, speech)
     log_mel = read_log_mel(file.folder, config)
-    model = Whisper(config, tensors, generation, speech, log_mel, TextTokens(file.folder), dtype)
+    model = Whisper(config, tensors, generation, speech, log_mel, SpeechText(file.folder), dtype)
     refuse_key_biases(tensors, config)
     tensors.finish(WITHOUT_EFFECT)
     return model
@@ -75,6 +79,7 @@ def read_config(tensors: Ctranslate2Tensors) -> WhisperConfig:
         bands=tensors.size("encoder/conv1/weight", 1),
         source_positions=tensors.size("encoder/position_encodings/encodings", 0),
         max_positions=tensors.size("decoder/position_encodings/encodings", 0),
+        median_width=MEDIAN_WIDTH,
     )
 
 
@@ -89,7 +94,9 @@ def refuse_key_biases(tensors: Ctranslate2Tensors, config: WhisperConfig) -> Non
                     raise ValueError(f"{tensors.file.path}: a bias of keys, {name}, is not read")
 
 
-def read_speech(file: Ctranslate2File, tokens: dict[str, int]) -> SpeechTokens:
+def read_speech(
+    file: Ctranslate2File, config: WhisperConfig, tokens: dict[str, int]
+) -> SpeechTokens:
     """Return the tokens that say what a text is to be, by what they are written as.
 
     Raises
@@ -113,6 +120,11 @@ def read_speech(file: Ctranslate2File, tokens: dict[str, int]) -> SpeechTokens:
         latest_start=LATEST_START,
         language=None,
         task="transcribe",
+        thresholds=Thresholds(),
+        draws=Draws.of(Settings({}, file.config.path)),
+        previous=tokens.get("<|startofprev|>"),
+        conditioned=False,
+        alignment=read_alignment(file.config, config),
     )
 
 

@@ -164,13 +164,18 @@ class DecoderLayer:
         lengths: Int64Array,
         bias: NDArray[Any] | None,
         num_threads: int | None,
-    ) -> None:
-        """Leave the layer's result in x (N, S, E), the tokens after those of the cache."""
+        weights: bool = False,
+    ) -> Float32Array | None:
+        """Leave the layer's result in x (N, S, E), the tokens after those of the cache.
+
+        Return, with `weights`, those of its attention to the source.
+        """
         h = self.attention_norm.before(x, num_threads)
         self.attention.over_past(h, x, cache, number, bias, num_threads)
         self.attention_norm.after(x, num_threads)
         h = self.cross_norm.before(x, num_threads)
-        self.cross(h, x, source, lengths, num_threads)
+        shares = self.cross(h, x, source, lengths, num_threads, weights)
         self.cross_norm.after(x, num_threads)
         self.feed_forward(self.ffn_norm.before(x, num_threads), x, num_threads)
         self.ffn_norm.after(x, num_threads)
+        return shares

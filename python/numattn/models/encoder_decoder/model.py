@@ -28,7 +28,7 @@ from ..files.storage import number_dtype, storage_dtype
 from ..ids import check_ids
 from .generation_config import GenerationConfig
 from .layers import DecoderLayer
-from .search import beam_search, greedy_search
+from .search import Choose, beam_search, greedy_search, likeliest
 from .state import DecoderState
 from .token_rules import Rule
 
@@ -168,9 +168,13 @@ class EncoderDecoder(ABC):
         max_tokens: int | None = None,
         length_penalty: float | None = None,
         early_stopping: EarlyStopping | None = None,
+        choose: Choose | None = None,
         num_threads: int | None = None,
     ) -> list[list[Beam]]:
-        """Return the texts that a search finds for each source, best first."""
+        """Return the texts that a search finds for each source, best first.
+
+        With one beam `choose` says which token comes next; the likeliest by default.
+        """
         rules = self._rules(prompt.size, beams, max_tokens, length_penalty, early_stopping)
         allow = self.generation.rules.of(prompt.size, rules.most, *more)
         ids = np.repeat(prompt[np.newaxis], state.cache.batch, axis=0)
@@ -183,7 +187,7 @@ class EncoderDecoder(ABC):
             return self.step(tokens, state, num_threads=num_threads)
 
         if rules.beams == 1:
-            texts = greedy_search(logits, step, prompt, rules, allow)
+            texts = greedy_search(logits, step, prompt, rules, allow, choose or likeliest)
             return [[Beam(texts[row], float("nan"))] for row in rows.tolist()]
         return beam_search(logits, step, prompt, rules, allow)
 

@@ -9,10 +9,12 @@ import numpy as np
 
 from ..arrays import Float32Array, Int64Array
 from ..beams import UNLIKELY, Beam, Rules, Search, log_softmax
-from .token_rules import Rule
+from .token_rules import Rule, Scores
 
 # (last tokens (N,), rows of the step before that they continue (N,)) → logits (N, V).
 Step: TypeAlias = Callable[[Int64Array, Int64Array], Float32Array]
+# Scores (N, V) → a token of each row (N,).
+Choose: TypeAlias = Callable[[Scores], Int64Array]
 
 
 def beam_search(
@@ -55,18 +57,18 @@ def beam_search(
 
 
 def greedy_search(
-    logits: Float32Array, step: Step, prompt: Int64Array, rules: Rules, allow: Rule
+    logits: Float32Array, step: Step, prompt: Int64Array, rules: Rules, allow: Rule, choose: Choose
 ) -> list[list[int]]:
-    """Return the likeliest token after token for each row; arguments are those of `beam_search`."""
+    """Return for each row token after token, as `choose` does; arguments as for `beam_search`."""
     batch = logits.shape[0]
     texts = np.repeat(prompt[np.newaxis], batch, axis=0)
     results: list[list[int]] = [[] for _ in range(batch)]
     rows, going = np.arange(batch), np.ones(batch, dtype=np.bool_)
     while True:
         scores = allow(texts, logits.copy())
-        tokens = np.asarray(scores.argmax(axis=1), dtype=np.int64)
-        if np.isnan(scores[np.arange(batch), tokens][going]).any():
+        if np.isnan(scores.max(axis=1)[going]).any():
             raise ValueError(UNLIKELY)
+        tokens = choose(scores)
         texts = np.concatenate([texts, tokens[:, np.newaxis]], axis=1)
         for row in np.flatnonzero(going).tolist():
             results[row].append(int(tokens[row]))
@@ -74,3 +76,8 @@ def greedy_search(
         if not going.any():
             return results
         logits = step(tokens, rows)
+
+
+def likeliest(scores: Scores) -> Int64Array:
+    """Return the likeliest token of each row."""
+    return np.asarray(scores.argmax(axis=1), dtype=np.int64)

@@ -1,20 +1,29 @@
-"""Sound as callers give it: samples, or a WAV file of them."""
+"""Sound as callers give it: samples, or a file of them.
+
+WAV files are read here, all others by soundfile; sound at another rate than a model reads is
+resampled by soxr. Both are an extra.
+"""
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from numattn._arguments import bounded_integer
 
 from ..arrays import Float32Array
 from ..files.folder import regular_file
+from .wav import OtherForm, is_wav, read_wav
+
+LEAST_RATE, MOST_RATE = 1000, 1_000_000
+INSTALL = "pip install 'numattn[speech]'"
 
 
-def read_wav(path: str | Path) -> tuple[Float32Array, int]:
-    """Return the samples (n,) of a WAV file, of −1 … 1, and how many there are a second.
+def read_sound(path: str | Path) -> tuple[Float32Array, int]:
+    """Return the samples (n,) of a sound file, of −1 … 1, and how many there are a second.
 
     Of several channels it is their mean.
 
@@ -22,36 +31,33 @@ def read_wav(path: str | Path) -> tuple[Float32Array, int]:
     ------
     FileNotFoundError
         If there is no such file.
+    ImportError
+        If it is no WAV file of numbers, and soundfile is not installed.
     ValueError
-        If it is no WAV file of whole numbers (PCM) of 8, 16, 24 or 32 bits, or is cut short.
+        If it is no sound file, or is cut short.
     """
     path = regular_file(Path(path))
+    with path.open("rb") as file:
+        begins = file.read(12)
+    if not is_wav(begins):
+        return read_by_soundfile(path, f"{path} is no WAV file")
     try:
-        with wave.open(str(path), "rb") as file:
-            channels, width = file.getnchannels(), file.getsampwidth()
-            rate, count = file.getframerate(), file.getnframes()
-            data = file.readframes(count)
-    except (wave.Error, EOFError) as error:
-        raise ValueError(
-            f"{path} is no WAV file that is read, which is one of whole numbers (PCM): {error}"
-        ) from None
-    if width not in (1, 2, 3, 4) or not channels:
-        raise ValueError(f"{path} has samples of {8 * width} bits; 8, 16, 24 and 32 are read")
-    if len(data) != count * channels * width:
-        raise ValueError(f"{path} is cut short: it has {len(data)} bytes of samples")
-    samples = whole_numbers(data, width).reshape(-1, channels)
-    return (samples.mean(axis=1) / 2.0 ** (8 * width - 1)).astype(np.float32), rate
+        return read_wav(path)
+    except OtherForm as error:
+        return read_by_soundfile(path, str(error))
 
 
-def whole_numbers(data: bytes, width: int) -> NDArray[Any]:
-    """Return little-endian numbers of that many bytes; those of one byte stand around 128."""
-    if width == 1:
-        return np.frombuffer(data, np.uint8).astype(np.int32) - 128
-    if width == 3:
-        wide = np.zeros((len(data) // 3, 4), dtype=np.uint8)
-        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-        return wide.view("<i4")[:, 0] >> 8
-    return np.frombuffer(data, f"<i{width}")
+def read_by_soundfile(path: Path, reason: str) -> tuple[Float32Array, int]:
+    """Return what `read_sound` does of a file that is not read here, for a reason."""
+    try:
+        import soundfile
+    except (ImportError, OSError):  # the second where its library is missing
+        raise ImportError(f"{reason}; others are read by soundfile: {INSTALL}") from None
+    try:
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, TypeError) as error:  # the second of a name that says raw
+        raise ValueError(f"{path} is no sound file that is read: {error}") from None
+    return samples.mean(axis=1, dtype=np.float64).astype(np.float32), int(rate)
 
 
 def checked_sound(audio: Any, sampling_rate: int, wanted: int) -> Float32Array:
@@ -59,24 +65,43 @@ def checked_sound(audio: Any, sampling_rate: int, wanted: int) -> Float32Array:
 
     Raises
     ------
+    ImportError
+        If they are at another rate, and soxr is not installed; or as for `read_sound`.
     TypeError
-        If samples are not floats.
+        If samples are not floats, or the rate is no whole number.
     ValueError
-        If they are not (n,) with n of 1 or more, not finite, or at another rate.
+        If they are not (n,) with n of 1 or more, not finite, or at a rate of no sound.
     """
     if isinstance(audio, (str, Path)):
-        samples, rate = read_wav(audio)
+        samples, rate = read_sound(audio)
         name = str(audio)
     else:
-        samples, rate, name = float_samples(audio), sampling_rate, "audio"
-    if rate != wanted:
-        raise ValueError(
-            f"{name} has {rate} samples a second, and the model reads {wanted}: resample it first "
-            f"(ffmpeg -i IN -ar {wanted} OUT.wav)"
-        )
+        samples, rate = float_samples(audio), bounded_integer("sampling_rate", sampling_rate)
+        name = "audio"
     if not samples.size:
         raise ValueError(f"{name} has no samples")
-    return samples
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{name} must be finite, and has a NaN or an infinity")
+    return samples if rate == wanted else resampled(name, samples, rate, wanted)
+
+
+def resampled(name: str, samples: Float32Array, rate: int, wanted: int) -> Float32Array:
+    """Return samples at another rate, or raise."""
+    if not LEAST_RATE <= rate <= MOST_RATE:
+        raise ValueError(
+            f"{name} has {rate} samples a second; {LEAST_RATE} … {MOST_RATE} can be resampled"
+        )
+    try:
+        import soxr
+    except ImportError:
+        raise ImportError(
+            f"{name} has {rate} samples a second, and the model reads {wanted}: resampling needs "
+            f"soxr: {INSTALL}"
+        ) from None
+    result: Float32Array = soxr.resample(samples, rate, wanted)
+    if not result.size:
+        raise ValueError(f"{name} has {samples.size} samples, too few at {rate} a second")
+    return result
 
 
 def float_samples(audio: ArrayLike) -> Float32Array:
@@ -88,6 +113,5 @@ def float_samples(audio: ArrayLike) -> Float32Array:
         raise TypeError(
             f"audio must be floats of -1 … 1, not {samples.dtype}: divide 16-bit samples by 32768"
         )
-    if not np.isfinite(samples).all():
-        raise ValueError("audio must be finite, and has a NaN or an infinity")
-    return samples.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # an infinity then is refused
+        return samples.astype(np.float32, copy=False)

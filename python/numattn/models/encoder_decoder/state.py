@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn import ProjectedContext
@@ -34,3 +35,9 @@ class DecoderState:
         There may be another number of them than before, the same for each source.
         """
         self.cache.fork(rows)
+
+    def restart(self) -> None:
+        """Forget the texts; one of each source begins anew."""
+        self.cache.truncate(0)
+        if self.cache.batch != self.lengths.size:
+            self.cache.fork(np.arange(self.lengths.size))

@@ -70,6 +70,8 @@ class Piece:
     start: float
     end: float
     tokens: list[int]
+    first: int = 0
+    """Which of the window's tokens is its first."""
 
 
 def pieces_of(tokens: list[int], first: int, frames: int) -> tuple[list[Piece], int]:
@@ -95,7 +97,7 @@ def pieces_of(tokens: list[int], first: int, frames: int) -> tuple[list[Piece], 
     for number, place in enumerate(ends):
         part = tokens[start:place]
         last = part[-1] if whole or number < len(ends) - 1 else part[-2]
-        pieces.append(Piece(float(part[0] - first), float(last - first), part))
+        pieces.append(Piece(float(part[0] - first), float(last - first), part, start))
         start = place
     done = 2 * (tokens[start - 2] - first)
     return pieces, frames if whole or done <= 0 else done

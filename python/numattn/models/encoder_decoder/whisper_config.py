@@ -8,19 +8,13 @@ from pathlib import Path
 from ..files.activations import ACTIVATIONS, Activation
 from ..files.model_config import read_model_config
 from ..files.settings import Settings, shown
+from .attempts import Draws, Thresholds
 from .bart import read_heads
 from .forms import fairseq_form
 from .generation_config import token_tuple
 from .layers import LayerForm
 from .log_mel import LogMel
 
-# Ways of transcribing again what does not come out well, which are not carried out.
-AGAIN = (
-    "compression_ratio_threshold",
-    "logprob_threshold",
-    "no_speech_threshold",
-    "condition_on_prev_tokens",
-)
 STRIDE = 2  # frames of the spectrogram for each place of the encoder
 
 
@@ -39,6 +33,8 @@ class WhisperConfig:
     bands: int
     source_positions: int
     max_positions: int
+    median_width: int
+    """Places of the source that the median is of, by which words get their times."""
 
     @property
     def num_heads(self) -> int:
@@ -82,6 +78,7 @@ class WhisperConfig:
             bands=settings.size("num_mel_bins", 80),
             source_positions=settings.size("max_source_positions", 1500),
             max_positions=settings.size("max_target_positions", 448),
+            median_width=read_median_width(settings),
         )
 
     def layer(self, stack: int) -> LayerForm:
@@ -90,6 +87,14 @@ class WhisperConfig:
             self.hidden_size, self.heads[stack], self.ffn_sizes[stack], self.activation,
             norm_first=True, keys_biased=False,
         )  # fmt: skip
+
+
+def read_median_width(settings: Settings) -> int:
+    """Return median_filter_width, or raise."""
+    width = settings.size("median_filter_width", 7)
+    if width % 2 == 0:
+        raise ValueError(f"{settings.path}: median_filter_width must be odd, not {width}")
+    return width
 
 
 def read_log_mel(folder: Path, config: WhisperConfig) -> LogMel:
@@ -136,9 +141,17 @@ class SpeechTokens:
     language: str | None
     """What is spoken where a call does not say it; None is found out."""
     task: str
+    thresholds: Thresholds
+    draws: Draws
+    previous: int | None
+    """The token that says that what was said before follows."""
+    conditioned: bool
+    """Whether what was said goes before the next window where a call does not say it."""
+    alignment: tuple[tuple[int, int], ...]
+    """Layers and heads of the decoder that look at what they write; empty where it is not said."""
 
     @classmethod
-    def from_folder(cls, folder: Path, vocab_size: int) -> SpeechTokens:
+    def from_folder(cls, folder: Path, config: WhisperConfig) -> SpeechTokens:
         """Read generation_config.json, or config.json.
 
         Raises
@@ -148,11 +161,7 @@ class SpeechTokens:
         """
         path = folder / "generation_config.json"
         settings = Settings.from_file(path if path.exists() else folder / "config.json")
-        for name in AGAIN:
-            if settings.get(name):
-                raise ValueError(
-                    f"{settings.path}: {name} {shown(settings.get(name))} is not supported"
-                )
+        vocab_size = config.vocab_size
 
         def one(name: str) -> int | None:
             tokens = token_tuple(settings, name, vocab_size)
@@ -172,6 +181,10 @@ class SpeechTokens:
         languages, tasks = table("lang_to_id"), table("task_to_id")
         if several and not (languages and tasks):
             raise ValueError(f"{settings.path}: is_multilingual needs lang_to_id and task_to_id")
+        previous = one("prev_sot_token_id")
+        suppressed = token_tuple(settings, "suppress_tokens", vocab_size)
+        if previous is None and len(suppressed) > 1:  # so it stands in files of old
+            previous = suppressed[-2]
         language = settings.get("language")
         return cls(
             start, end, languages if several else {}, tasks if several else {},
@@ -179,6 +192,9 @@ class SpeechTokens:
             whole_or_none(settings, "max_initial_timestamp_index"),
             None if language is None else settings.one_of("language", names_of(languages)),
             settings.one_of("task", tuple(tasks) or ("transcribe",), "transcribe"),
+            Thresholds.of(settings), Draws.of(settings), previous,
+            settings.flag("condition_on_prev_tokens", False),
+            read_alignment(settings, config),
         )  # fmt: skip
 
     def language_token(self, language: str) -> int:
@@ -196,6 +212,28 @@ class SpeechTokens:
         if task not in self.tasks:
             raise ValueError(f"task must be one of {[*self.tasks]}, not {task!r}")
         return self.tasks[task]
+
+
+def read_alignment(settings: Settings, config: WhisperConfig) -> tuple[tuple[int, int], ...]:
+    """Return alignment_heads, pairs of a layer and a head."""
+    given = settings.get("alignment_heads", [])
+    limits = (config.decoder_layers, config.num_heads)
+    pairs: list[tuple[int, int]] = []
+    for pair in given if isinstance(given, list) else [given]:
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(
+                type(each) is int and 0 <= each < limit
+                for each, limit in zip(pair, limits, strict=True)
+            )
+        ):
+            raise ValueError(
+                f"{settings.path}: alignment_heads must be pairs of a layer of {limits[0]} and a "
+                f"head of {limits[1]}, not {shown(given)}"
+            )
+        pairs.append((pair[0], pair[1]))
+    return tuple(pairs)
 
 
 def names_of(languages: dict[str, int]) -> tuple[str, ...]:

@@ -28,18 +28,18 @@ from ..ragged import Ragged
 from ..texts import each_text
 from ..token_lists import TokenLists, token_lists
 from ..vectors import of_length_one
-from .clip_config import ClipConfig
+from .clip_config import ANCHOR, ClipConfig
 from .image_batches import all_at_once, image_batches
 from .image_tower import ImageTower
 from .images import Image
 from .labels import Guess, best, probabilities
+from .padding import Padding, read_padding
 from .processor import ImageProcessor
 from .text_tower import TextTower
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-ANCHOR = "vision_model.embeddings.patch_embedding.weight"
 # Indices that are counted anew.
 IGNORED = r"(.*\.)?embeddings\.position_ids"
 # Texts computed at once.
@@ -78,9 +78,11 @@ class Clip:
         checkpoint: Checkpoint,
         processor: ImageProcessor,
         tokenizer: Tokenizer | None,
+        padding: Padding,
         dtype: DTypeLike | None = None,
     ) -> None:
         self.config, self.processor, self.tokenizer = config, processor, tokenizer
+        self._padding = padding
         self.dtype = storage_dtype(dtype)
         self._images = ImageTower(checkpoint, config, self.dtype)
         self._texts = TextTower(checkpoint, config, self.dtype)
@@ -97,7 +99,7 @@ class Clip:
         Parameters
         ----------
         folder : path
-            The folder, of model_type clip or siglip.
+            The folder, of model_type clip, siglip or siglip2.
         dtype : {None, float32, bfloat16, int8}
             How the layers store their weights: float32 by default. Patches are projected by
             float32 weights; embeddings, hidden states, sums and norms are float32, too.
@@ -114,14 +116,20 @@ class Clip:
         """
         path = model_folder(folder)
         config = ClipConfig.from_file(path / "config.json")
-        processor = ImageProcessor.from_folder(path, config.model_type, config.patches.channels)
+        processor = ImageProcessor.from_folder(
+            path, config.model_type, config.patches.channels, config.patches.patch[0]
+        )
         tokenizer = None
         if (path / "tokenizer.json").exists():
             tokenizer = load_tokenizer(path)
             tokenizer.no_padding()
             tokenizer.enable_truncation(config.max_positions)
         checkpoint = Checkpoint(path / "model.safetensors", ANCHOR)
-        model = cls(config, checkpoint, processor, tokenizer, dtype)
+        # CLIP's texts are not filled up, whatever its tokenizer's files say.
+        padding = Padding(config.pad_token_id, False)
+        if config.is_siglip:
+            padding = read_padding(path, tokenizer, config.pad_token_id)
+        model = cls(config, checkpoint, processor, tokenizer, padding, dtype)
         checkpoint.finish(IGNORED)
         return model
 
@@ -230,8 +238,7 @@ class Clip:
             )
         ids = [encoding.ids for encoding in encodings]
         if self.config.is_siglip:
-            pad, width = [self.config.pad_token_id], self.config.max_positions
-            ids = [each + pad * (width - len(each)) for each in ids]
+            ids = [self._padding.filled(each, self.config.max_positions) for each in ids]
         return self.encode_tokens(ids, normalize=normalize, num_threads=num_threads)
 
     def encode_tokens(
@@ -363,5 +370,5 @@ class Clip:
         return self._texts.tower.attention_weights(work, layer, head, rows, num_threads)
 
     def _checked(self, pixel_values: ArrayLike) -> Float32Array:
-        """Return numbers of images (N, C, H, W) of the model's own size, or raise."""
-        return self._images.patches.check(pixel_values, False)
+        """Return numbers of images (N, C, H, W) of a size that the model reads, or raise."""
+        return self._images.patches.check(pixel_values, self.config.of_any_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from .patches import PatchConfig, read_patches
 from .tower_config import TowerConfig, read_tower
 from .tower_layer import LayerNames
 
+ANCHOR = "vision_model.embeddings.patch_embedding.weight"
 # Families → what the names of their classes in transformers begin with.
-FAMILIES = {"clip": "CLIP", "siglip": "Siglip"}
+FAMILIES = {"clip": "CLIP", "siglip": "Siglip", "siglip2": "Siglip2"}
 
 # What transformers' classes take where the file is silent: published files say only what differs.
 TEXT: dict[str, dict[str, Any]] = {
@@ -59,6 +61,8 @@ VISION: dict[str, dict[str, Any]] = {
     },
 }
 
+TEXT["siglip2"], VISION["siglip2"] = TEXT["siglip"], VISION["siglip"]
+
 
 def layer_names(tower: str) -> LayerNames:
     """Return what the parts of a layer are called in "text_model" or "vision_model"."""
@@ -87,18 +91,24 @@ class ClipConfig:
     eos_token_id: int
     """In CLIP: the token whose hidden state stands for the text."""
     pad_token_id: int
-    """In SigLIP: what every text is filled up with, which the model reads like any token."""
+    """In SigLIP: what every text is filled up with, which the model reads like any token, where
+    tokenizer_config.json does not name another."""
     vector_size: int
     """Of an image's vector, and of a text's."""
 
     @property
     def is_siglip(self) -> bool:
-        """Return whether it is a SigLIP."""
-        return self.model_type == "siglip"
+        """Return whether it is a SigLIP, of whichever kind."""
+        return self.model_type != "clip"
+
+    @property
+    def of_any_size(self) -> bool:
+        """Return whether images keep their proportions: a SigLIP 2 (NaFlex)."""
+        return self.model_type == "siglip2"
 
     @classmethod
-    def from_file(cls, path: Path) -> ClipConfig:
-        """Read a config.json.
+    def from_file(cls, path: Path, *, pooled: bool = True) -> ClipConfig:
+        """Read a config.json; `pooled` says whether vectors are wanted of images.
 
         Raises
         ------
@@ -112,7 +122,8 @@ class ClipConfig:
         for each in (text, vision):
             each.one_of("model_type", (*kinds(family),), kinds(family)[0])
         defaults = TEXT[family]
-        vision.one_of("vision_use_head", (True,), True)
+        if pooled:
+            vision.one_of("vision_use_head", (True,), True)
         image_tower = read_tower(vision, VISION[family])
         if family == "clip":
             size = settings.size("projection_dim", 512)
@@ -123,13 +134,24 @@ class ClipConfig:
             model_type=family,
             text=read_tower(text, defaults),
             vision=image_tower,
-            patches=read_patches(vision, 224, VISION[family]["patch_size"]),
+            patches=read_square(vision)
+            if family == "siglip2"
+            else read_patches(vision, 224, VISION[family]["patch_size"]),
             vocab_size=text.size("vocab_size", defaults["vocab_size"]),
             max_positions=text.size("max_position_embeddings", defaults["max_position_embeddings"]),
             eos_token_id=text.whole("eos_token_id", 0, 49407),
             pad_token_id=text.whole("pad_token_id", 0, 1),
             vector_size=size,
         )
+
+
+def read_square(settings: Settings) -> PatchConfig:
+    """Return how SigLIP 2 cuts images: the square of patches that its positions are of."""
+    edge, patch = isqrt(settings.size("num_patches", 256)), settings.size("patch_size", 16)
+    settings.one_of("num_patches", (edge * edge,), 256)
+    return PatchConfig(
+        settings.one_of("num_channels", (3, 1), 3), (edge * patch,) * 2, (patch,) * 2
+    )
 
 
 def part(settings: Settings, name: str) -> Settings:

@@ -20,6 +20,7 @@ from ..files.storage import number_dtype
 from ..ragged import Ragged
 from .clip_config import ClipConfig, layer_names
 from .patches import PatchEmbedding
+from .positions import bilinear_weights, plain_weights
 from .tower import Tower
 from .tower_layer import FeedForward, Workspace, read_linear, read_norm
 
@@ -27,9 +28,12 @@ STEM = "vision_model"
 
 
 class ImageTower:
-    """Numbers of images → hidden states, and vectors that are not yet scaled."""
+    """Numbers of images → hidden states, and vectors that are not yet scaled, if `pooled`."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any],
+        *, pooled: bool = True,
+    ) -> None:  # fmt: skip
         width, cut = config.vision.hidden_size, config.patches
         clip = not config.is_siglip
         prefix = np.zeros((0, width), np.float32)
@@ -38,13 +42,14 @@ class ImageTower:
         stem = f"{STEM}.embeddings.patch_embedding"
         self.patches = PatchEmbedding(
             cut,
-            checkpoint.take(f"{stem}.weight", (width, cut.channels, *cut.patch)),
+            read_patch_weight(checkpoint, f"{stem}.weight", config),
             None if clip else checkpoint.take(f"{stem}.bias", (width,)),
             checkpoint.take(
                 f"{STEM}.embeddings.position_embedding.weight", (len(prefix) + cut.patches, width)
             ),
             prefix,
             np.zeros((0, width), np.float32),
+            bilinear_weights if config.of_any_size else plain_weights,
         )
         self.tower = Tower(checkpoint, layer_names(STEM), config.vision, dtype)
         self._first_norm = None
@@ -52,9 +57,10 @@ class ImageTower:
             # The name is misspelled in every file.
             self._first_norm = read_norm(checkpoint, f"{STEM}.pre_layrnorm", config.vision)
         self._last_norm = read_norm(checkpoint, f"{STEM}.post_layernorm", config.vision)
-        self._probe = Probe(checkpoint, config, dtype) if config.is_siglip else None
+        self._is_siglip = not clip
+        self._probe = Probe(checkpoint, config, dtype) if pooled and not clip else None
         self._projection = None
-        if clip:
+        if pooled and clip:
             shape = (config.vector_size, width)
             self._projection = read_linear(
                 checkpoint, ["visual_projection"], shape, dtype, bias=False
@@ -72,9 +78,10 @@ class ImageTower:
         """Return the hidden states (N, S, E) of images (N, C, H, W); SigLIP's are normalised."""
         work = self.embed(numbers, num_threads)
         self.tower.run(work, self.patches.tokens(numbers.shape), num_threads)
-        if self._probe is not None:
+        if self._is_siglip:
             self._last_norm(work.x, num_threads, out=work.x)
-        tokens = self.patches.num_special + self.patches.config.patches
+        rows, columns = self.patches.grid(numbers.shape)
+        tokens = self.patches.num_special + rows * columns
         return work.x.reshape(len(numbers), tokens, work.x.shape[1])
 
     def vectors(self, numbers: Float32Array, num_threads: int | None) -> Float32Array:
@@ -86,6 +93,19 @@ class ImageTower:
         first = self._last_norm(np.ascontiguousarray(states[:, 0]), num_threads)
         projected: Float32Array = self._projection(first, num_threads=num_threads)
         return projected
+
+
+def read_patch_weight(checkpoint: Checkpoint, name: str, config: ClipConfig) -> Float32Array:
+    """Return what patches are multiplied by (E, C, height, width).
+
+    SigLIP 2 has it as a matrix, over the colours of each pixel.
+    """
+    width, cut = config.vision.hidden_size, config.patches
+    if not config.of_any_size:
+        return checkpoint.take(name, (width, cut.channels, *cut.patch))
+    matrix = checkpoint.take(name, (width, cut.patch[0] * cut.patch[1] * cut.channels))
+    pixels = matrix.reshape(width, *cut.patch, cut.channels)
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
 
 
 class Probe:

@@ -9,6 +9,8 @@ import numpy as np
 from ..arrays import Float32Array
 from ..files.settings import MOST, Settings, shown
 
+PROBLEMS = ("single_label_classification", "multi_label_classification")
+
 
 class Guess(NamedTuple):
     """A label, and how probable the model finds it."""
@@ -66,3 +68,8 @@ def best(chances: Float32Array, labels: list[str], top: int) -> list[list[Guess]
         [Guess(labels[number], float(row[number])) for number in numbers]
         for row, numbers in zip(chances, order.tolist(), strict=True)
     ]
+
+
+def read_problem(settings: Settings) -> bool:
+    """Return whether labels do not exclude one another."""
+    return settings.one_of("problem_type", PROBLEMS, PROBLEMS[0]) == PROBLEMS[1]

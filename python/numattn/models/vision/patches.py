@@ -22,7 +22,7 @@ from numattn import Linear
 from ..arrays import Float32Array
 from ..files.settings import Settings, shown
 from ..ragged import Ragged
-from .positions import resampled
+from .positions import AxisWeights, plain_weights, resampled
 
 Edges = tuple[int, int]
 
@@ -91,8 +91,8 @@ class PatchEmbedding:
     positions : float32 array (P + patches, E)
     prefix : float32 array (P, E)
     registers : float32 array (R, E)
-    antialias : bool
-        How positions are resampled.
+    weights : callable
+        How positions are resampled (positions.py).
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class PatchEmbedding:
         positions: Float32Array,
         prefix: Float32Array,
         registers: Float32Array,
-        antialias: bool = False,
+        weights: AxisWeights = plain_weights,
     ) -> None:
         self.config = config
         self._linear = Linear(weight.reshape(len(weight), -1), bias)
@@ -111,7 +111,7 @@ class PatchEmbedding:
         self._before = np.concatenate([prefix + positions[:count], registers])
         # Registers stand behind [CLS]; no family has more than that in front of them.
         self._positions = positions[count:]
-        self._antialias = antialias
+        self._weights = weights
 
     @property
     def num_special(self) -> int:
@@ -171,7 +171,7 @@ class PatchEmbedding:
         each[:, : self.num_special] = self._before
         positions = self._positions
         if (rows, columns) != self.config.grid:
-            positions = resampled(positions, self.config.grid, (rows, columns), self._antialias)
+            positions = resampled(positions, self.config.grid, (rows, columns), self._weights)
         np.add(
             patches.reshape(count, rows * columns, out.shape[1]),
             positions,

@@ -3,10 +3,14 @@
 Bicubic, by torch.nn.functional.interpolate(mode="bicubic", align_corners=False): each axis is a
 product with a matrix of few numbers a row. Without `antialias` a row has four, those of Keys'
 kernel with a = −0.75, and what lies outside repeats the edge; with it, a = −0.5, the kernel is as
-much wider as the grid becomes smaller, and what lies outside does not count.
+much wider as the grid becomes smaller, and what lies outside does not count. SigLIP 2 has a
+bilinear kernel, with antialiasing.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +18,8 @@ from numpy.typing import NDArray
 from ..arrays import Float32Array
 
 Weights = NDArray[np.float64]
+# (places before, after) → the matrix (after, before) of an axis.
+AxisWeights: TypeAlias = Callable[[int, int], Weights]
 
 
 def cubic(x: NDArray[np.float64], a: float) -> Weights:
@@ -51,11 +57,18 @@ def antialiased_weights(before: int, after: int) -> Weights:
     return weights
 
 
+def bilinear_weights(before: int, after: int) -> Weights:
+    """Return the matrix (after, before) of an axis, of a triangle with antialiasing."""
+    scale = before / after
+    centre = (np.arange(after)[:, np.newaxis] + 0.5) * scale - 0.5
+    weights = np.maximum(0.0, 1 - np.abs(np.arange(before) - centre) / max(scale, 1.0))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
 def resampled(
-    table: Float32Array, before: tuple[int, int], after: tuple[int, int], antialias: bool
+    table: Float32Array, before: tuple[int, int], after: tuple[int, int], weights: AxisWeights
 ) -> Float32Array:
     """Return a table (before[0] · before[1], E) as one of (after[0] · after[1], E)."""
-    weights = antialiased_weights if antialias else plain_weights
     rows, columns = (weights(old, new) for old, new in zip(before, after, strict=True))
     grid = table.reshape(*before, -1).astype(np.float64)
     spread = np.tensordot(rows, grid, axes=(1, 0))  # (after[0], before[1], E)

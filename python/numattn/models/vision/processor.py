@@ -53,6 +53,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "image_std": [0.229, 0.224, 0.225],
     },
     "Siglip": {**HALVES, "resample": 3, "size": {"height": 224, "width": 224}},
+    "Siglip2": {**HALVES, "resample": 2, "patch_size": 16, "max_num_patches": 256},
 }
 # Which of them belongs to a model whose file names none.
 OF_MODEL = {
@@ -62,6 +63,7 @@ OF_MODEL = {
     "dinov2_with_registers": "Bit",
     "clip": "CLIP",
     "siglip": "Siglip",
+    "siglip2": "Siglip2",
     "detr": "Detr",
 }
 CLASS = re.compile(r"(\w+?)(?:ImageProcessor(?:Fast|Pil)?|FeatureExtractor)")
@@ -76,7 +78,8 @@ class ImageProcessor:
     channels: int
     """1 or 3."""
     size: dict[str, int] | None
-    """height and width, or shortest_edge; None to leave an image as it is."""
+    """height and width, or shortest_edge, or patch_size and max_num_patches; None to leave an image
+    as it is."""
     resample: int
     """Pillow's number of a filter."""
     crop: tuple[int, int] | None
@@ -88,8 +91,12 @@ class ImageProcessor:
     """(channels,); None for numbers that stay as they are."""
 
     @classmethod
-    def from_folder(cls, folder: Path, model_type: str, channels: int) -> ImageProcessor:
+    def from_folder(
+        cls, folder: Path, model_type: str, channels: int, patch: int | None = None
+    ) -> ImageProcessor:
         """Read a folder's preprocessor_config.json, or its part of processor_config.json.
+
+        `patch` is the edge of the model's patches, if a processor is to know it.
 
         Raises
         ------
@@ -107,8 +114,7 @@ class ImageProcessor:
             values["size"] = {"shortest_edge": values["size"], "longest_edge": most}
         settings = Settings(values, settings.path)
         refuse_others(settings, pads=kind == "Detr")
-        square = settings.flag("default_to_square", True)
-        size = read_size(settings, "size", square) if settings.flag("do_resize", True) else None
+        size = read_resize(settings, kind, patch)
         crop = None
         if settings.flag("do_center_crop", False):
             edges = read_size(settings, "crop_size", True)
@@ -205,6 +211,17 @@ def refuse_others(settings: Settings, pads: bool) -> None:
         )
 
 
+def read_resize(settings: Settings, kind: str, patch: int | None) -> dict[str, int] | None:
+    """Return the size that images are resized to, None to leave them as they are."""
+    if kind == "Siglip2":
+        settings.one_of("do_resize", (True,), True)
+        edge = settings.size("patch_size")
+        settings.one_of("patch_size", (edge if patch is None else patch,))
+        return {"patch_size": edge, "max_num_patches": settings.size("max_num_patches")}
+    square = settings.flag("default_to_square", True)
+    return read_size(settings, "size", square) if settings.flag("do_resize", True) else None
+
+
 def read_size(settings: Settings, name: str, square: bool) -> dict[str, int]:
     """Return a size as height and width or as shortest_edge, with or without longest_edge."""
     value = settings.get(name)
@@ -242,6 +259,8 @@ def resized_size(size: tuple[int, ...], wanted: dict[str, int]) -> tuple[int, in
     height, width = size
     if "height" in wanted:
         return wanted["height"], wanted["width"]
+    if "max_num_patches" in wanted:
+        return size_of_patches(height, width, wanted["patch_size"], wanted["max_num_patches"])
     short, long = min(size), max(size)
     edge: float = wanted["shortest_edge"]
     most = wanted.get("longest_edge")
@@ -256,6 +275,31 @@ def resized_size(size: tuple[int, ...], wanted: dict[str, int]) -> tuple[int, in
     if max(other, edge) > MOST:
         raise ValueError(f"an image of {width} × {height} pixels is too narrow to be resized")
     return (other, int(edge)) if width <= height else (int(edge), other)
+
+
+def size_of_patches(height: int, width: int, patch: int, most: int) -> tuple[int, int]:
+    """Return the largest whole patches, of `most` at most, in about an image's proportions.
+
+    The scale is found by halving, with transformers' bounds, since it decides between sizes.
+
+    >>> size_of_patches(100, 50, 16, 32)
+    (128, 64)
+    """
+
+    def scaled(scale: float) -> tuple[int, int]:
+        rows, columns = (max(1, ceil(edge * scale / patch)) for edge in (height, width))
+        return rows * patch, columns * patch
+
+    step = 1e-5
+    low, high = step / 10, 100.0
+    while high - low >= step:
+        middle = (low + high) / 2
+        tall, wide = scaled(middle)
+        if (tall // patch) * (wide // patch) <= most:
+            low = middle
+        else:
+            high = middle
+    return scaled(low)
 
 
 def cropped(pixels: Pixels, height: int, width: int) -> Pixels:

@@ -28,10 +28,12 @@ from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.storage import storage_dtype
 from ..vectors import of_length_one
+from .classified import classified
 from .image_batches import all_at_once, image_batches
 from .images import Image
-from .labels import Guess, best, probabilities
+from .labels import Guess
 from .patches import PatchEmbedding
+from .positions import antialiased_weights, plain_weights
 from .processor import ImageProcessor
 from .tower import Tower
 from .tower_layer import Workspace, read_norm
@@ -279,15 +281,10 @@ class ViT:
         FileNotFoundError, OSError, ImportError, TypeError, ValueError
             As `encode`; and a ValueError if the folder has no classifier, or top is less than 1.
         """
-        guesses: list[list[Guess]] = []
-        best(np.zeros((0, 1), np.float32), self.config.labels, top)  # refuses before any work
-        for numbers in image_batches(images, self.processor, batch_size):
-            logits = self.logits(numbers, num_threads=num_threads)
-            chances = probabilities(logits, self.config.multi_label)
-            guesses += best(chances, self.config.labels, top)
-            if progress is not None:
-                progress(len(numbers))
-        return guesses
+        return classified(
+            images, self.processor, lambda numbers: self.logits(numbers, num_threads=num_threads),
+            self.config.labels, self.config.multi_label, top, batch_size, progress,
+        )  # fmt: skip
 
     def attention_weights(
         self,
@@ -365,7 +362,9 @@ def read_patch_embedding(checkpoint: Checkpoint, config: ViTConfig) -> PatchEmbe
         positions,
         np.concatenate(prefix),
         registers,
-        antialias=config.model_type == "dinov2_with_registers",
+        weights=(
+            antialiased_weights if config.model_type == "dinov2_with_registers" else plain_weights
+        ),
     )
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.model_config import read_model_config
-from ..files.settings import Settings
-from .labels import read_labels
+from .labels import read_labels, read_problem
 from .patches import PatchConfig, read_patches
 from .tower_config import TowerConfig, read_tower
 from .tower_layer import LayerNames
@@ -54,8 +53,6 @@ VIT_DEFAULTS: dict[str, Any] = {
 }
 DINO_DEFAULTS: dict[str, Any] = {**VIT_DEFAULTS, "layer_norm_eps": 1e-6}
 PATCH_SIZES = {"vit": 16, "deit": 16, "dinov2": 14, "dinov2_with_registers": 16}
-
-PROBLEMS = ("single_label_classification", "multi_label_classification")
 
 
 @dataclass(frozen=True)
@@ -131,8 +128,3 @@ class ViTConfig:
             labels=read_labels(settings),
             multi_label=read_problem(settings),
         )
-
-
-def read_problem(settings: Settings) -> bool:
-    """Return whether labels do not exclude one another."""
-    return settings.one_of("problem_type", PROBLEMS, PROBLEMS[0]) == PROBLEMS[1]

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import bounded_integer
 
-from ..beams import UNLIKELY
+from .beams import UNLIKELY
 from .penalties import NOTHING, Penalties, Tokens, real
 
 

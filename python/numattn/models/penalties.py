@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from numattn._arguments import bounded_integer
 
-from ..arrays import Int64Array
+from .arrays import Int64Array
 
 Tokens: TypeAlias = "Sequence[int] | Int64Array"
 NOTHING: Tokens = ()
