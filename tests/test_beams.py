@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ctranslate2_folders import changed_number, read_case, write_case
 from numattn.models import Gpt, Llama, beam_search
+from numattn.models import load as load_any
 from numattn.models.beams import Rules, Search, log_softmax
 from tiny_decoders import load, random_ids, write_folder
 
@@ -169,3 +171,23 @@ def test_a_cache_that_does_not_fit(model: Gpt | Llama) -> None:
     with pytest.raises(ValueError, match="the cache of a beam search must be empty"):
         model.beam_search([[1]], 3, cache=cache)
     assert model.beam_search([], 3) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_logits_without_a_likeliest_token(value: float) -> None:
+    rules = Rules(2, 1.0, False, 5, np.array([], dtype=np.int64))
+    logs = np.zeros((2, 7))
+    logs[1] = value
+    with np.errstate(invalid="ignore"):
+        logs = log_softmax(logs)
+    with pytest.raises(ValueError, match="logits must not be NaN"):
+        Search(np.array([0]), rules).advance(logs)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_model_of_texts_whose_weights_are_no_numbers(tmp_path: Path, beams: int) -> None:
+    """The first logits are NaN: no text is made up of them."""
+    data, name = read_case("m2m")["file_model.bin"].tobytes(), "decoder/embeddings/weight_scale"
+    folder = write_case(tmp_path, "m2m", model=changed_number(data, name, np.nan, "<f"))
+    with pytest.raises(ValueError, match="logits must not be NaN"):
+        load_any(folder).generate([[5, 6, 2]], beams=beams, max_tokens=3)

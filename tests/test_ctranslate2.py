@@ -1,4 +1,4 @@
-"""Folders of CTranslate2's beside what its own library makes of them, and damaged ones."""
+"""Folders of CTranslate2's beside what its own library makes of them."""
 
 from __future__ import annotations
 

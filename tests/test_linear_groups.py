@@ -233,3 +233,22 @@ def test_bad_arguments(
 def test_scales_of_float64_are_refused() -> None:
     with pytest.raises(TypeError, match="scale has dtype float64"):
         na.Linear.from_integers(np.zeros((1, 16), np.int8), np.ones((1, 1)))
+
+
+def test_scales_of_another_library_s_float64_are_refused() -> None:
+    class Tensor:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (1, 0)  # the CPU
+
+        def __dlpack__(self, **named: Any) -> Any:
+            return np.ones((1, 1)).__dlpack__()
+
+    with pytest.raises(TypeError, match="scale has dtype float64"):
+        na.Linear.from_integers(np.zeros((1, 16), np.int8), Tensor())  # type: ignore[arg-type]
+
+
+def test_scales_in_lists(rng: np.random.Generator) -> None:
+    integers, x = np.ones((1, 32), np.uint8), normal(rng, (2, 32))
+    expected = na.Linear.from_integers(integers, np.ones((1, 1), np.float32))(x)
+    for scale, minimum in (([[1]], [[0]]), ([[1.0]], [[0.0]]), (((1.0,),), None)):
+        assert_same_bits(na.Linear.from_integers(integers, scale, minimum)(x), expected)

@@ -105,7 +105,7 @@ def test_what_may_be_missing_is_said(
     """The translations are all printed, and of which text they may lack something, too."""
     real_folder("en")
     long = "I saw " + "a cat and a dog, " * 20 + "and no bird."
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"hello\n{long}\nhello"))
+    give(monkeypatch, f"hello\n{long}\nhello".encode())
     assert main(["translate"]) == 2
     printed = capsys.readouterr()
     assert printed.out.splitlines()[::2] == ["olá", "olá"] and len(printed.out.splitlines()) == 3
@@ -121,13 +121,36 @@ def test_several_lines_in_one_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "  Olá.  Como você está hoje?\n\n- olá\n\n"
 
 
-def test_a_bad_line_is_named(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def give(monkeypatch: pytest.MonkeyPatch, data: bytes, encoding: str = "utf-8") -> None:
+    """Let standard input have these bytes, and an encoding by the locale."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_lines_are_utf_8_in_every_locale(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    encoding: str,
 ) -> None:
+    """A byte order mark is none of a text, and lines before one that is not UTF-8 are answered."""
+    folder = write_folder(tmp_path)
+    command = ["translate", "--model", str(folder)]
+    texts = ["cage", "", "be"]
+    expected = "".join(f"{each}\n" for each in Seq2Seq.from_folder(folder).translate(texts))
+    data = "\ufeffcage\r\n\r\nbe\n".encode()
+    give(monkeypatch, data, encoding)
+    assert main(command) == 0
+    assert capsys.readouterr().out == expected
+    give(monkeypatch, data + b"be \xff\nbe\n", encoding)
+    assert main(command) == 2
+    printed = capsys.readouterr()
+    assert printed.out == expected
+    assert "error: standard input is not UTF-8: invalid start byte, in line 4" in printed.err
+
+
+def test_a_bad_text_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = str(write_folder(tmp_path))
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\na\udc80"))
-    assert main(["translate", "--model", folder]) == 2
-    assert "line 2: the text 'a\\udc80' is not Unicode" in capsys.readouterr().err
     assert main(["translate", "--model", folder, "a\udc80"]) == 2
     assert "text 1: the text 'a\\udc80' is not Unicode" in capsys.readouterr().err
 
@@ -150,7 +173,7 @@ def test_the_command_as_a_process(tmp_path: Path) -> None:
 def test_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    give(monkeypatch, b"")
     assert main(["translate", "--model", str(write_folder(tmp_path))]) == 0
     assert capsys.readouterr().out == ""
 

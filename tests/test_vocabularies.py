@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from numattn.models import Bert, load
+from numattn.models.files.piece_pairs import merges_of
 from numattn.models.files.tokens import load_tokenizer
 from tiny_bert import SENTENCES, VOCABULARY, write_folder
 from tiny_decoders import write_folder as write_decoder
@@ -320,6 +321,23 @@ def test_a_folder_of_llama_s_with_a_tokenizer_model(tmp_path: Path) -> None:
 def test_added_tokens_of_the_vocabulary(tmp_path: Path) -> None:
     tokens = {str(i): {"content": text} for i, text in enumerate(BERT_SPECIAL)}
     assert load_tokenizer(write(tmp_path, "bert", added_tokens_decoder=tokens)).encode("sea").ids
+
+
+def test_a_piece_of_many_characters_is_not_cut_everywhere() -> None:
+    """As in a damaged file, whose cuts would be copies of half of it each."""
+    cuts = []
+
+    class Piece(str):
+        def __getitem__(self, place: Any) -> str:
+            cuts.append(place)
+            return str.__getitem__(self, place)
+
+    pieces = ["a", "b", "ab", Piece("a" * 3000)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    assert merges_of(vocabulary, [0, 0, -1, -2]) == [("a", "b")]
+    assert len(cuts) < 10
+    vocabulary |= {Piece("a" * 2999): 4}
+    assert merges_of(vocabulary, [0, 0, -1, -2, -3])[-1] == ("a" * 2999, "a")
 
 
 def test_without_sentencepiece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,8 @@ class Linear:
         integers : array of shape (out_features, in_features)
             int8; or uint8 with numbers of 4 bits, 0 … 15, which are kept two to a byte.
         scale : array of shape (out_features, in_features / G)
-            float32, float16 or bfloat16. G is a multiple of 16 for int8, of 32 for uint8.
+            float32, float16 or bfloat16, or lists of Python's numbers. G is a multiple of 16 for
+            int8, of 32 for uint8.
         minimum : array of scale's shape, optional
             Zero by default; for uint8 alone.
         bias : array of shape (out_features,), optional
@@ -267,9 +268,9 @@ def part_of(linear: Linear, begin: int, end: int) -> tuple[Linear, int]:
 
 
 def _as_scale(name: str, value: ArrayLike) -> Array:
-    """An array of floating-point numbers: of Python's own, float32."""
+    """An array of floating-point numbers: of lists of Python's own, float32."""
     array = as_array(name, value)
-    if array.dtype == np.float64 and not isinstance(value, np.ndarray):
+    if array.dtype in (np.float64, np.int64) and isinstance(value, (list, tuple)):
         return array.astype(np.float32)
     check_floating(name, array)
     return array

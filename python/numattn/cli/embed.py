@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 from .arguments import (
     add_model_arguments,
@@ -21,15 +20,13 @@ from .arguments import (
 )
 from .cuts import Cuts
 from .json_lines import text_sink, vector_line
-from .lines import Lines, arriving, open_lines
+from .lines import Lines, arriving_stdin, open_lines
 from .progress import add_quiet, progress_bar
 from .streams import note
 from .table import similarity_table
 from .whole_file import STDIN, is_stdout, whole_file
 
 if TYPE_CHECKING:
-    from io import BufferedReader
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -202,8 +199,7 @@ def texts_of(
     if source is None:
         yield [cuts.tokenize(arguments.texts)], len(arguments.texts)
     elif source == STDIN:
-        given = arriving(cast("BufferedReader", sys.stdin.buffer), "standard input", PIECE_LINES)
-        yield map(cuts.tokenize, given), None
+        yield map(cuts.tokenize, arriving_stdin(PIECE_LINES)), None
     else:
         with open_lines(source) as lines:
             pieces = one_ahead(cuts.tokenize, lines.pieces(PIECE_LINES, PIECE_CHARACTERS))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader, IncrementalNewlineDecoder, TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from .whole_file import STDIN
 
@@ -90,6 +90,11 @@ def open_lines(path: Path) -> Iterator[Lines]:
                 shutil.copyfileobj(file, copy)
                 copy.seek(0)
                 yield Lines(copy, str(path))
+
+
+def arriving_stdin(most: int) -> Iterator[list[str]]:
+    """Yield the lines of standard input, whatever the locale's encoding is; as `arriving`."""
+    return arriving(cast("BufferedReader", sys.stdin.buffer), "standard input", most)
 
 
 def arriving(file: BufferedReader, name: str, most: int) -> Iterator[list[str]]:

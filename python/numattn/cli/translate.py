@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from numattn._dtypes import STORED
 
 from .arguments import positive
+from .lines import arriving_stdin
 from .progress import add_quiet, progress_bar
 
 if TYPE_CHECKING:
@@ -69,9 +68,10 @@ def run(arguments: argparse.Namespace) -> None:
             raise FileNotFoundError(f"{error}, or give --model FOLDER") from None
     model = Seq2Seq.from_folder(folder, dtype=arguments.dtype)
     noun = "text" if arguments.texts else "line"
+    texts = arguments.texts or (line for (line,) in arriving_stdin(1))
     doubtful = 0
     with progress_bar(arguments, len(arguments.texts) or None, noun, prints=True) as bar:
-        for number, text in enumerate(arguments.texts or lines(), start=1):
+        for number, text in enumerate(texts, start=1):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 try:
@@ -86,9 +86,3 @@ def run(arguments: argparse.Namespace) -> None:
             bar(1)
     if doubtful:
         raise ValueError(f"{doubtful} translation{'s' * (doubtful > 1)} may lack something")
-
-
-def lines() -> Iterator[str]:
-    """Yield the lines of standard input without their ends."""
-    for line in sys.stdin:
-        yield line.removesuffix("\n")

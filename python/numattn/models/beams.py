@@ -19,6 +19,8 @@ EarlyStopping: TypeAlias = 'bool | Literal["never"]'
 
 # The sum of a text that is none, which keeps a place.
 NONE = -1e9
+UNLIKELY = "logits must not be NaN, +inf, or -inf throughout a row"
+"""What to say where no token is the likeliest."""
 
 
 class Beam(NamedTuple):
@@ -70,10 +72,18 @@ class Search:
         self.done = False
 
     def advance(self, logs: NDArray[np.floating[Any]]) -> None:
-        """Take a step, given log p (beams, V) of each token after each text that goes on."""
+        """Take a step, given log p (beams, V) of each token after each text that goes on.
+
+        Raises
+        ------
+        ValueError
+            If one is NaN, as log p of logits are among which none is the largest.
+        """
         rules = self._rules
         count = len(self.texts[0]) + 1
         sums = (self.sums[:, np.newaxis] + logs).reshape(-1)
+        if np.isnan(sums).any():
+            raise ValueError(UNLIKELY)
         # So many that `beams` go on whichever of them end.
         best = largest(sums, max(2, 1 + rules.ends.size) * rules.beams)
         sources, tokens = np.divmod(best, logs.shape[1])
@@ -117,7 +127,8 @@ class Search:
 def log_softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Return log p of the last axis, in float64."""
     x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of infinities; what comes of them is NaN
+        x -= x.max(axis=-1, keepdims=True)
     x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
     return x
 

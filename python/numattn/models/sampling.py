@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numattn._arguments import bounded_integer
 
+from .beams import UNLIKELY
 from .penalties import NOTHING, Penalties, Tokens, real
 
 
@@ -235,7 +236,7 @@ def checked_logits(logits: ArrayLike, axes: int) -> NDArray[Any]:
         raise TypeError(f"logits must be real numbers, not {rows.dtype}")
     # Of a row with a NaN the maximum is NaN.
     if not np.isfinite(rows.max(axis=-1).astype(np.float64)).all():
-        raise ValueError("logits must not be NaN, +inf, or -inf throughout a row")
+        raise ValueError(UNLIKELY)
     return rows
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..arrays import Float32Array, Int64Array
-from ..beams import Beam, Rules, Search, log_softmax
+from ..beams import UNLIKELY, Beam, Rules, Search, log_softmax
 from .token_rules import Rule, Scores
 
 # (last tokens (N,), rows of the step before that they continue (N,)) → logits (N, V).
@@ -65,7 +65,10 @@ def greedy_search(
     results: list[list[int]] = [[] for _ in range(batch)]
     rows, going = np.arange(batch), np.ones(batch, dtype=np.bool_)
     while True:
-        tokens = choose(allow(texts, logits.copy()))
+        scores = allow(texts, logits.copy())
+        if np.isnan(scores.max(axis=1)[going]).any():
+            raise ValueError(UNLIKELY)
+        tokens = choose(scores)
         texts = np.concatenate([texts, tokens[:, np.newaxis]], axis=1)
         for row in np.flatnonzero(going).tolist():
             results[row].append(int(tokens[row]))

@@ -126,12 +126,15 @@ class Ctranslate2File:
         return self._variable(name).shape
 
     def number(self, name: str) -> float:
-        """Return a variable of one number."""
+        """Return a variable of one number; ValueError for another one, or if it is not finite."""
         if self.shape(name) != ():
             raise ValueError(
                 f"variable {name} in {self.path} has shape {self.shape(name)}, and not one number"
             )
-        return float(self._stored(self._variable(name), 0, 1)[0])
+        value = float(self._stored(self._variable(name), 0, 1)[0])
+        if not math.isfinite(value):
+            raise ValueError(f"variable {name} in {self.path} is {value}, and not finite")
+        return value
 
     def read(self, name: str, out: NDArray[Any], first: int = 0) -> None:
         """Fill an array with a variable's floats, from row `first` on."""

@@ -95,7 +95,7 @@ class GgufFile:
     def _add_parts(self, count: int) -> None:
         """Read the files of a split model, of which the one that was read is any."""
         given, match = self.path, PART.fullmatch(self.path.name)
-        if match is None or int(match[3]) != count:
+        if match is None or int(match[3]) != count or not 1 <= int(match[2]) <= count:
             raise ValueError(
                 f"{given} is one of {shown(count)} files of a model, and its name is not of the "
                 "form NAME-00001-of-00003.gguf, with that number in it"

@@ -95,9 +95,11 @@ def merges_of(vocabulary: dict[str, int], scores: Sequence[float]) -> list[tuple
     >>> merges_of({"a": 0, "b": 1, "ab": 2, "aba": 3}, [0, 0, -2, -1])
     [('ab', 'a'), ('a', 'b')]
     """
+    # A damaged file may have a piece of a million characters, of which each cut is a copy.
+    lengths = {len(piece) for piece in vocabulary} - {0}
     merges = []
     for piece, number in vocabulary.items():
-        for cut in range(1, len(piece)):
+        for cut in (each for each in lengths if len(piece) - each in lengths):
             left, right = piece[:cut], piece[cut:]
             if left in vocabulary and right in vocabulary:
                 order = (vocabulary[left], vocabulary[right])
