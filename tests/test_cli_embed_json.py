@@ -105,9 +105,10 @@ def test_a_file_that_is_not_utf_8_leaves_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, bert_folder: Path
 ) -> None:
     source, out = tmp_path / "latin.txt", tmp_path / "out.jsonl"
-    source.write_bytes(b"a cat\ncaf\xe9\n")
+    source.write_bytes(b"a cat\ndog\ncaf\xe9\nmat\n")
     arguments = ("--file", source, "--json", "--model", bert_folder)
-    assert "latin.txt is not UTF-8" in refused(capsys, "embed", *arguments)
+    message = "latin.txt is not UTF-8: invalid continuation byte, in line 3"
+    assert message in refused(capsys, "embed", *arguments)
     assert "latin.txt is not UTF-8" in refused(capsys, "embed", *arguments, "--out", out)
     assert "no folder" in refused(capsys, "embed", *arguments, "--out", tmp_path / "none" / "out")
     assert os.listdir(tmp_path) == ["latin.txt"]

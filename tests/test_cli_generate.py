@@ -167,7 +167,8 @@ def test_what_is_refused(
     assert "the model has no chat template: give a prompt" in message
     (plain / "tokenizer.json").unlink()
     assert "no tokenizer.json in" in refused(capsys, "generate", "--model", plain, "a")
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
-    assert "standard input is not UTF-8" in refused(capsys, *run)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
-    assert "standard input is not UTF-8" in refused(capsys, *run, "--chat")
+    for more in ((), ("--chat",)):
+        for encoding in ("utf-8", "latin-1"):  # of the locale
+            stdin = io.TextIOWrapper(io.BytesIO(b"\xff"), encoding=encoding)
+            monkeypatch.setattr("sys.stdin", stdin)
+            assert "standard input is not UTF-8" in refused(capsys, *run, *more)

@@ -33,16 +33,11 @@ class Lines:
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
+        self.name = name
+        lists = arriving(cast("BufferedReader", file), name, CHUNK)
+        self.count = sum(len(lines) for lines in lists)
         # A byte order mark is not part of the first line.
         self._file = TextIOWrapper(file, encoding="utf-8-sig")
-        self.name = name
-        self.count = 0
-        try:
-            for _ in self._file:
-                self.count += 1
-        except UnicodeDecodeError as error:
-            reason = f"{error.reason}, near line {self.count + 1}"
-            raise ValueError(f"{name} is not UTF-8: {reason}") from None
 
     def pieces(self, lines: int, characters: int) -> Iterator[list[str]]:
         """Yield the lines, without their ends, in lists of at most `lines`.

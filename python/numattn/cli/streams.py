@@ -35,6 +35,9 @@ def prepare_streams() -> None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(ClosedInput()), encoding="utf-8")
     if sys.stdout is None:
         raise OSError("standard output is closed")
+    if isinstance(sys.stdin, io.TextIOWrapper) and not sys.stdin.isatty():
+        # What comes from files and pipes is UTF-8, whatever the locale says of terminals.
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without "×" or a text's own letters gets "?" for them, not an error.
         sys.stdout.reconfigure(errors="replace")
