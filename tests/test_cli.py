@@ -128,12 +128,17 @@ def test_standard_input_is_closed(bert_folder: Path) -> None:
     assert process.stderr == "numattn embed: error: standard input is closed\n"
 
 
-def test_an_error_without_a_reader(bert_folder: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_without_a_reader(bert_folder: Path, unbuffered: str) -> None:
     """Neither stream has one any more, and there is still an exit code and no more."""
     ours, theirs = os.pipe()
     os.close(ours)
     process = subprocess.run(
-        command("embed", "a cat", "--model", "none"), stdout=theirs, stderr=theirs, timeout=60
+        command("embed", "a cat", "--model", "none"),
+        stdout=theirs,
+        stderr=theirs,
+        timeout=60,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
     )
     os.close(theirs)
     assert process.returncode == 2

@@ -37,7 +37,8 @@ class Progress:
     def reached(self, done: float, total: float) -> None:
         """So much is done altogether, of so much; the bar counts in whole numbers."""
         if self._bar is not None:
-            self._bar.total = round(total)
+            if self._bar.total is None:  # shown at once, also where the rest takes no time
+                self._bar.reset(round(total))
             self._bar.update(round(done) - self._done)
             self._done = round(done)
 

@@ -54,10 +54,19 @@ def release_stdout() -> None:
     try:
         flush_stdout()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        let_vanish(sys.stdout.fileno())
 
 
 def note(program: str, text: str) -> None:
     """Print a line on stderr; nothing if nobody is left to read it."""
-    with suppress(OSError):
+    try:
         print(f"{program}: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        # What is held back would fail again at exit, and be Python's exit code.
+        with suppress(OSError):
+            let_vanish(sys.stderr.fileno())
+
+
+def let_vanish(descriptor: int) -> None:
+    """Send to nobody what is written from now on."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
