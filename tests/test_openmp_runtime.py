@@ -112,6 +112,9 @@ def test_without_a_runtime_the_work_is_shared(no_runtime: str) -> None:
             most = max(most, tasks())
             time.sleep(0.001)
         caller.join()
+        until = time.monotonic() + 5
+        while tasks() > alone and time.monotonic() < until:  # the system lists one a moment longer
+            time.sleep(0.001)
         print(most - alone, tasks() - alone)
     """
     assert output_of(script, prelude=PRELUDE, LD_LIBRARY_PATH=no_runtime).split() == ["2", "0"]
