@@ -38,12 +38,12 @@ static inline std::int64_t padded_int8_depth(std::int64_t depth) {
 }
 
 // Steps of the depth that have a scale in common; 1 where there are no groups.
-static inline std::int64_t group_depth(PanelFormat format) {
+static constexpr std::int64_t group_depth(PanelFormat format) {
   return format == PanelFormat::kGroups8 ? 16 : format == PanelFormat::kGroups4 ? 32 : 1;
 }
 
 // Of a group: its scales, and minima where it has them, and its integers.
-static inline std::int64_t group_bytes(PanelFormat format) {
+static constexpr std::int64_t group_bytes(PanelFormat format) {
   constexpr std::int64_t kIntegers = 16 * kPanelColumns;
   return kIntegers + kPanelColumns * 4 * (format == PanelFormat::kGroups4 ? 2 : 1);
 }

@@ -36,7 +36,7 @@ inline void part_nibbles(const std::uint8_t* pairs, std::int64_t depth, Int8* in
 template <PanelFormat Format>
 class Groups {
  public:
-  static constexpr std::int64_t kSteps = Format == PanelFormat::kGroups4 ? 32 : 16;
+  static constexpr std::int64_t kSteps = group_depth(Format);
 
   explicit Groups(const char* panel) : next_(panel) { advance(); }
 

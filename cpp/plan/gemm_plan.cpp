@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "divide_up.h"
+#include "useful_threads.h"
 
 namespace numattn {
 namespace {
@@ -92,7 +93,6 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
   }
   plan.panel_groups = divide_up(plan.panels, plan.panels_per_item);
   plan.items = plan.row_blocks * plan.panel_groups;
-  plan.flops = flops_of(rows, features, depth);
   return plan;
 }
 
@@ -100,7 +100,6 @@ GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t dept
                      int threads) {
   GemmPlan plan{};
   plan.panels = panel_count(features);
-  plan.flops = flops_of(rows, features, depth);
   const std::int64_t wanted = items_wanted(threads);
 
   std::int64_t most_rows = kMostStripRows;

@@ -4,7 +4,6 @@
 #include <cstdint>
 
 #include "kernels.h"
-#include "useful_threads.h"
 
 namespace numattn {
 
@@ -15,7 +14,6 @@ struct GemmPlan {
   std::int64_t panels_per_item;
   std::int64_t panel_groups;
   std::int64_t items;
-  double flops;
 };
 
 // Panels of a weight with so many output features.

@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from ..files.checkpoint import check_all_taken, check_count
 from ..files.gguf_file import GgufFile
 from ..files.integers import Integers
+from ..files.tensors import Tensors
 from .head import HEAD
 
 LLAMA = {
@@ -59,7 +60,7 @@ FULL_NAME = re.compile(r"(?:(?:layers|h)\.(\d+)\.)?(.+)\.(weight|bias)")
 FREQUENCIES = r"rope_(freqs|factors_long|factors_short)\.weight"
 
 
-class GgufTensors:
+class GgufTensors(Tensors):
     """The tensors of a file as `Checkpoint` gives those of a folder of that model_type.
 
     Parameters
@@ -136,13 +137,6 @@ class GgufTensors:
     def _turned(self, stored: str) -> int | None:
         """Return how many heads stand in a tensor's rows that turn by neighbours."""
         return self._turned_heads.get(stored.split(".")[-2])
-
-    def take_joined(
-        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
-    ) -> NDArray[Any]:
-        """Return tensors of those names and shapes in one array, one below the other."""
-        parts = [self.take(name, shape, dtype=dtype) for name, shape in shapes.items()]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]:
         """Raise ValueError: no family that is read from such a file has bytes for weights."""

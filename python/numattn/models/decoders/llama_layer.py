@@ -67,19 +67,26 @@ class LlamaLayer:
         qkv = {f"{name}.self_attn.{part}_proj": count for part, count in rows.items()}
         if config.joined:
             qkv = {f"{name}.self_attn.qkv_proj": sum(rows.values())}
-        weight, bias = read.parameters(qkv, width, config.qkv_bias)
-        kept = read.kept(qkv, width)
-        self.qkv = Linear(weight, bias, dtype=dtype) if kept is None else projection_of(kept, bias)
         first, after_attention, second, after_ffn = NORMS[config.norms]
 
         def norm(part: str | None) -> RmsNorm | None:
             return None if part is None else read.norm(f"{name}.{part}", width)
 
         self.attention_norm = norm(first)
-        self.wide_keys: NDArray[np.bool_] | None = None
+        kept, bias = read.kept(qkv, width), read.biases(qkv, config.qkv_bias)
+        gain: Float32Array | None = (
+            None  # of what keys are made of, where a bias may make them wide
+        )
         if bias is not None and config.head_norms is None and self.attention_norm is not None:
+            gain = self.attention_norm.weight
+        weight: Any = None
+        if kept is None or gain is not None:
+            weight = read.weight(qkv, width)
+        self.qkv = Linear(weight, bias, dtype=dtype) if kept is None else projection_of(kept, bias)
+        self.wide_keys: NDArray[np.bool_] | None = None
+        if bias is not None and gain is not None:
             keys = slice(rows["q"], rows["q"] + rows["k"])
-            gain, pairs = self.attention_norm.weight, 0 if rope is None else rope.dim // 2
+            pairs = 0 if rope is None else rope.dim // 2
             self.wide_keys = wide_keys(weight[keys], bias[keys], gain, None, kv_heads, pairs)
         del weight
         self.head_norms: HeadNorms | None = None

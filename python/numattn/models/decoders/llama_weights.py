@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,6 @@ from ..files.tensors import Tensors
 from ..norms import RmsNorm
 from .feed_forward import Clamped, Experts, FeedForward, Gated
 from .llama_config import ExpertConfig, LlamaConfig
-
-Parameters: TypeAlias = tuple[NDArray[Any], Float32Array | None]
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,12 @@ class Weights:
         weight += np.float32(self.config.norm_offset)
         return RmsNorm(weight, self.config.norm_eps)
 
-    def parameters(self, parts: dict[str, int], columns: int, bias: bool) -> Parameters:
-        """Return weight and bias of several parts that read the same; of each, its rows."""
-        weight = self.checkpoint.take_joined(
+    def weight(self, parts: dict[str, int], columns: int) -> NDArray[Any]:
+        """Return the weight of several parts that read the same, as floats; of each, its rows."""
+        return self.checkpoint.take_joined(
             {f"{part}.weight": (rows, columns) for part, rows in parts.items()},
             number_dtype(self.dtype),
         )
-        return weight, self.biases(parts, bias)
 
     def biases(self, parts: dict[str, int], bias: bool) -> Float32Array | None:
         """Return the biases of several parts as one, if there are any."""
@@ -66,10 +63,10 @@ class Weights:
     def linear(self, name: str, rows: int, columns: int, bias: bool) -> Linear:
         """Return the projection whose weight stands under `name`."""
         part = {name: rows}
-        kept = self.kept(part, columns)
+        kept, own = self.kept(part, columns), self.biases(part, bias)
         if kept is not None:
-            return Linear.from_integers(*kept[0], bias=self.biases(part, bias))
-        return Linear(*self.parameters(part, columns, bias), dtype=self.dtype)
+            return Linear.from_integers(*kept[0], bias=own)
+        return Linear(self.weight(part, columns), own, dtype=self.dtype)
 
     def feed_forward(self, layer: str) -> FeedForward:
         """Return the second half of a layer."""
@@ -104,16 +101,13 @@ class Weights:
         """Return the projections of the first half of a part's rows, and of the second."""
         (rows,) = part.values()
         chosen = slice(None, rows // 2), slice(rows // 2, None)
-        kept = self.kept(part, columns)
+        kept, both = self.kept(part, columns), self.biases(part, bias)
+        biases = [None if both is None else both[half] for half in chosen]
+        halves = zip(chosen, biases, strict=True)
         if kept is not None:
-            both = self.biases(part, bias)
-            halves = [(kept[0].rows(half), None if both is None else both[half]) for half in chosen]
-            return [Linear.from_integers(*weight, bias=own) for weight, own in halves]
-        weight, both = self.parameters(part, columns, bias)
-        return [
-            Linear(weight[half], None if both is None else both[half], dtype=self.dtype)
-            for half in chosen
-        ]
+            return [Linear.from_integers(*kept[0].rows(half), bias=own) for half, own in halves]
+        weight = self.weight(part, columns)
+        return [Linear(weight[half], own, dtype=self.dtype) for half, own in halves]
 
     def router(self, name: str, bias: bool) -> Linear:
         """Return the projection to one logit for each expert, float32 in any case."""

@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from .folder import regular_file
 from .json_file import read_json_object
+from .tensors import Tensors
 from .torch_file import read_torch_header
 
 # Old checkpoints call the two parameters of a layer norm by the names of the paper.
@@ -44,7 +45,7 @@ class Stored:
     start: int
 
 
-class Checkpoint:
+class Checkpoint(Tensors):
     """The tensors of a model.safetensors file, or of several with an index, or what replaces it.
 
     Parameters
@@ -112,9 +113,6 @@ class Checkpoint:
         for part, end in zip(parts, np.cumsum(rows).tolist(), strict=True):
             read_numbers(part, result[end - part.shape[0] : end])
         return result
-
-    def take_integers(self, name: str, shape: tuple[int, int]) -> None:
-        """Return None: such a folder's weights are read as floats."""
 
     def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]:
         """Return the tensor of that name, of exactly that shape, whose elements are bytes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from .checkpoint import check_all_taken, check_count
 from .ctranslate2_file import Ctranslate2File
 from .settings import shown
+from .tensors import Tensors
 
 # One number each, which changes nothing here: heads that tell how words belong together, and how
 # ALiBi would be.
@@ -28,7 +29,7 @@ class Place(NamedTuple):
     do queries, values and keys stand in one."""
 
 
-class Ctranslate2Tensors:
+class Ctranslate2Tensors(Tensors):
     """A folder's variables as `Checkpoint` gives the tensors of one of Hugging Face's.
 
     Parameters
@@ -69,16 +70,6 @@ class Ctranslate2Tensors:
         self.file.read(place.name, result, first)
         self._rows.setdefault(self.file.own_name(place.name), {})[first] = wanted[0]
         return result
-
-    def take_joined(
-        self, shapes: Mapping[str, tuple[int, ...]], dtype: DTypeLike = np.float32
-    ) -> NDArray[Any]:
-        """Return tensors of those names and shapes in one array, one below the other."""
-        parts = [self.take(name, shape, dtype=dtype) for name, shape in shapes.items()]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def take_integers(self, name: str, shape: tuple[int, int]) -> None:
-        """Return None: such a folder's weights are read as floats."""
 
     def take_bytes(self, name: str, shape: Sequence[int]) -> NDArray[np.uint8]:
         """Raise ValueError: such a folder has no bytes for weights."""
