@@ -14,8 +14,8 @@ class FetchedPanels : public FloatPanels {
  public:
   using FloatPanels::FloatPanels;
 
-  void multiply(int row, int rows, const char* panel, float* sums) const {
-    multiply_by<NearLines>(row, rows, panel, sums);
+  void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
+    multiply_by<NearLines>(row, rows, panel, results, sums);
   }
 };
 

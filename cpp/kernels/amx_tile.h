@@ -98,9 +98,11 @@ inline void multiply_amx_rows(const PairProduct<Parts>& product, std::int64_t ro
 
 // sums[m][n] = product, or += where `Add`; rows of kLaneGroup floats. Rows up to whole steps of
 // kRowStep are read and written.
-template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts>
-inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums) {
+template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts, class RowsAheadOf>
+inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums,
+                           RowsAheadOf& rows_ahead) {
   static_assert(Columns == kLaneGroup, "a panel is a lane group");
+  rows_ahead.fetch_rows(row_count);
   for (std::int64_t row = 0; row < row_count; row += 4 * kAmxRows) {
     switch ((row_count - row + kAmxRows - 1) / kAmxRows) {
       case 1: multiply_amx_rows<1, Add, Vectors>(product, row, sums); break;

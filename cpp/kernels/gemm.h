@@ -12,65 +12,17 @@
 //     static copies(operands)             // whether rows of x must be copied first
 //     Panels(areas, operands, rows)       // its areas of the workspace, for blocks of so many rows
 //     begin(block)                        // rows of x as it multiplies them
-//     multiply(row, rows, panel, sums)    // sums[row][column] of one panel, whole depth
+//     multiply(row, rows, panel, results, sums)  // sums[row][column] of one panel, whole depth,
+//                                                // while lines of the results are asked for
 //   };
 #pragma once
 
-#include "activation.h"
 #include "areas.h"
-#include "matrix.h"
+#include "panel_results.h"
 #include "tile.h"
 
 namespace numattn {
 namespace {
-
-// What becomes of up to kWidth sums side by side; bias, factor and residual, of the first one, null
-// without.
-inline Vec finished(const GemmBlock& block, Vec sum, const float* bias, const char* factor,
-                    const char* residual, int lanes) {
-  if (bias != nullptr) sum = sum + load_partial(bias, lanes);
-  Vec value = activated(sum, block.activation, block.output_dtype);
-  const auto read = [&](const char* from, const Companion& companion) {
-    return read_elements(from, block.output_dtype, companion.column_stride, lanes);
-  };
-  if (factor != nullptr) value = value * read(factor, block.factor);
-  return residual == nullptr ? value : value + read(residual, block.residual);
-}
-
-// The epilogue of one panel: rows [first, first + row_count), columns [column, column + count).
-// Not inlined: a copy of it for every kind of panel would be a fifth of all their code.
-__attribute__((noinline)) inline void write_panel(const GemmBlock& block, int first, int row_count,
-                                                  std::int64_t column, std::int64_t count,
-                                                  const float* sums) {
-  const std::int64_t item = dtype_size(block.output_dtype);
-  for (int i = 0; i < row_count; ++i) {
-    const std::int64_t row = first + i;
-    char* output = block.output + row * block.output_row_stride + column * item;
-    for (std::int64_t n = 0; n < count; n += Vec::kWidth) {
-      const int lanes = lanes_left(n, count);
-      const float* bias = block.bias == nullptr ? nullptr : block.bias + column + n;
-      const Vec value =
-          finished(block, load(sums + i * kPanelColumns + n), bias,
-                   block.factor.at(row, column + n), block.residual.at(row, column + n), lanes);
-      write_elements(output + n * item, block.output_dtype, value, lanes);
-    }
-  }
-}
-
-// Asks for the lines that write_panel() will write, and read, when the panel has been multiplied.
-inline void fetch_results(const GemmBlock& block, int first, int row_count, std::int64_t column,
-                          std::int64_t count) {
-  const std::int64_t item = dtype_size(block.output_dtype);
-  for (std::int64_t row = first; row < first + row_count; ++row) {
-    fetch_bytes(block.output + row * block.output_row_stride + column * item, count * item);
-    const auto fetch = [&](const Companion& companion) {
-      const char* from = companion.at(row, column);
-      if (from != nullptr && companion.data != block.output) fetch_bytes(from, count * item);
-    };
-    fetch(block.factor);
-    fetch(block.residual);
-  }
-}
 
 inline float* take_sums(Areas& areas) { return areas.take(kGemmRows * kPanelColumns); }
 
@@ -89,8 +41,8 @@ inline void gemm(const GemmBlock& block) {
     const std::int64_t columns = left < kPanelColumns ? left : kPanelColumns;
     for (int row = 0; row < block.row_count; row += kGemmRows) {
       const int rows = block.row_count - row < kGemmRows ? block.row_count - row : kGemmRows;
-      fetch_results(block, row, rows, column, columns);
-      panels.multiply(row, rows, panel, sums);
+      RowsAhead results = rows_of_results(block, row, column, columns);
+      panels.multiply(row, rows, panel, results, sums);
       write_panel(block, row, rows, column, columns, sums);
     }
     panel += bytes;

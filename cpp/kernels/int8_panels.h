@@ -95,10 +95,12 @@ __attribute__((always_inline)) inline void add_products(Ints (&sum)[Rows][Vector
 // pairs[m][column] = the column's two sums over the slice.
 template <int Rows>
 __attribute__((noinline)) inline void multiply_int8_tile(IntegerRows x, Int8Slice slice,
-                                                         std::int32_t* pairs) {
+                                                         RowsAhead& results, std::int32_t* pairs) {
   constexpr int kVectors = vectors_beside(Rows);
   constexpr int kAheadBytes = kQuadBytes * kVectors / kSumVectors;  // of a pass, for each quad
   constexpr int kAheadLines = (kAheadBytes + kLineBytes - 1) / kLineBytes;
+  constexpr int kPieces = Rows == kInt8Rows ? Rows * RowsAhead::kMostLines : 1;
+  if (kPieces == 1) results.fetch_rows(Rows);
   for (int first = 0; first < kSumVectors; first += kVectors) {
     Ints sum[Rows][kVectors];
 #pragma GCC unroll 8
@@ -108,18 +110,23 @@ __attribute__((noinline)) inline void multiply_int8_tile(IntegerRows x, Int8Slic
     }
     const std::int8_t* weights = slice.weights + first * 2 * Vec::kWidth;
     const std::int16_t* left = x.data;
-    for (std::int64_t quad = 0; quad < slice.quads; ++quad) {
-      add_products(sum, left, x.stride, weights);
-      if (slice.ahead != nullptr) {
-        if constexpr (kVectors == kSumVectors) {
-          fetch_lines<kQuadBytes / kLineBytes, kIntoFirstLevel>(weights + kSoon);
-        } else {
-          fetch_lines<kAheadLines>(slice.ahead);
-          slice.ahead += kAheadBytes;
+    std::int64_t quad = 0;
+    for (int done = 1; done <= kPieces; ++done) {
+      const std::int64_t end = done < kPieces ? slice.quads / kPieces * done : slice.quads;
+      if (kPieces > 1 && first == 0) results.fetch_line<Rows>();
+      for (; quad < end; ++quad) {
+        add_products(sum, left, x.stride, weights);
+        if (slice.ahead != nullptr) {
+          if constexpr (kVectors == kSumVectors) {
+            fetch_lines<kQuadBytes / kLineBytes, kIntoFirstLevel>(weights + kSoon);
+          } else {
+            fetch_lines<kAheadLines>(slice.ahead);
+            slice.ahead += kAheadBytes;
+          }
         }
+        weights += kQuadBytes;
+        left += 4;
       }
-      weights += kQuadBytes;
-      left += 4;
     }
 #pragma GCC unroll 8
     for (int m = 0; m < Rows; ++m) {
@@ -155,14 +162,15 @@ class Int8Panels {
     }
   }
 
-  void multiply(int row, int rows, const char* panel, float* sums) const {
+  void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
+    RowsAhead none;
     for (std::int64_t k = 0; k < depth_; k += kInt8Slice) {
       const std::int64_t depth = padded_ - k < kInt8Slice ? padded_ - k : kInt8Slice;
       const char* weights = panel + k * kPanelColumns;
       multiply_slice({integers_ + row * stride_ + k, stride_}, rows,
                      {reinterpret_cast<const std::int8_t*>(weights), depth / 4, k > 0,
                       weights + depth * kPanelColumns},
-                     sums);
+                     k + depth < depth_ ? none : results, sums);
     }
     scale(row, rows, panel, sums);
   }
@@ -199,15 +207,16 @@ class Int8Panels {
 
  private:
   // The first tile of rows asks for the slice that follows in memory.
-  static void multiply_slice(IntegerRows x, int rows, Int8Slice slice, float* sums) {
+  static void multiply_slice(IntegerRows x, int rows, Int8Slice slice, RowsAhead& results,
+                             float* sums) {
     alignas(64) std::int32_t pairs[kInt8Rows * 2 * kPanelColumns];
     while (rows > 0) {
       const int height = rows >= kInt8Rows ? kInt8Rows : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
       switch (height) {
-        case 1: multiply_int8_tile<1>(x, slice, pairs); break;
-        case 2: multiply_int8_tile<2>(x, slice, pairs); break;
-        case 4: multiply_int8_tile<4>(x, slice, pairs); break;
-        default: multiply_int8_tile<kInt8Rows>(x, slice, pairs);
+        case 1: multiply_int8_tile<1>(x, slice, results, pairs); break;
+        case 2: multiply_int8_tile<2>(x, slice, results, pairs); break;
+        case 4: multiply_int8_tile<4>(x, slice, results, pairs); break;
+        default: multiply_int8_tile<kInt8Rows>(x, slice, results, pairs);
       }
       join_sums(pairs, height, slice.adds, sums);
       slice.ahead = nullptr;

@@ -91,8 +91,9 @@ class Int8TilePanels : public Int8Panels {
     }
   }
 
-  void multiply(int row, int rows, const char* panel, float* sums) const {
-    if (!in_tiles_) return Int8Panels::multiply(row, rows, panel, sums);
+  void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
+    if (!in_tiles_) return Int8Panels::multiply(row, rows, panel, results, sums);
+    results.fetch_rows(rows);
     const auto* weights = reinterpret_cast<const std::int8_t*>(panel);
     for (std::int64_t k = 0; k < depth_; k += kInt8Slice) {
       multiply_slice(row, rows, k, weights + k * kPanelColumns, sums);

@@ -47,13 +47,16 @@ class PairPanels {
 
   void begin(const GemmBlock& block) { x_ = pair_rows<Parts>(block, copy_); }
 
-  void multiply(int row, int rows, const char* panel, float* sums) const {
+  // Not inlined: beside gemm()'s own variables GCC 12 has no registers left for the rows of x.
+  __attribute__((noinline)) void multiply(int row, int rows, const char* panel, RowsAhead& results,
+                                          float* sums) const {
     const PairOperand a{x_.parts.data + row * x_.stride, x_.parts.part_stride};
     const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel);
     for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
       const PairOperand b{pairs + 2 * column, padded_panel_depth(depth_) * kPanelColumns};
       multiply_pairs<false, kTileVectors, kPanelColumns>(
-          rows, product_of<Parts>(a, x_.stride, b, round_up(depth_, kDepthStep)), sums + column);
+          rows, product_of<Parts>(a, x_.stride, b, round_up(depth_, kDepthStep)), sums + column,
+          results);
     }
   }
 
@@ -71,9 +74,7 @@ struct PairProducts {
       case PanelFormat::kFloat32: return call(Type<FloatPanels>{});
       case PanelFormat::kInt8: return call(Type<Int8Panels>{});
       case PanelFormat::kBFloat16: return call(Type<PairPanels<1>>{});
-      case PanelFormat::kGroups8:
-      case PanelFormat::kGroups4: return call(Type<SlicePanels>{});
-      default: return call(Type<PairPanels<2>>{});
+      default: return call(Type<SlicePanels>{});
     }
   }
 };

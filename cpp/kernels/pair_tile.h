@@ -24,9 +24,12 @@ struct PairUnit {
   PairUnit() {}
 };
 
-template <int Rows, int Vectors, bool Add, int Parts>
+template <int Rows, int Vectors, bool Add, int Parts, class RowsAheadOf>
 __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<Parts>& product,
-                                                              std::int64_t row, float* sums) {
+                                                              std::int64_t row, float* sums,
+                                                              RowsAheadOf& rows_ahead) {
+  constexpr int kPieces = kDepthPieces<Rows, RowsAheadOf>;
+  if (kPieces == 1) rows_ahead.fetch_rows(Rows);
   Vec sum[Rows][Vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
@@ -36,18 +39,26 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
   for (const PairTerm& term : product.terms) {
     const std::uint16_t* a = term.a + row * term.a_row;
     const std::uint16_t* b = term.b;
-    for (std::int64_t k = 0; k < product.depth; k += 2) {
-      Pairs right[Vectors];
-#pragma GCC unroll 8
-      for (int v = 0; v < Vectors; ++v) right[v] = load_pairs(b + v * 2 * Vec::kWidth);
-#pragma GCC unroll 8
-      for (int m = 0; m < Rows; ++m) {
-        const Pairs left = broadcast_pair(a + m * term.a_row);
-#pragma GCC unroll 8
-        for (int v = 0; v < Vectors; ++v) sum[m][v] = dot(sum[m][v], left, right[v]);
+    std::int64_t k = 0;
+    std::int64_t end = product.depth;
+    for (int done = 1; done <= kPieces; ++done) {
+      if constexpr (kPieces > 1) {
+        if (&term == product.terms) rows_ahead.template fetch_line<Rows>();
+        end = done < kPieces ? product.depth / (2 * kPieces) * 2 * done : product.depth;
       }
-      a += 2;
-      b += kPairLanes;
+      for (; k < end; k += 2) {
+        Pairs right[Vectors];
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) right[v] = load_pairs(b + v * 2 * Vec::kWidth);
+#pragma GCC unroll 8
+        for (int m = 0; m < Rows; ++m) {
+          const Pairs left = broadcast_pair(a + m * term.a_row);
+#pragma GCC unroll 8
+          for (int v = 0; v < Vectors; ++v) sum[m][v] = dot(sum[m][v], left, right[v]);
+        }
+        a += 2;
+        b += kPairLanes;
+      }
     }
   }
 #pragma GCC unroll 8
@@ -62,14 +73,15 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
 
 // sums[m][n] = product, or += where `Add`; rows of kLaneGroup floats. Sums start from zero and are
 // then added to what is there: rounding grows with the number of tiles.
-template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts>
-inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums) {
+template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts, class RowsAheadOf>
+inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums,
+                           RowsAheadOf& rows_ahead) {
   static_assert(Columns == kLaneGroup, "a panel is a lane group");
   for (std::int64_t row = 0; row < row_count; row += kTileRows) {
     const std::int64_t left = row_count - row;
     with_count<kTileRows>(left < kTileRows ? static_cast<int>(left) : kTileRows, [&](auto height) {
-      multiply_pair_tile<decltype(height)::value, Vectors, Add>(product, row,
-                                                                sums + row * kLaneGroup);
+      multiply_pair_tile<decltype(height)::value, Vectors, Add>(
+          product, row, sums + row * kLaneGroup, rows_ahead);
     });
   }
 }

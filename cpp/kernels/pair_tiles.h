@@ -219,8 +219,9 @@ class PairTiles {
     const PairOperand query{reinterpret_cast<const std::uint16_t*>(group.query), 0};
     PairOperand key = tile.key.parts;
     key.data += offset_of(tile, all) * tile.key.stride;
+    NoRowsAhead none;
     multiply_pairs<false, Vectors>(all.count(), product_of<1>(key, tile.key.stride, query, depth),
-                                   work_.score);
+                                   work_.score, none);
     if (waits_) return;
     const Vec factor = broadcast(factor_);
     change_scores(group, keys.count(), work_.score + (keys.begin - all.begin) * kLaneGroup,
@@ -266,8 +267,9 @@ class PairTiles {
     if (old.any) scale_output(rows, old.alpha, output);
     const auto* weights = reinterpret_cast<const std::uint16_t*>(work_.score);
     const PairOperand value{tile.value + offset_of(tile, all), 0};
+    NoRowsAhead none;
     multiply_pairs<true, Vectors>(rows, product_of<1>(value, key_block_, {weights, 0}, all.count()),
-                                  output);
+                                  output, none);
     if (!tile.special) return;
     add_special_values(block_, group, keys, all.begin, weights, output);
   }

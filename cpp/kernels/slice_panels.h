@@ -135,17 +135,19 @@ class SlicePanels : public FloatPanels {
         format_(operands.format),
         weights_(areas.take(kWidenedSlice * kPanelColumns)) {}
 
-  void multiply(int row, int rows, const char* panel, float* sums) const {
+  void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
+    RowsAhead none;
     const FloatRows x{x_.data + row * x_.stride, x_.stride};
     for (std::int64_t k = 0; k < depth_; k += kWidenedSlice) {
       const std::int64_t depth = depth_ - k < kWidenedSlice ? depth_ - k : kWidenedSlice;
-      multiply_slice({x.data + k, x.stride}, rows, k, depth, panel, sums);
+      multiply_slice({x.data + k, x.stride}, rows, k, depth, panel,
+                     k + depth < depth_ ? none : results, sums);
     }
   }
 
  private:
   void multiply_slice(FloatRows x, int rows, std::int64_t k, std::int64_t depth, const char* panel,
-                      float* sums) const {
+                      RowsAhead& results, float* sums) const {
     constexpr PanelFormat k8 = PanelFormat::kGroups8;
     constexpr PanelFormat k4 = PanelFormat::kGroups4;
     const bool add = k > 0;
@@ -156,6 +158,7 @@ class SlicePanels : public FloatPanels {
       const bool four_bits = format_ == k4;
       const char* slice = panel + panel_bytes(format_, k);
       if (kRowInRegisters && rows == 1) {
+        results.fetch_rows(1);
         return four_bits ? multiply_group_row<k4>(slice, x.data, depth, add, sums)
                          : multiply_group_row<k8>(slice, x.data, depth, add, sums);
       }
@@ -164,7 +167,7 @@ class SlicePanels : public FloatPanels {
     }
     // By the code that multiplies panels of float32, which asks for what follows these in memory:
     // nothing that will be read. So many tiles leave a line or two of it.
-    multiply_panel<Ahead<1>>(x, rows, depth, weights_, kPanelColumns * 4, sums, add);
+    multiply_panel<Ahead<1>>(x, rows, depth, weights_, kPanelColumns * 4, sums, results, add);
   }
 
   PanelFormat format_;

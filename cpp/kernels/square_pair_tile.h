@@ -76,10 +76,12 @@ __attribute__((always_inline)) inline void multiply_square_tile(const PairProduc
 
 // sums[m][n] = product, or += where `Add`; of b and of the sums a row has `Columns` columns. Sums
 // start from zero and are then added to what is there: rounding grows with the number of tiles.
-template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts>
-inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums) {
+template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts, class RowsAheadOf>
+inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums,
+                           RowsAheadOf& rows_ahead) {
   for (std::int64_t row = 0; row < row_count; row += kTileRows) {
     const std::int64_t left = row_count - row;
+    rows_ahead.fetch_rows(left < kTileRows ? left : kTileRows);
     with_count<kTileRows>(left < kTileRows ? static_cast<int>(left) : kTileRows, [&](auto height) {
       multiply_square_tile<decltype(height)::value, Vectors, Add, Columns>(product, row,
                                                                            sums + row * Columns);

@@ -10,8 +10,9 @@
 // weights for b; projections take x for a and a packed panel for b.
 #pragma once
 
-#include <cstdint>
+#include <type_traits>
 
+#include "rows_ahead.h"
 #include "tokens.h"
 
 namespace numattn {
@@ -42,45 +43,13 @@ struct TileOperands {
   }
 };
 
-constexpr int kLineBytes = 64;
-
-// Not kept: asking for every other line and leaving the rest to the processor. Decode from memory
-// then took twice the time on Zen 4.
-//
-// Fetching into the first level holds up the loads beside it: decode of four rows on Zen 4 read 10
-// GB/s so and 16.5 GB/s, the speed of memory, this way.
-constexpr int kIntoSecondLevel = 2;
-constexpr int kIntoFirstLevel = 3;
-
-template <int Lines, int Level = kIntoSecondLevel>
-inline void fetch_lines(const void* from) {
-#pragma GCC unroll 8
-  for (int line = 0; line < Lines; ++line)
-    __builtin_prefetch(static_cast<const char*>(from) + line * kLineBytes, 0, Level);
-}
-
-// Memory that a later step will read, fetched while this one computes: at step k of the depth
-// `Lines` cache lines from `data` + k · stride. Fetching never faults.
-template <int Lines>
-struct Ahead {
-  const char* data = nullptr;
-  std::int64_t stride = 0;
-
-  void fetch(std::int64_t k) const { fetch_lines<Lines>(data + k * stride); }
-};
-
-using NothingAhead = Ahead<0>;
-
-inline void fetch_bytes(const void* data, std::int64_t bytes) {
-  const char* from = static_cast<const char*>(data);
-  for (std::int64_t at = 0; at < bytes; at += kLineBytes)
-    __builtin_prefetch(from + at, 0, kIntoSecondLevel);
-}
-
 // finish(m, v, sums) takes the vector v of row m.
-template <int Rows, int Vectors, class Operands, class Fetch, class Finish>
+template <int Rows, int Vectors, class Operands, class Fetch, class Finish, class RowsAheadOf>
 __attribute__((always_inline)) inline void multiply_tile(const Operands& in, Fetch ahead,
-                                                         const Finish& finish) {
+                                                         const Finish& finish,
+                                                         RowsAheadOf& rows_ahead) {
+  constexpr int kPieces = kDepthPieces<Rows, RowsAheadOf>;
+  if (kPieces == 1) rows_ahead.fetch_rows(Rows);
   Vec sums[Rows][Vectors];
 #pragma GCC unroll 8
   for (int m = 0; m < Rows; ++m) {
@@ -101,10 +70,17 @@ __attribute__((always_inline)) inline void multiply_tile(const Operands& in, Fet
   };
   constexpr int kSteps = Operands::kSteps;
   std::int64_t k = 0;
-  for (; k + kSteps <= in.depth; k += kSteps) {
+  std::int64_t end = in.depth;
+  for (int done = 1; done <= kPieces; ++done) {
+    if constexpr (kPieces > 1) {
+      rows_ahead.template fetch_line<Rows>();
+      end = done < kPieces ? in.depth / (kPieces * kSteps) * kSteps * done : in.depth;
+    }
+    for (; k + kSteps <= end; k += kSteps) {
 #pragma GCC unroll 2
-    for (int step = 0; step < kSteps; ++step) add_step(k, step);
-    ahead.fetch(k);
+      for (int step = 0; step < kSteps; ++step) add_step(k, step);
+      ahead.fetch(k);
+    }
   }
   if (kSteps > 1 && k < in.depth) add_step(k, 0);
 #pragma GCC unroll 8
@@ -134,11 +110,18 @@ inline void with_count(int count, const Call& call) {
 
 // The tile of `rows` <= Most rows, as one of the compiled heights.
 template <int Vectors, int Most = kTileRows, class Operands, class Fetch = NothingAhead,
+          class Finish, class RowsAheadOf>
+inline void multiply_rows(int rows, const Operands& in, const Finish& finish, Fetch ahead,
+                          RowsAheadOf& rows_ahead) {
+  with_count<Most>(rows, [&](auto height) {
+    multiply_tile<decltype(height)::value, Vectors>(in, ahead, finish, rows_ahead);
+  });
+}
+template <int Vectors, int Most = kTileRows, class Operands, class Fetch = NothingAhead,
           class Finish>
 inline void multiply_rows(int rows, const Operands& in, const Finish& finish, Fetch ahead = {}) {
-  with_count<Most>(rows, [&](auto height) {
-    multiply_tile<decltype(height)::value, Vectors>(in, ahead, finish);
-  });
+  NoRowsAhead none;
+  multiply_rows<Vectors, Most>(rows, in, finish, ahead, none);
 }
 
 }  // namespace

@@ -93,7 +93,8 @@ template <bool Add, int Vectors>
 void compare(const Operands& in, int rows) {
   const PairProduct<1> product{kDepth, {{in.a.data(), kDepth + 5, in.b.data()}}};
   std::vector<float> sums(static_cast<std::size_t>(rows * kPanelColumns), 3.0f);
-  multiply_pairs<Add, Vectors, kPanelColumns>(rows, product, sums.data());
+  NoRowsAhead none;
+  multiply_pairs<Add, Vectors, kPanelColumns>(rows, product, sums.data(), none);
   for (int row = 0; row < rows; ++row) {
     for (int column = 0; column < kPanelColumns; ++column) {
       const float got = sums[static_cast<std::size_t>(row * kPanelColumns + column)];

@@ -1,0 +1,45 @@
+// Asking for cache lines before they are read. Fetching never faults.
+#pragma once
+
+#include <cstdint>
+
+namespace numattn {
+namespace {
+
+constexpr int kLineBytes = 64;
+
+// Not kept: asking for every other line and leaving the rest to the processor. Decode from memory
+// then took twice the time on Zen 4.
+//
+// Fetching into the first level holds up the loads beside it: decode of four rows on Zen 4 read 10
+// GB/s so and 16.5 GB/s, the speed of memory, this way.
+constexpr int kIntoSecondLevel = 2;
+constexpr int kIntoFirstLevel = 3;
+
+template <int Lines, int Level = kIntoSecondLevel>
+inline void fetch_lines(const void* from) {
+#pragma GCC unroll 8
+  for (int line = 0; line < Lines; ++line)
+    __builtin_prefetch(static_cast<const char*>(from) + line * kLineBytes, 0, Level);
+}
+
+// Memory that a later step will read, fetched while this one computes: at step k of the depth
+// `Lines` cache lines from `data` + k · stride. Fetching never faults.
+template <int Lines>
+struct Ahead {
+  const char* data = nullptr;
+  std::int64_t stride = 0;
+
+  void fetch(std::int64_t k) const { fetch_lines<Lines>(data + k * stride); }
+};
+
+using NothingAhead = Ahead<0>;
+
+inline void fetch_bytes(const void* data, std::int64_t bytes) {
+  const char* from = static_cast<const char*>(data);
+  for (std::int64_t at = 0; at < bytes; at += kLineBytes)
+    __builtin_prefetch(from + at, 0, kIntoSecondLevel);
+}
+
+}  // namespace
+}  // namespace numattn
