@@ -51,10 +51,13 @@ struct Int8Slice {
   const char* ahead;  // the next slice, if this one's passes are to ask for it; or null
 };
 
-// A single pass over a slice reads it in order, which the processor foresees by itself, but not far
-// enough. Measured on Zen 3, one row of 2048 → 2048 from memory: 18.4 GB/s with the next slice
-// fetched as below, 19.3 with nothing, 21.5 so, 19.8 twice as far ahead.
+// A single pass over a slice reads it in order, which the processor foresees by itself, on Zen 3
+// not far enough. One row of 2048 → 2048 from memory: 18.4 GB/s there with the next slice fetched
+// as below, 19.3 with nothing, 21.5 so, 19.8 twice as far ahead. On Zen 4 (AVX-512) 26 GB/s so and
+// 38 with nothing, from the third level 62 and 75: with AVX-512 only the kernels of processors with
+// AMX fetch, whose float32 rows gain by it (float_panels.h).
 constexpr std::int64_t kSoon = 1152;
+constexpr bool kFetchesWeights = Vec::kWidth < 16;
 
 // Both sums of every column of some rows as one, in float32, beside the slices before or not.
 inline void join_sums(const std::int32_t* pairs, int rows, bool adds, float* sums) {
@@ -147,8 +150,10 @@ class Int8Panels {
  public:
   static bool copies(const GemmOperands&) { return true; }
 
-  Int8Panels(Areas& areas, const GemmOperands& operands, std::int64_t rows)
-      : depth_(operands.depth),
+  Int8Panels(Areas& areas, const GemmOperands& operands, std::int64_t rows,
+             bool fetches_weights = kFetchesWeights)
+      : fetches_weights_(fetches_weights),
+        depth_(operands.depth),
         padded_(padded_int8_depth(operands.depth)),
         stride_(padded_ + kApart),
         floats_(areas.take(reads_in_place(operands.x) ? 0 : padded_floats(operands.depth))),
@@ -169,7 +174,7 @@ class Int8Panels {
       const char* weights = panel + k * kPanelColumns;
       multiply_slice({integers_ + row * stride_ + k, stride_}, rows,
                      {reinterpret_cast<const std::int8_t*>(weights), depth / 4, k > 0,
-                      weights + depth * kPanelColumns},
+                      fetches_weights_ ? weights + depth * kPanelColumns : nullptr},
                      k + depth < depth_ ? none : results, sums);
     }
     scale(row, rows, panel, sums);
@@ -197,6 +202,7 @@ class Int8Panels {
     }
   }
 
+  bool fetches_weights_;
   std::int64_t depth_;
   std::int64_t padded_;  // the depth in whole steps
   std::int64_t stride_;

@@ -75,7 +75,7 @@ inline void join_planes(const std::int32_t* planes, int rows, bool adds, float* 
 class Int8TilePanels : public Int8Panels {
  public:
   Int8TilePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows)
-      : Int8Panels(areas, operands, round_up(rows, kAmxRows)),
+      : Int8Panels(areas, operands, round_up(rows, kAmxRows), true),
         row_(areas.take<std::int16_t>(padded_)),
         planes_(areas.take<std::int32_t>(2 * kPlaneSums)) {}
 
