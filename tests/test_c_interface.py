@@ -191,7 +191,7 @@ def test_rope_says_what_is_wrong(library: ctypes.CDLL, count: int, words: str) -
     assert words in library.numattn_last_error().decode()
 
 
-def test_threads_of_the_caller(library: ctypes.CDLL, rng: np.random.Generator) -> None:
+def test_threads_of_the_caller(c_isa: ctypes.CDLL, rng: np.random.Generator) -> None:
     """Here one after the other, and the last first; a part may find nothing left to do."""
     x = normal(rng, 2, 8, 256, 32)
     out, asked = np.empty_like(x), []
@@ -204,12 +204,12 @@ def test_threads_of_the_caller(library: ctypes.CDLL, rng: np.random.Generator) -
 
     args = arguments(x, x, x, out)
     args.parallel, args.parallel_context, args.num_threads = parallel, 77, 2
-    assert library.numattn_attention(ctypes.byref(args)) == OK
+    assert c_isa.numattn_attention(ctypes.byref(args)) == OK
     assert out.tobytes() == na.attention(x, x, x).tobytes()
-    assert asked == [(77, 2)] if library.numattn_get_num_threads() > 1 else asked == []
+    assert asked == [(77, 2)] if c_isa.numattn_get_num_threads() > 1 else asked == []
     args.interrupt = INTERRUPT(lambda context: 0)
-    assert library.numattn_attention(ctypes.byref(args)) == INVALID
-    assert b"parallel cannot be given together with interrupt" in library.numattn_last_error()
+    assert c_isa.numattn_attention(ctypes.byref(args)) == INVALID
+    assert b"parallel cannot be given together with interrupt" in c_isa.numattn_last_error()
 
 
 @pytest.mark.parametrize("storage", ["float32", "int8"])

@@ -28,7 +28,7 @@ def test_scores(tmp_path: Path, name: str) -> None:
     logits = model.logits(given, model.encode(sources))
     logs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
     got = np.take_along_axis(logs, ended(texts)[..., np.newaxis], axis=2)[..., 0]
-    np.testing.assert_allclose(got, case["log_probs"], rtol=0, atol=2e-5)
+    close(got, case["log_probs"])
 
 
 @pytest.mark.parametrize("name", TEXT_TO_TEXT)
@@ -62,7 +62,7 @@ def test_a_model_of_opennmt_s(tmp_path: Path) -> None:
     logs = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
     after = np.concatenate([texts, np.full((len(texts), 1), 28)], axis=1)
     got = np.take_along_axis(logs, after[..., np.newaxis], axis=2)[..., 0]
-    np.testing.assert_allclose(got, case["log_probs"], rtol=0, atol=2e-5)
+    close(got, case["log_probs"])
     for row, best in enumerate(model.search(sources.tolist(), max_tokens=12)):
         expected = case["tokens_2"][row]
         assert best[0].tokens == expected[expected >= 0].tolist()
@@ -90,6 +90,13 @@ def test_marian_s_first_token(tmp_path: Path) -> None:
         model.encode([[40, 2]])
 
 
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    """To 1e-5 of the largest: both sides are float32, and ours differs by 3e-6 of it (BART) between
+    instruction sets alone.
+    """
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def ended(ids: np.ndarray) -> np.ndarray:
     return np.concatenate([ids, np.full((len(ids), 1), 2)], axis=1)
 
@@ -98,9 +105,7 @@ def ended(ids: np.ndarray) -> np.ndarray:
 def test_decoders(tmp_path: Path, name: str) -> None:
     case, model = read_case(name), load(write_case(tmp_path, name))
     assert type(model) is (Gpt if name == "gpt2" else Llama)
-    expected = case["logits"]
-    tolerance = {"rtol": 0, "atol": 1e-5 * np.abs(expected).max()}
-    np.testing.assert_allclose(model(case["ids"]), expected, **tolerance)
+    close(model(case["ids"]), case["logits"])
     assert model.text_source.end_tokens == frozenset((2,))
     copy = pickle.loads(pickle.dumps(model, protocol=5))
     np.testing.assert_array_equal(copy(case["ids"]), model(case["ids"]))

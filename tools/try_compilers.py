@@ -1,7 +1,7 @@
 """Compile the core with every g++ and clang++ on the search path: no errors, no warnings.
 
-Takes the commands that CMake would run and puts another compiler in front, so that the sources,
-the flags of each instruction set and the warnings are the build's own.
+Runs the commands that CMake would run with each, so that the sources, the flags of each
+instruction set and the warnings are the build's own.
 
     python tools/try_compilers.py [--only NAME] [--files PART] [--syntax]
 """
@@ -34,9 +34,10 @@ def compilers() -> dict[str, Path]:
     return {name: path for path, name in sorted(found.items(), key=lambda item: item[1])}
 
 
-def commands(build: Path) -> list[list[str]]:
-    """The build's commands, without compiler and output."""
+def commands(build: Path, compiler: Path) -> list[list[str]]:
+    """The commands of a build by that compiler, without it and without output."""
     configure = ["cmake", "-S", ROOT, "-B", build, "-DNUMATTN_BUILD_PYTHON=OFF"]
+    configure += [f"-DCMAKE_CXX_COMPILER={compiler}"]
     configure += ["-DNUMATTN_WERROR=ON", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"]
     subprocess.run(configure, check=True, stdout=subprocess.DEVNULL)
     entries = json.loads((build / "compile_commands.json").read_text())
@@ -63,12 +64,12 @@ def main() -> int:
         return 1
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
-        folder = Path(scratch)
-        sources = [words for words in commands(folder / "build") if arguments.files in words[-1]]
-        if not sources:
-            print(f"no file with {arguments.files} in its name")
-            return 1
         for name, path in chosen.items():
+            every = commands(Path(scratch) / name, path)
+            sources = [words for words in every if arguments.files in words[-1]]
+            if not sources:
+                print(f"no file with {arguments.files} in its name")
+                return 1
             extra = ["-fsyntax-only"] if arguments.syntax else ["-o", os.devnull]
 
             def compile_one(
