@@ -91,7 +91,7 @@ inline void multiply_whole_panel(FloatRows x, int row_count, std::int64_t depth,
     if (tiles <= 2) results.fetch_rows(row_count);
     // A step of the depth is three cache lines of the panel. A single tile reads it in order, which
     // the processor foresees by itself: fetching as well read one row of 2048 → 2048 at 28 GB/s
-    // instead of 41.
+    // instead of 41. Two tiles need it: 16 rows of it on Zen 4, 107 GFLOP/s, without 87.
     if (tiles == 1) {
       return multiply_panel<Single>(x, row_count, depth, panel, tiles, sums, none);
     }
