@@ -50,13 +50,14 @@ class PairPanels {
   // Not inlined: beside gemm()'s own variables GCC 12 has no registers left for the rows of x.
   __attribute__((noinline)) void multiply(int row, int rows, const char* panel, RowsAhead& results,
                                           float* sums) const {
+    RowsAhead none;
     const PairOperand a{x_.parts.data + row * x_.stride, x_.parts.part_stride};
     const auto* pairs = reinterpret_cast<const std::uint16_t*>(panel);
     for (int column = 0; column < kPanelColumns; column += kLaneGroup) {
       const PairOperand b{pairs + 2 * column, padded_panel_depth(depth_) * kPanelColumns};
       multiply_pairs<false, kTileVectors, kPanelColumns>(
           rows, product_of<Parts>(a, x_.stride, b, round_up(depth_, kDepthStep)), sums + column,
-          results);
+          column == 0 ? results : none);
     }
   }
 

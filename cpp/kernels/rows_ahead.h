@@ -22,7 +22,10 @@ struct NoRowsAhead {
   void fetch_rows(std::int64_t) const {}
 };
 
-// Rows of one or more arrays, of which up to kMostLines lines each are asked for.
+// Rows of one or more arrays, of which up to kMostLines lines each are asked for. Whoever passes
+// over the same rows more than once, by slices of the depth or groups of columns, asks in one pass
+// alone. Not kept: a count of the rows that are left, which would spare the others an empty one of
+// these: the loops of float32 took 3 % longer (Zen 4, GCC 12).
 class RowsAhead {
  public:
   static constexpr int kMostLines = 3;  // of a row of a panel
