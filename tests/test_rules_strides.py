@@ -23,6 +23,20 @@ def test_any_strides(isa: str, rng: np.random.Generator, relayout: str, dtype: s
     expect(q, k, v).check(*na.attention(*moved, return_lse=True))
 
 
+@pytest.mark.parametrize("width", [1, 33, 64, 130])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("relayout", RELAYOUTS)
+def test_one_query_by_any_strides(
+    isa: str, rng: np.random.Generator, relayout: str, dtype: str, width: int
+) -> None:
+    q, k, v = unit_inputs(rng, (2, 6, 2), (1, 101), (width, width), dtype)
+    o, lse = na.attention(q, k, v, return_lse=True)
+    expect(q, k, v).check(o, lse)
+    moved = [RELAYOUTS[relayout](x) for x in (q, k, v)]
+    for again, once in zip(na.attention(*moved, return_lse=True), (o, lse), strict=True):
+        assert_same_bits(again, once)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axis", range(4))
 def test_zero_strides(isa: str, rng: np.random.Generator, axis: int, dtype: str) -> None:

@@ -20,9 +20,10 @@ __attribute__((noinline)) void widen_query(const TokenRows& key, std::int64_t he
   }
 }
 
-inline void begin_decode(const AttendBlock& block, const DecodeWorkspace& work) {
+// `kept` is how queries are kept: as float32, and then with the scores' factor, or as they are.
+inline void begin_decode(const AttendBlock& block, DType kept, const DecodeWorkspace& work) {
   const std::int64_t output_stride = padded_floats(block.value_dim);
-  const Vec factor = broadcast(block.rules.scale * kLog2E);
+  const Vec factor = broadcast(score_factor(block.rules));
   for (int r = 0; r < block.row_count; ++r) {
     float* query = work.query + r * work.query_stride;
     with_reader(block.query_dtype, block.query_column_stride, [&](const auto& read) {
@@ -30,11 +31,17 @@ inline void begin_decode(const AttendBlock& block, const DecodeWorkspace& work) 
     });
     for (std::int64_t d = 0; d < block.head_dim; d += Vec::kWidth) {
       const int count = lanes_left(d, block.head_dim);
-      store_partial(query + d, load_partial(query + d, count) * factor, count);
+      const Vec numbers = load_partial(query + d, count);
+      if (kept == DType::kFloat32) {
+        store_partial(query + d, numbers * factor, count);
+      } else {  // no number is overwritten before it is read
+        write_elements(reinterpret_cast<char*>(query) + d * dtype_size(kept), kept, numbers, count);
+      }
     }
     widen_query(block.key, block.head_dim, query);
     for (std::int64_t d = 0; d < output_stride; d += Vec::kWidth) {
       store(work.output + r * output_stride + d, zero());
+      store(work.value_sums + r * output_stride + d, zero());
     }
     if (!block.keeps_peaks) work.peak[r] = -kInfinity;
     work.sum[r] = 0.0f;
@@ -133,12 +140,19 @@ class TokenLists {
 };
 
 // Tokens of a turn where several heads take turns within a tile, and by how many fetching is ahead.
-// Zen 3, AVX2, 8 heads of 4 rows in pages of 16 tokens, B1 from the third cache level and B8 from
-// memory, against a tile of 96 keys a turn: float32 8.9 -> 11.9 and 8.8 -> 13.0 GB/s, bfloat16 8.5
-// -> 9.1 and 6.6 -> 8.0. Turns of 4 tokens: 11.1, 9.4; 7.5, 6.6. Of 16: 9.0, 8.1; 8.7, 7.7.
+// GB/s of 8 heads in pages of 16 tokens:
 //
-// Not kept: such turns where a head is alone, 2 to 15 % slower with any distance of fetching.
-constexpr std::int64_t kTurnTokens = 8;
+//                            a turn of   4      8      16     32     a tile (96)
+//   Zen 3, AVX2, 4 rows, float32        9.4   13.0     8.1            8.8
+//                        bfloat16       6.6    8.0     7.7            6.6
+//   Zen 4, AVX-512, 4 rows, float32    17.6   19.5    21.2   20.3
+//                           bfloat16   12.7   14.4    16.0   17.0
+//                   1 row,  bfloat16   11.3   23.1    19.7   19.1
+//
+// Not kept: such turns where a head is alone, 2 to 15 % slower with any distance of fetching (Zen
+// 3); there, fetching 8 to 64 tokens ahead instead of a tile: by rows and dtype 8 % faster to half
+// as fast on Zen 4, and half as fast without any.
+constexpr std::int64_t turn_tokens(int rows) { return Vec::kWidth == 16 && rows >= 3 ? 16 : 8; }
 
 // What a head does with its tiles of keys, or several that see the same ones. Tokens that lie as
 // rows of their elements are read in place, others (`copies`) as float32 copies, by one head at a
@@ -214,16 +228,17 @@ class DecodeVisit {
   // Memory is read in its own order: some tokens, and of these the parts of all heads.
   void visit_in_turns(KeyRange keys, bool all_visible) {
     const std::int64_t count = keys.count();
-    const std::int64_t distance = count < kTurnTokens ? count : kTurnTokens;
-    for (std::int64_t j = 0; j < count; j += kTurnTokens) {
-      const std::int64_t end = j + kTurnTokens < count ? j + kTurnTokens : count;
+    const std::int64_t usual = turn_tokens(heads_[0].block->row_count);
+    const std::int64_t distance = count < usual ? count : usual;
+    for (std::int64_t j = 0; j < count; j += usual) {
+      const std::int64_t end = j + usual < count ? j + usual : count;
       for (int head = 0; head < count_; ++head) {
         steps_.score_part(heads_[head], tile_of(head, keys),
                           lists_.key_part(j, end, distance, head), stride_);
       }
     }
     for (int head = 0; head < count_; ++head) weigh_tile(heads_[head], keys, scaled(), stride_);
-    const std::int64_t turn = all_visible ? kTurnTokens : count;
+    const std::int64_t turn = all_visible ? usual : count;
     for (std::int64_t j = 0; j < count; j += turn) {
       const std::int64_t end = j + turn < count ? j + turn : count;
       for (int head = 0; head < count_; ++head) {
@@ -233,11 +248,13 @@ class DecodeVisit {
     }
   }
 
-  // The tile's tokens as floats, copied to `to`.
+  // The tile's tokens copied to `to`: as floats, or as they are where queries are kept so.
   const char* const* copied_rows(const TokenRows& tokens, KeyRange keys, std::int64_t width,
                                  float* to) const {
     const char** rows = heads_[0].work.copied_rows;
-    list_rows(copied(tokens, keys, width, to), {0, keys.count()}, rows);
+    const TokenRows copy = steps_.query == DType::kFloat32 ? copied(tokens, keys, width, to)
+                                                           : gathered(tokens, keys, width, to);
+    list_rows(copy, {0, keys.count()}, rows);
     return rows;
   }
 
@@ -287,8 +304,31 @@ inline void visit_heads(const TileFacts& facts, const ElementSteps& steps, Decod
   }
 }
 
-// A block, and those of the heads that are joined to it.
+// How a block's tokens are read.
+struct Reading {
+  ElementSteps steps;
+  bool copies;
+};
+
+template <template <class> class KeysOf>
+inline Reading reading_of(const AttendBlock& block) {
+  Reading reading{element_steps<KeysOf<float>, float>(), true};
+  with_element(block.key.matrix.dtype, [&](auto element) {
+    using Element = decltype(element);
+    if constexpr (dtype_role(element_dtype(Element{})) != Role::kFlag) {
+      using Keys = KeysOf<Element>;
+      const bool in_rows = all_lie_in_rows<Element>(block);
+      if (!in_rows && std::is_same_v<typename Keys::Query, float>) return;
+      reading = {element_steps<Keys, Element>(), !in_rows};
+    }
+  });
+  return reading;
+}
+
+// A block, and those of the heads that are joined to it. KeysOf<Element> is how keys meet queries.
+template <template <class> class KeysOf>
 inline void decode(const AttendBlock& block, const TileFacts& facts) {
+  const Reading reading = reading_of<KeysOf>(block);
   const int count = block.heads.count;
   DecodeHead heads[kMostJoinedHeads];
   for (int head = 0; head < count; ++head) {
@@ -296,19 +336,9 @@ inline void decode(const AttendBlock& block, const TileFacts& facts) {
     Areas areas(own.workspace);
     heads[head].block = &own;
     heads[head].work = DecodeWorkspace(areas, facts, own.needs);
-    if (own.begin) begin_decode(own, heads[head].work);
+    if (own.begin) begin_decode(own, reading.steps.query, heads[head].work);
   }
-  ElementSteps steps = element_steps<float>();
-  bool copies = true;
-  with_element(block.key.matrix.dtype, [&](auto element) {
-    using Element = decltype(element);
-    if constexpr (dtype_role(element_dtype(Element{})) != Role::kFlag) {
-      if (!all_lie_in_rows<Element>(block)) return;
-      steps = element_steps<Element>();
-      copies = false;
-    }
-  });
-  visit_heads(facts, steps, heads, count, copies);
+  visit_heads(facts, reading.steps, heads, count, reading.copies);
   for (int head = 0; head < count; ++head) {
     if (heads[head].block->end) end_decode(*heads[head].block, heads[head].work);
   }

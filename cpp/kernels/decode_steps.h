@@ -2,7 +2,8 @@
 // weights and values of all its rows. Part of it is compiled for each type of elements.
 #pragma once
 
-#include "decode_tile.h"
+#include "decode_scores.h"
+#include "decode_values.h"
 
 namespace numattn {
 namespace {
@@ -10,16 +11,20 @@ namespace {
 inline std::int64_t score_stride(const TileFacts& facts) { return padded_floats(facts.key_block); }
 
 // The raw scores of a part of a tile.
-template <class Element>
+template <class Keys, class Element>
 inline void score_part(const DecodeHead& head, const TileRows& tile, const TilePart& part,
                        std::int64_t stride) {
+  using Query = typename Keys::Query;
   const DecodeTile<Element> in(tile);
   const AttendBlock& block = *head.block;
+  const DecodeWorkspace& work = head.work;
+  constexpr int kToAFloat = sizeof(float) / sizeof(Query);
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
     with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
-      score_rows<decltype(rows)::value>(head.work.query + r * head.work.query_stride,
-                                        head.work.query_stride, in, part,
-                                        head.work.score + r * stride, stride);
+      const KeptQueries<Query> queries{
+          reinterpret_cast<const Query*>(work.query + r * work.query_stride),
+          work.query_stride * kToAFloat, score_factor(block.rules)};
+      score_rows<Keys, decltype(rows)::value>(queries, in, part, work.score + r * stride, stride);
     });
   }
 }
@@ -69,11 +74,15 @@ inline void add_part(const DecodeHead& head, const TileRows& tile, const TilePar
   const DecodeWorkspace& work = head.work;
   const std::int64_t output_stride = padded_floats(block.value_dim);
   for (int r = 0; r < block.row_count; r += kRowsAtOnce) {
-    with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
-      add_value_rows<decltype(rows)::value>(in, part, work.score + r * stride, stride,
-                                            head.alpha + r, work.tile_output + r * output_stride,
-                                            work.output + r * output_stride, block.value_dim);
+    const int count = rows_at_once(block.row_count - r);
+    float* sums = work.value_sums + r * output_stride;
+    with_count<kRowsAtOnce>(count, [&](auto rows) {
+      add_value_rows<decltype(rows)::value>(in, part, work.score + r * stride, stride, sums,
+                                            block.value_dim);
     });
+    if (part.end < tile.keys.count()) continue;
+    join_sums(count, block.value_dim, head.alpha + r, sums, work.output + r * output_stride,
+              output_stride);
   }
 }
 
@@ -90,14 +99,16 @@ inline bool add_where_visible(const DecodeHead& head, const TileRows& tile, std:
 
 // What of a visit depends on the type of elements.
 struct ElementSteps {
+  DType query;  // as queries are kept
   void (*score_part)(const DecodeHead&, const TileRows&, const TilePart&, std::int64_t);
   void (*add_part)(const DecodeHead&, const TileRows&, const TilePart&, std::int64_t);
   bool (*add_where_visible)(const DecodeHead&, const TileRows&, std::int64_t);
 };
 
-template <class Element>
+template <class Keys, class Element>
 constexpr ElementSteps element_steps() {
-  return {score_part<Element>, add_part<Element>, add_where_visible<Element>};
+  return {element_dtype(typename Keys::Query{}), score_part<Keys, Element>, add_part<Element>,
+          add_where_visible<Element>};
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Kernels for AMX-BF16: those of AVX-512, and bfloat16 products in the tile unit.
 #include "vec/bfloat16.h"
 
+#include "pair_keys.h"
 #include "table.h"
 
 #include "amx_tile.h"
@@ -14,7 +15,7 @@ namespace numattn {
 
 const Kernels& kernels_amx() {
   static constexpr Kernels table =
-      with_strips(with_pipeline(make_kernels<kShortDecodeKeyBlock>("amx")));
+      with_strips(with_pipeline(make_kernels<kShortDecodeKeyBlock, PairKeys>("amx")));
   return table;
 }
 

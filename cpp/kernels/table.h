@@ -52,14 +52,14 @@ constexpr AttendKernel kAttend{
     "attend", kAttendFacts, floats_of<FloatWorkspace>,
     [](const AttendBlock& block) { attend<FloatTiles>(block, kAttendFacts); }};
 
-template <int DecodeKeyBlock = kDecodeKeyBlock>
+template <int DecodeKeyBlock = kDecodeKeyBlock, template <class> class KeysOf = FloatKeys>
 constexpr Kernels make_kernels(const char* isa) {
   return {isa,
           kAttend,
           kAttend,
           kAttend,
           {"decode", decode_facts(DecodeKeyBlock), floats_of<DecodeWorkspace>,
-           [](const AttendBlock& block) { decode(block, decode_facts(DecodeKeyBlock)); }},
+           [](const AttendBlock& block) { decode<KeysOf>(block, decode_facts(DecodeKeyBlock)); }},
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,
           pack_weight,

@@ -143,5 +143,21 @@ inline TokenRows copied(const TokenRows& tokens, KeyRange tile, std::int64_t wid
   return result;
 }
 
+// Tokens of elements of 16 bits, copied as they are.
+inline TokenRows gathered(const TokenRows& tokens, KeyRange tile, std::int64_t width, float* copy) {
+  constexpr std::int64_t kSize = 2;
+  const std::int64_t stride = padded_floats(width) * kSize;
+  char* to = reinterpret_cast<char*>(copy);
+  for (std::int64_t j = 0; j < tile.count(); ++j) {
+    const char* from = token_row(tokens, tile.begin + j);
+    for (std::int64_t d = 0; d < width; ++d) {
+      __builtin_memcpy(to + j * stride + d * kSize, from + d * tokens.matrix.column_stride, kSize);
+    }
+  }
+  TokenRows result{};
+  result.matrix = {to, tokens.matrix.dtype, stride, kSize};
+  return result;
+}
+
 }  // namespace
 }  // namespace numattn

@@ -1,6 +1,7 @@
 // Stands in for cpp/kernels/isa_amx.cpp where NUMATTN_EMULATE_AVX512 is on.
 #include "emulated_avx512.h"
 
+#include "pair_keys.h"
 #include "table.h"
 
 #include "amx_tile.h"
@@ -14,7 +15,7 @@ namespace numattn {
 
 const Kernels& kernels_amx() {
   static constexpr Kernels table =
-      with_strips(with_pipeline(make_kernels<kShortDecodeKeyBlock>("amx")));
+      with_strips(with_pipeline(make_kernels<kShortDecodeKeyBlock, PairKeys>("amx")));
   return table;
 }
 
