@@ -56,7 +56,8 @@ inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const
                            std::int64_t tiles, bool add, float* sums, RowsAheadOf& rows_ahead) {
   const std::int64_t step = kPanelColumns * 4 / tiles;
   constexpr bool kNear = std::is_same_v<Fetch, NearLines>;
-  const float* fetched = kNear ? panel : panel + depth * kPanelColumns;
+  const float* fetched = panel;
+  if (!kNear) fetched += tiles == 1 ? kBytesAhead / 4 : depth * kPanelColumns;
   const auto operands = [&](int row, int column) {
     return TileOperands{depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns};
   };
@@ -89,14 +90,15 @@ inline void multiply_whole_panel(FloatRows x, int row_count, std::int64_t depth,
   if constexpr (kTilesBeside <= 2) {
     NoRowsAhead none;
     if (tiles <= 2) results.fetch_rows(row_count);
-    // A step of the depth is three cache lines of the panel. A single tile reads it in order, which
-    // the processor foresees by itself: fetching as well read one row of 2048 → 2048 at 28 GB/s
-    // instead of 41. Two tiles need it: 16 rows of it on Zen 4, 107 GFLOP/s, without 87.
-    if (tiles == 1) {
+    // A step of the depth is three cache lines of the panel. A single low tile reads it in order,
+    // which the processor foresees by itself: fetching as well read one row of 2048 → 2048 at 28
+    // GB/s instead of 41. Others need it: 16 rows of it on Zen 4, 107 GFLOP/s, without 87.
+    const bool foreseen = !std::is_same_v<Single, NothingAhead> || row_count < kLeastRowsToFetch;
+    if (tiles == 1 && foreseen) {
       return multiply_panel<Single>(x, row_count, depth, panel, tiles, sums, none);
     }
-    if (tiles == 2) {
-      return multiply_panel<Ahead<2>>(x, row_count, depth, panel, tiles, sums, none);
+    if (tiles <= 2) {
+      return multiply_panel<Ahead<3>>(x, row_count, depth, panel, tiles, sums, none);
     }
   }
   multiply_panel<Ahead<1>>(x, row_count, depth, panel, tiles, sums, results);

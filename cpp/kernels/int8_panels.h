@@ -55,7 +55,8 @@ struct Int8Slice {
 // not far enough. One row of 2048 → 2048 from memory: 18.4 GB/s there with the next slice fetched
 // as below, 19.3 with nothing, 21.5 so, 19.8 twice as far ahead. On Zen 4 (AVX-512) 26 GB/s so and
 // 38 with nothing, from the third level 62 and 75: with AVX-512 only the kernels of processors with
-// AMX fetch, whose float32 rows gain by it (float_panels.h).
+// AMX fetch for few rows, whose float32 rows gain by it (float_panels.h). For more all do
+// (fetch.h): 8 rows of 2048 → 2048 on Zen 4 141 and 152 GFLOP/s.
 constexpr std::int64_t kSoon = 1152;
 constexpr bool kFetchesWeights = Vec::kWidth < 16;
 
@@ -172,10 +173,12 @@ class Int8Panels {
     for (std::int64_t k = 0; k < depth_; k += kInt8Slice) {
       const std::int64_t depth = padded_ - k < kInt8Slice ? padded_ - k : kInt8Slice;
       const char* weights = panel + k * kPanelColumns;
-      multiply_slice({integers_ + row * stride_ + k, stride_}, rows,
-                     {reinterpret_cast<const std::int8_t*>(weights), depth / 4, k > 0,
-                      fetches_weights_ ? weights + depth * kPanelColumns : nullptr},
-                     k + depth < depth_ ? none : results, sums);
+      multiply_slice(
+          {integers_ + row * stride_ + k, stride_}, rows,
+          {reinterpret_cast<const std::int8_t*>(weights), depth / 4, k > 0,
+           fetches_weights_ || rows >= kLeastRowsToFetch ? weights + depth * kPanelColumns
+                                                         : nullptr},
+          k + depth < depth_ ? none : results, sums);
     }
     scale(row, rows, panel, sums);
   }

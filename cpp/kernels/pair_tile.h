@@ -24,10 +24,11 @@ struct PairUnit {
   PairUnit() {}
 };
 
-template <int Rows, int Vectors, bool Add, int Parts, class RowsAheadOf>
+template <int Rows, int Vectors, bool Add, int Parts, class RowsAheadOf, class Fetch>
 __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<Parts>& product,
                                                               std::int64_t row, float* sums,
-                                                              RowsAheadOf& rows_ahead) {
+                                                              RowsAheadOf& rows_ahead,
+                                                              Fetch ahead) {
   constexpr int kPieces = kDepthPieces<Rows, RowsAheadOf>;
   if (kPieces == 1) rows_ahead.fetch_rows(Rows);
   Vec sum[Rows][Vectors];
@@ -58,6 +59,7 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
         }
         a += 2;
         b += kPairLanes;
+        ahead.fetch(k / 2);
       }
     }
   }
@@ -73,16 +75,31 @@ __attribute__((always_inline)) inline void multiply_pair_tile(const PairProduct<
 
 // sums[m][n] = product, or += where `Add`; rows of kLaneGroup floats. Sums start from zero and are
 // then added to what is there: rounding grows with the number of tiles.
+//
+// Of a projection, which has rows ahead, each tile fetches its share of the panel that follows in
+// memory, and a single one what it will read itself. Zen 4, 384 → 1536, panels that the second
+// cache level does not hold, without and with it: 16 rows 169 and 199, 64 rows 200 and 209 GFLOP/s.
 template <bool Add, int Vectors, int Columns = kLaneGroup, int Parts, class RowsAheadOf>
 inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& product, float* sums,
                            RowsAheadOf& rows_ahead) {
   static_assert(Columns == kLaneGroup, "a panel is a lane group");
+  constexpr bool kPanel = std::is_same_v<RowsAheadOf, RowsAhead>;
+  const std::int64_t steps = product.depth / kDepthStep;
+  const std::int64_t tiles = (row_count + kTileRows - 1) / kTileRows;
+  std::conditional_t<kPanel, Ahead<3>, NothingAhead> ahead;
+  ahead.data = reinterpret_cast<const char*>(product.terms[0].b);
+  if (kPanel && row_count >= kLeastRowsToFetch) {
+    constexpr std::int64_t kStepBytes = kPairLanes * 2;
+    ahead.data += tiles == 1 ? kBytesAhead : steps * kStepBytes;
+    ahead.stride = kStepBytes / tiles;
+  }
   for (std::int64_t row = 0; row < row_count; row += kTileRows) {
     const std::int64_t left = row_count - row;
     with_count<kTileRows>(left < kTileRows ? static_cast<int>(left) : kTileRows, [&](auto height) {
       multiply_pair_tile<decltype(height)::value, Vectors, Add>(
-          product, row, sums + row * kLaneGroup, rows_ahead);
+          product, row, sums + row * kLaneGroup, rows_ahead, ahead);
     });
+    ahead.data += steps * ahead.stride;
   }
 }
 
