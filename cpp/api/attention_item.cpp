@@ -132,7 +132,7 @@ KeyRange begin_head(const Run& run, const Place& place, const HeadMemory& memory
   run.rows.each(place.row_head, first, first + row_count,
                 [&](std::int64_t index, std::int64_t head, std::int64_t query) {
                   QueryRow& row = memory.rows[index - first];
-                  row = run.rows.make(place.batch, head, query);
+                  run.rows.make(place.batch, head, query, row);
                   if (plan.splits == 1) set_outputs(run, place.batch, head, query, row);
                   keys = keys.hull(row.keys());
                 });
@@ -196,7 +196,7 @@ void combine_row(const Run& run, std::int64_t index, Worker& worker) {
   QueryRow row{};
   run.rows.each(place.row_head, in_head, in_head + 1,
                 [&](std::int64_t, std::int64_t query_head, std::int64_t query) {
-                  row = run.rows.make(place.batch, query_head, query);
+                  run.rows.make(place.batch, query_head, query, row);
                   set_outputs(run, place.batch, query_head, query, row);
                 });
   const PartialState partial = partial_of(run, place);
@@ -230,9 +230,9 @@ void weigh_item(const Run& run, std::int64_t index, std::int64_t row_count, floa
                 [&](std::int64_t at, std::int64_t head, std::int64_t query) {
                   const std::int64_t row =
                       (place.batch * problem.query_heads + head) * row_count + at / group;
-                  memory.rows[at - first] = run.rows.make(place.batch, head, query);
-                  memory.rows[at - first].output =
-                      reinterpret_cast<char*>(weights + row * problem.keys);
+                  QueryRow& made = memory.rows[at - first];
+                  run.rows.make(place.batch, head, query, made);
+                  made.output = reinterpret_cast<char*>(weights + row * problem.keys);
                 });
   *memory.block = block_of(run, place, memory.rows, block_rows, memory.workspace);
   visit_keys(run, {0, problem.keys}, worker,

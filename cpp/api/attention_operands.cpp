@@ -106,9 +106,10 @@ ScoreRules rules_of(const Score& score) {
           score.bias ? score.bias->strides[3] : 0};
 }
 
-QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t query) const {
+void RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t query,
+                    QueryRow& row) const {
   const Score& score = problem_.score;
-  QueryRow row{};
+  row = {};
   row.query = element(problem_.q, batch, head, query);
   if (score.mask) row.mask = element(*score.mask, batch, head, query);
   if (score.bias) row.bias = element(*score.bias, batch, head, query);
@@ -126,7 +127,6 @@ QueryRow RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t quer
     list_blocks(score.block_mask, batch, head, query, row);
   if (const float* slopes = score.alibi_slopes.of(batch)) row.alibi_slope = slopes[head];
   row.sink = score.sinks == nullptr ? -INFINITY : score.sinks[head];
-  return row;
 }
 
 }  // namespace numattn

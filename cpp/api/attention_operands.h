@@ -44,7 +44,8 @@ class RowMaker {
     }
   }
 
-  QueryRow make(std::int64_t batch, std::int64_t head, std::int64_t query) const;
+  // Where the row is to be: a copy would cost as much as the row.
+  void make(std::int64_t batch, std::int64_t head, std::int64_t query, QueryRow& row) const;
 
  private:
   const AttentionProblem& problem_;
