@@ -63,6 +63,15 @@ def test_out_inside_the_same_allocation_without_overlap(rng: np.random.Generator
     expected.check(out)
 
 
+def test_out_between_the_rows_of_an_input(rng: np.random.Generator) -> None:
+    memory = normal(rng, (2, 3, 40, 16))
+    q, out = memory[:, :, ::2], memory[:, :, 1::2]
+    k, v = normal(rng, SHAPE), normal(rng, SHAPE)
+    expected = expect(q.copy(), k, v)
+    na.attention(q, k, v, out=out)
+    expected.check(out)
+
+
 def refused(out: Any, inputs: tuple[Any, Any, Any], match: str) -> None:
     before = np.array(out)
     with pytest.raises(ValueError, match=match):

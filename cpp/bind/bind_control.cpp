@@ -6,6 +6,63 @@
 #include "numpy_view.h"
 
 namespace numattn::bind {
+namespace {
+
+// The bytes [begin, end) between the first and the last element.
+struct Extent {
+  std::uintptr_t begin = 0;
+  std::uintptr_t end = 0;
+
+  bool meets(const Extent& other) const { return begin < other.end && other.begin < end; }
+};
+
+Extent extent_of(const py::array& array) {
+  auto begin = reinterpret_cast<std::uintptr_t>(array.data());
+  std::uintptr_t end = begin + static_cast<std::uintptr_t>(array.itemsize());
+  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
+    const py::ssize_t size = array.shape()[axis];
+    if (size == 0) return {};
+    const py::ssize_t reach = (size - 1) * array.strides()[axis];
+    (reach < 0 ? begin : end) += static_cast<std::uintptr_t>(reach);
+  }
+  return {begin, end};
+}
+
+// Arguments that hold no array.
+bool is_plain(PyObject* value) {
+  return value == Py_None || PyBool_Check(value) || PyLong_CheckExact(value) ||
+         PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) || PyTuple_CheckExact(value);
+}
+
+bool is_apart(const Extent& out, PyObject* value) {
+  if (is_plain(value)) return true;
+  if (py::isinstance<py::array>(value)) {
+    return !out.meets(extent_of(py::reinterpret_borrow<py::array>(value)));
+  }
+  if (!PyTuple_Check(value)) return false;
+  // Named fields, as those of a Score.
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); ++i) {
+    if (!is_apart(out, PyTuple_GET_ITEM(value, i))) return false;
+  }
+  return true;
+}
+
+// Whether a result's memory lies apart from all that a call reads, told quickly: by the ends of
+// each array's memory, as numpy.may_share_memory does. False also where that does not tell. Inputs
+// named in `may_be` may be `out` itself.
+bool lies_apart(const py::object& out, const py::object& inputs, const py::object& may_be) {
+  if (!py::isinstance<py::array>(out) || !PyDict_CheckExact(inputs.ptr())) return false;
+  const Extent memory = extent_of(py::reinterpret_borrow<py::array>(out));
+  PyObject* name = nullptr;
+  PyObject* value = nullptr;
+  for (Py_ssize_t at = 0; PyDict_Next(inputs.ptr(), &at, &name, &value) != 0;) {
+    if (value == out.ptr() && PySequence_Contains(may_be.ptr(), name) == 1) continue;
+    if (!is_apart(memory, value)) return false;
+  }
+  return true;
+}
+
+}  // namespace
 
 void bind_control(py::module_& module) {
   module.def("available_isas", &available_isas);
@@ -15,6 +72,7 @@ void bind_control(py::module_& module) {
   module.def("set_num_threads", &set_num_threads);
   module.def("get_num_threads", &get_num_threads);
   module.def("empty", &empty_array);
+  module.def("lies_apart", &lies_apart);
   module.def("thread_limits", [] {
     const ThreadLimits limits = thread_limits();
     py::dict result;

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
 
+from numattn import _core
 from numattn._names import Array
 
 # What arguments are that hold no array, told quickly.
 PLAIN = frozenset((type(None), bool, int, float, tuple, str))
 
 
-def require_apart(out: object, inputs: Mapping[str, object], may_be: Collection[str] = ()) -> None:
+def require_apart(out: object, inputs: Mapping[str, object], may_be: tuple[str, ...] = ()) -> None:
     """Refuse an ``out`` that shares memory with an input, or that is no array.
 
     ``inputs`` is all that a call has, by name. What has named fields, as `Score` and `Relative`
     do, counts by these, and what is no array shares no memory: so callers choose nothing. Inputs
     named in ``may_be`` may be ``out`` itself, element by element, but not overlap it otherwise.
     """
+    if _core.lies_apart(out, inputs, may_be):  # nearly always: the ends of their memory tell
+        return
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, not {type(out).__name__}")
     for name, value in inputs.items():
         if value is None or (value is out and name in may_be):
             continue
         if isinstance(value, np.ndarray):
-            if np.may_share_memory(out, value):  # seldom: the ends of their memory tell
-                _require_apart(out, name, value, may_be)
+            _require_apart(out, name, value, may_be)
         elif type(value) not in PLAIN:
             fields = _named_fields(value)
             if fields:
@@ -42,7 +44,7 @@ def _named_fields(value: object) -> Mapping[str, object]:
     return vars(value) if is_dataclass(value) else {}
 
 
-def _require_apart(out: Array, name: str, array: Array, may_be: Collection[str]) -> None:
+def _require_apart(out: Array, name: str, array: Array, may_be: tuple[str, ...]) -> None:
     if not _overlap(out, array):
         return
     if name not in may_be:
