@@ -20,10 +20,13 @@ __attribute__((noinline)) void widen_query(const TokenRows& key, std::int64_t he
   }
 }
 
-// `kept` is how queries are kept: as float32, and then with the scores' factor, or as they are.
+// `kept` is how queries are kept: as float32, and then with all of the scores' factor, or else with
+// what of it they take without rounding.
 inline void begin_decode(const AttendBlock& block, DType kept, const DecodeWorkspace& work) {
   const std::int64_t output_stride = padded_floats(block.value_dim);
-  const Vec factor = broadcast(score_factor(block.rules));
+  const float all = block.rules.scale * kLog2E;
+  const bool takes_all = kept == DType::kFloat32;
+  const Vec factor = broadcast(takes_all ? all : ScoreFactor(block.rules).of_queries);
   for (int r = 0; r < block.row_count; ++r) {
     float* query = work.query + r * work.query_stride;
     with_reader(block.query_dtype, block.query_column_stride, [&](const auto& read) {
@@ -31,9 +34,9 @@ inline void begin_decode(const AttendBlock& block, DType kept, const DecodeWorks
     });
     for (std::int64_t d = 0; d < block.head_dim; d += Vec::kWidth) {
       const int count = lanes_left(d, block.head_dim);
-      const Vec numbers = load_partial(query + d, count);
-      if (kept == DType::kFloat32) {
-        store_partial(query + d, numbers * factor, count);
+      const Vec numbers = load_partial(query + d, count) * factor;
+      if (takes_all) {
+        store_partial(query + d, numbers, count);
       } else {  // no number is overwritten before it is read
         write_elements(reinterpret_cast<char*>(query) + d * dtype_size(kept), kept, numbers, count);
       }

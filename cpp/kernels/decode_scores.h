@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "decode_tile.h"
+#include "score_factor.h"
 
 namespace numattn {
 namespace {

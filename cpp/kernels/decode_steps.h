@@ -23,7 +23,7 @@ inline void score_part(const DecodeHead& head, const TileRows& tile, const TileP
     with_count<kRowsAtOnce>(rows_at_once(block.row_count - r), [&](auto rows) {
       const KeptQueries<Query> queries{
           reinterpret_cast<const Query*>(work.query + r * work.query_stride),
-          work.query_stride * kToAFloat, score_factor(block.rules)};
+          work.query_stride * kToAFloat, ScoreFactor(block.rules).of_scores};
       score_rows<Keys, decltype(rows)::value>(queries, in, part, work.score + r * stride, stride);
     });
   }

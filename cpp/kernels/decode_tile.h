@@ -83,9 +83,6 @@ struct DecodeWorkspace : FloatWorkspace {
         value_scales(areas.take(facts.key_block)) {}
 };
 
-// By what products of queries and keys become scores.
-inline float score_factor(const ScoreRules& rules) { return rules.scale * kLog2E; }
-
 // One head that is visited: its block, its memory, and the factors by which a tile lowers its
 // rows' outputs, or that it does nothing.
 struct DecodeHead {
