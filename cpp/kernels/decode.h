@@ -158,8 +158,7 @@ class TokenLists {
 constexpr std::int64_t turn_tokens(int rows) { return Vec::kWidth == 16 && rows >= 3 ? 16 : 8; }
 
 // What a head does with its tiles of keys, or several that see the same ones. Tokens that lie as
-// rows of their elements are read in place, others (`copies`) as float32 copies, by one head at a
-// time.
+// rows of their elements are read in place, others (`copies`) as copies, by one head at a time.
 class DecodeVisit {
  public:
   DecodeVisit(const TileFacts& facts, const ElementSteps& steps, DecodeHead* heads, int count,
