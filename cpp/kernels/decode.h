@@ -154,7 +154,8 @@ class TokenLists {
 //
 // Not kept: such turns where a head is alone, 2 to 15 % slower with any distance of fetching (Zen
 // 3); there, fetching 8 to 64 tokens ahead instead of a tile: by rows and dtype 8 % faster to half
-// as fast on Zen 4, and half as fast without any.
+// as fast on Zen 4, and half as fast without any; in a stand, the next tile's keys in turns with a
+// tile's values, as fast.
 constexpr std::int64_t turn_tokens(int rows) { return Vec::kWidth == 16 && rows >= 3 ? 16 : 8; }
 
 // What a head does with its tiles of keys, or several that see the same ones. Tokens that lie as
