@@ -7,22 +7,6 @@
 namespace numattn {
 namespace {
 
-struct Extent {
-  const char *begin, *end;
-};
-
-// From the first byte of an array to behind its last.
-Extent extent_of(const View& view) {
-  const auto* begin = static_cast<const char*>(view.data);
-  const char* end = begin + view.item_size();
-  for (std::size_t axis = 0; axis < static_cast<std::size_t>(view.rank); ++axis) {
-    if (view.shape[axis] == 0) return {begin, begin};
-    const std::int64_t reach = (view.shape[axis] - 1) * view.strides[axis];
-    (reach < 0 ? begin : end) += reach;
-  }
-  return {begin, end};
-}
-
 // to[i] = from[i], `to` contiguous
 void copy_elements(char* to, const char* from, std::int64_t stride, std::int64_t count,
                    std::int64_t item) {
@@ -65,12 +49,6 @@ void append_array(const Append& append, const AppendedArray& array) {
 
 void append_tokens(const Append& append) {
   for (const AppendedArray& array : append.arrays) append_array(append, array);
-}
-
-bool may_overlap(const View& a, const View& b) {
-  const Extent first = extent_of(a);
-  const Extent second = extent_of(b);
-  return first.begin < second.end && second.begin < first.end;
 }
 
 std::shared_ptr<char> streamed_memory(std::int64_t bytes) {

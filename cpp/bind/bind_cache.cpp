@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "attention_call.h"
+#include "numattn/extent.h"
 #include "score.h"
 
 namespace numattn::bind {
@@ -27,7 +28,8 @@ class TokenArrays {
   void keep_apart_from(const TokenArrays& others) {
     for (std::size_t i = 0; i < kCount; ++i) {
       for (std::size_t j = 0; j < kCount; ++j) {
-        if (!given_[i] || !others.given_[j] || !may_overlap(views_[i], others.views_[j])) continue;
+        if (!given_[i] || !others.given_[j]) continue;
+        if (!extent_of(views_[i]).meets(extent_of(others.views_[j]))) continue;
         take(i, arrays_[i].attr("copy")());
         break;
       }

@@ -1,6 +1,7 @@
 // Instruction sets, threads and memory.
 #include <pybind11/stl.h>
 
+#include "numattn/extent.h"
 #include "numattn/isa.h"
 #include "numattn/threads.h"
 #include "numpy_view.h"
@@ -8,24 +9,9 @@
 namespace numattn::bind {
 namespace {
 
-// The bytes [begin, end) between the first and the last element.
-struct Extent {
-  std::uintptr_t begin = 0;
-  std::uintptr_t end = 0;
-
-  bool meets(const Extent& other) const { return begin < other.end && other.begin < end; }
-};
-
 Extent extent_of(const py::array& array) {
-  auto begin = reinterpret_cast<std::uintptr_t>(array.data());
-  std::uintptr_t end = begin + static_cast<std::uintptr_t>(array.itemsize());
-  for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
-    const py::ssize_t size = array.shape()[axis];
-    if (size == 0) return {};
-    const py::ssize_t reach = (size - 1) * array.strides()[axis];
-    (reach < 0 ? begin : end) += static_cast<std::uintptr_t>(reach);
-  }
-  return {begin, end};
+  return numattn::extent_of(array.data(), array.ndim(), array.shape(), array.strides(),
+                            array.itemsize());
 }
 
 // Arguments that hold no array.

@@ -49,9 +49,6 @@ Append check_append(const AppendParams& params);
 // Copies the tokens into their slots.
 void append_tokens(const Append& append);
 
-// Whether two arrays' first and last bytes enclose a common one.
-bool may_overlap(const View& a, const View& b);
-
 // Memory that stays and is streamed, in huge pages where the system has them; on a cache line, and
 // where it would fill a huge page, on such. Throws std::bad_alloc.
 std::shared_ptr<char> streamed_memory(std::int64_t bytes);
