@@ -81,8 +81,8 @@ inline void add_part(const DecodeHead& head, const TileRows& tile, const TilePar
                                             block.value_dim);
     });
     if (part.end < tile.keys.count()) continue;
-    join_sums(count, block.value_dim, head.alpha + r, sums, work.output + r * output_stride,
-              output_stride);
+    add_to_output(count, block.value_dim, head.alpha + r, sums, work.output + r * output_stride,
+                  output_stride);
   }
 }
 

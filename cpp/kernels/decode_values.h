@@ -89,8 +89,9 @@ inline void add_value_rows(const DecodeTile<Element>& in, const TilePart& part,
 }
 
 // output[r][d] = alpha[r] · output[r][d] + sums[r][d], and the sums are 0 for the next tile.
-__attribute__((noinline)) void join_sums(int rows, std::int64_t value_dim, const float* alpha,
-                                         float* sums, float* output, std::int64_t output_stride) {
+__attribute__((noinline)) void add_to_output(int rows, std::int64_t value_dim, const float* alpha,
+                                             float* sums, float* output,
+                                             std::int64_t output_stride) {
   for (std::int64_t d = 0; d < value_dim; d += Vec::kWidth) {
     for (int r = 0; r < rows; ++r, sums += Vec::kWidth) {
       float* at = output + r * output_stride + d;
@@ -100,7 +101,8 @@ __attribute__((noinline)) void join_sums(int rows, std::int64_t value_dim, const
   }
 }
 
-// The same where a value is infinite or NaN and not every row sees every key: see attend.h.
+// A whole tile's values added to the output, where one is infinite or NaN and not every row sees
+// every key: see attend.h.
 template <class Element>
 inline void add_visible_value_rows(const AttendBlock& block, const DecodeTile<Element>& in,
                                    const float* weights, std::int64_t weight_stride,

@@ -47,6 +47,15 @@ using NothingAhead = Ahead<0>;
 constexpr std::int64_t kBytesAhead = 16384;
 constexpr std::int64_t kLeastRowsToFetch = 6;
 
+// What the first of `tiles` tiles fetches that read a panel of so many bytes, `step` at a time: its
+// share of what follows the panel in memory, or, by itself, of the panel. The next one's begins
+// where it ends.
+template <class Fetch>
+inline Fetch share_of_panel(const void* panel, std::int64_t bytes, std::int64_t step,
+                            std::int64_t tiles) {
+  return {static_cast<const char*>(panel) + (tiles == 1 ? kBytesAhead : bytes), step / tiles};
+}
+
 inline void fetch_bytes(const void* data, std::int64_t bytes) {
   const char* from = static_cast<const char*>(data);
   for (std::int64_t at = 0; at < bytes; at += kLineBytes)

@@ -54,15 +54,13 @@ inline void multiply_tiles(int row_count, const OperandsOf& operands, bool add, 
 template <class Fetch, class RowsAheadOf>
 inline void multiply_slice(FloatRows x, int row_count, std::int64_t depth, const float* panel,
                            std::int64_t tiles, bool add, float* sums, RowsAheadOf& rows_ahead) {
-  const std::int64_t step = kPanelColumns * 4 / tiles;
-  constexpr bool kNear = std::is_same_v<Fetch, NearLines>;
-  const float* fetched = panel;
-  if (!kNear) fetched += tiles == 1 ? kBytesAhead / 4 : depth * kPanelColumns;
+  constexpr std::int64_t kStep = kPanelColumns * 4;
+  Fetch ahead = share_of_panel<Fetch>(panel, depth * kStep, kStep, tiles);
+  if (std::is_same_v<Fetch, NearLines>) ahead.data = reinterpret_cast<const char*>(panel);
   const auto operands = [&](int row, int column) {
     return TileOperands{depth, x.data + row * x.stride, x.stride, 1, panel + column, kPanelColumns};
   };
-  multiply_tiles(row_count, operands, add, sums, rows_ahead,
-                 Fetch{reinterpret_cast<const char*>(fetched), step}, depth * step);
+  multiply_tiles(row_count, operands, add, sums, rows_ahead, ahead, depth * ahead.stride);
 }
 
 // Not inlined: panels of other formats are multiplied by it too, once their slices are floats.

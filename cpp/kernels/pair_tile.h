@@ -86,12 +86,11 @@ inline void multiply_pairs(std::int64_t row_count, const PairProduct<Parts>& pro
   constexpr bool kPanel = std::is_same_v<RowsAheadOf, RowsAhead>;
   const std::int64_t steps = product.depth / kDepthStep;
   const std::int64_t tiles = (row_count + kTileRows - 1) / kTileRows;
-  std::conditional_t<kPanel, Ahead<3>, NothingAhead> ahead;
-  ahead.data = reinterpret_cast<const char*>(product.terms[0].b);
+  using Fetch = std::conditional_t<kPanel, Ahead<3>, NothingAhead>;
+  Fetch ahead{reinterpret_cast<const char*>(product.terms[0].b), 0};  // what it has already
   if (kPanel && row_count >= kLeastRowsToFetch) {
-    constexpr std::int64_t kStepBytes = kPairLanes * 2;
-    ahead.data += tiles == 1 ? kBytesAhead : steps * kStepBytes;
-    ahead.stride = kStepBytes / tiles;
+    constexpr std::int64_t kStep = kPairLanes * 2;
+    ahead = share_of_panel<Fetch>(product.terms[0].b, steps * kStep, kStep, tiles);
   }
   for (std::int64_t row = 0; row < row_count; row += kTileRows) {
     const std::int64_t left = row_count - row;
