@@ -186,6 +186,7 @@ class LinearArgs(ctypes.Structure):
         ("num_threads", ctypes.c_int32),
         ("interrupt", INTERRUPT),
         ("interrupt_context", ctypes.c_void_p),
+        ("factor_layer", ctypes.c_void_p),
     ]
 
 

@@ -230,6 +230,15 @@ def test_linear(c_isa: ctypes.CDLL, rng: np.random.Generator, storage: str) -> N
     args.out = args.residual = Tensor.of(residual)
     assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == OK
     assert residual.tobytes() == expected.tobytes()
+    # Another layer, here the same, in the factor's place; and a structure that does not know of it.
+    args.factor, args.residual, args.out = Tensor(), Tensor(), Tensor.of(factor)
+    args.factor_layer = handle
+    expected = layer(x, activation="silu", factor=layer)
+    assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == OK
+    assert factor.tobytes() == expected.tobytes()
+    args.struct_size = LinearArgs.factor_layer.offset
+    assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == OK
+    assert factor.tobytes() == layer(x, activation="silu").tobytes()
     args.x = Tensor.of(x[:, :39])
     assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == INVALID
     assert b"x must have 40 features" in c_isa.numattn_last_error()

@@ -20,6 +20,21 @@ void check_linear_weight(const View& weight, const std::optional<View>& bias) {
   }
 }
 
+namespace {
+
+void check_factor_layer(const PackedLinear& linear, const PackedLinear::Call& call) {
+  const PackedLinear& factor = *call.factor_layer;
+  if (call.factor) refuse("factor is either an array or a layer, not both");
+  if (factor.in_features() != linear.in_features() ||
+      factor.out_features() != linear.out_features()) {
+    refuse("factor must be a layer from ", number(linear.in_features()), " to ",
+           number(linear.out_features()), " features, not from ", number(factor.in_features()),
+           " to ", number(factor.out_features()));
+  }
+}
+
+}  // namespace
+
 void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& call) {
   check_floating(call.x, "x");
   if (call.x.shape[1] != linear.in_features()) {
@@ -30,9 +45,12 @@ void check_linear_call(const PackedLinear& linear, const PackedLinear::Call& cal
   const std::array<std::int64_t, 4> shape{call.x.shape[0], linear.out_features(), 0, 0};
   checked_product(checked_product(std::max<std::int64_t>(shape[0], 1), shape[1], "the output"),
                   call.x.item_size(), "the output");
+  if (call.factor_layer != nullptr) check_factor_layer(linear, call);
   check_same_shape(call.output, "out", shape, 2);
   // Between layers of shorter weights, results pass in the type that the next layer reads.
-  if (!linear.stores_float32()) {
+  const bool stores_float32 = linear.stores_float32() ||
+                              (call.factor_layer != nullptr && call.factor_layer->stores_float32());
+  if (!stores_float32) {
     if (dtype_role(call.output.dtype) != Role::kNumber) {
       refuse("out must be floating-point, not of dtype ", dtype_name(call.output.dtype));
     }

@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "check_linear_state.h"
+#include "divide_up.h"
 #include "gemm_plan.h"
 #include "names.h"
 #include "numattn/threads.h"
@@ -32,13 +33,16 @@ struct PlannedGemm {
   int threads;
 };
 
-PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int num_threads) {
+// `products` of the same rows and as many features each.
+PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int products,
+                    std::int64_t item_size, int num_threads) {
   const auto& [x, rows, depth, format, features] = operands;
   const bool copies = kernel.copies(operands);
-  const int threads = threads_for(gemm_threads(rows, features, depth, format), num_threads);
-  const GemmPlan plan = kernel.in_strips(operands)
-                            ? plan_strips(rows, features, depth, copies, threads)
-                            : plan_gemm(rows, features, depth, copies, threads);
+  const int threads =
+      threads_for(gemm_threads(rows, products * features, depth, format), num_threads);
+  GemmPlan plan = kernel.in_strips(operands) ? plan_strips(rows, features, depth, copies, threads)
+                                             : plan_gemm(rows, features, depth, copies, threads);
+  if (products > 1) plan = with_factor_tiles(plan, rows, item_size);
   return {plan, static_cast<int>(std::min<std::int64_t>(threads, plan.items))};
 }
 
@@ -142,48 +146,109 @@ bool PackedLinear::stores_float32() const {
   return storage_->format == PanelFormat::kFloat32 || storage_->format == PanelFormat::kSplit;
 }
 
-bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
-  check_linear_call(*this, call);
-  const Activation activation = parse_activation(call.activation);
-  const Matrix x = matrix_of(call.x);
-  const Companion factor = companion_of(call.factor);
-  const Companion residual = companion_of(call.residual);
-  const std::int64_t rows = call.x.shape[0];
-  if (rows == 0) return true;
-  const Kernels& kernels = current_kernels();
-  GemmOperands operands{x, rows, in_features_, storage_->format, out_features_};
-  const PlannedGemm planned = plan_of(kernels.gemm, operands, call.num_threads);
-  const GemmPlan& plan = planned.plan;
-  const int threads = planned.threads;
-  operands.columns = plan.panels_per_item * kPanelColumns;
-  const std::int64_t workspace =
-      padded_floats(kernels.gemm.workspace(operands, std::min(rows, plan.block_rows)));
-  const Scratch scratch(threads * workspace * 4);
-  const std::int64_t item_size = call.output.item_size();
-  const auto item = [&](std::int64_t index, Worker& worker) {
+// One call: items of rows by panels, each of them a product, or two of which the first one's
+// results are the second one's factor.
+class PackedLinear::Run {
+ public:
+  Run(const PackedLinear& layer, const Call& call)
+      : layer_(layer),
+        call_(call),
+        kernel_(current_kernels().gemm),
+        x_(matrix_of(call.x)),
+        rows_(call.x.shape[0]),
+        item_size_(call.output.item_size()),
+        activation_(parse_activation(call.activation)),
+        factor_(companion_of(call.factor)),
+        residual_(companion_of(call.residual)),
+        planned_(plan_of(kernel_, operands_of(layer, layer.out_features_),
+                         call.factor_layer == nullptr ? 1 : 2, item_size_, call.num_threads)),
+        columns_(planned_.plan.panels_per_item * kPanelColumns),
+        workspace_(workspace_of(layer)) {
+    if (const PackedLinear* other = call.factor_layer) {
+      workspace_ = std::max(workspace_, workspace_of(*other));
+      tile_ = padded_floats(divide_up(block_rows() * columns_ * item_size_, 4));
+    }
+  }
+
+  bool finish(Interrupt interrupt) {
+    const std::int64_t floats = workspace_ + tile_;
+    const Scratch scratch(planned_.threads * floats * 4);
+    auto* const memory = reinterpret_cast<float*>(scratch.data());
+    const auto item = [&](std::int64_t index, Worker& worker) {
+      multiply(index, memory + worker.index() * floats);
+    };
+    return parallel_for(planned_.plan.items, planned_.threads, interrupt, item) ==
+           Outcome::kFinished;
+  }
+
+ private:
+  GemmOperands operands_of(const PackedLinear& layer, std::int64_t columns) const {
+    return {x_, rows_, layer.in_features_, layer.storage_->format, columns};
+  }
+  std::int64_t block_rows() const { return std::min(rows_, planned_.plan.block_rows); }
+  std::int64_t workspace_of(const PackedLinear& layer) const {
+    return padded_floats(kernel_.workspace(operands_of(layer, columns_), block_rows()));
+  }
+
+  // The product of a block of x's rows by some of a layer's panels, whose results go nowhere yet.
+  GemmBlock product(const PackedLinear& layer, std::int64_t row, std::int64_t panel,
+                    float* workspace) const {
+    GemmBlock block{};
+    block.x = from_row(x_, row);
+    block.row_count = static_cast<int>(std::min(block_rows(), rows_ - row));
+    block.depth = layer.in_features_;
+    block.format = layer.storage_->format;
+    block.panels = layer.storage_->panel(layer.first_panel_ + panel);
+    block.column_count = std::min(columns_, layer.out_features_ - panel * kPanelColumns);
+    if (layer.storage_->has_bias) block.bias = layer.storage_->bias_of(layer.first_panel_ + panel);
+    block.output_dtype = call_.output.dtype;
+    block.workspace = workspace;
+    return block;
+  }
+
+  void multiply(std::int64_t index, float* workspace) const {
     // Successive items share their rows, which then wait in the cache.
+    const GemmPlan& plan = planned_.plan;
     const std::int64_t row = index / plan.panel_groups * plan.block_rows;
     const std::int64_t panel = index % plan.panel_groups * plan.panels_per_item;
     const std::int64_t column = panel * kPanelColumns;
-    GemmBlock block{};
-    block.x = from_row(x, row);
-    block.row_count = static_cast<int>(std::min(plan.block_rows, rows - row));
-    block.depth = in_features_;
-    block.format = storage_->format;
-    block.panels = storage_->panel(first_panel_ + panel);
-    block.column_count = std::min(plan.panels_per_item * kPanelColumns, out_features_ - column);
-    if (storage_->has_bias) block.bias = storage_->bias_of(first_panel_ + panel);
-    block.activation = activation;
-    block.factor = factor.from(row, column);
-    block.residual = residual.from(row, column);
-    block.output_dtype = call.output.dtype;
-    block.output_row_stride = call.output.strides[0];
+    Companion factor = factor_.from(row, column);
+    if (const PackedLinear* other = call_.factor_layer) {
+      GemmBlock block = product(*other, row, panel, workspace);
+      block.output = reinterpret_cast<char*>(workspace + workspace_);
+      block.output_row_stride = columns_ * item_size_;
+      kernel_.multiply(block);
+      factor = {block.output, block.output_row_stride, item_size_};
+    }
+    GemmBlock block = product(layer_, row, panel, workspace);
+    block.activation = activation_;
+    block.factor = factor;
+    block.residual = residual_.from(row, column);
+    block.output_row_stride = call_.output.strides[0];
     block.output =
-        static_cast<char*>(call.output.data) + row * block.output_row_stride + column * item_size;
-    block.workspace = reinterpret_cast<float*>(scratch.data()) + worker.index() * workspace;
-    kernels.gemm.multiply(block);
-  };
-  return parallel_for(plan.items, threads, interrupt, item) == Outcome::kFinished;
+        static_cast<char*>(call_.output.data) + row * block.output_row_stride + column * item_size_;
+    kernel_.multiply(block);
+  }
+
+  const PackedLinear& layer_;
+  const Call& call_;
+  const GemmKernel& kernel_;
+  const Matrix x_;
+  const std::int64_t rows_;
+  const std::int64_t item_size_;
+  const Activation activation_;
+  const Companion factor_;
+  const Companion residual_;
+  const PlannedGemm planned_;
+  const std::int64_t columns_;  // of an item
+  std::int64_t workspace_;      // floats of a worker
+  std::int64_t tile_ = 0;       // and those behind them that keep an item's factor
+};
+
+bool PackedLinear::run(const Call& call, Interrupt interrupt) const {
+  check_linear_call(*this, call);
+  if (call.x.shape[0] == 0) return true;
+  return Run(*this, call).finish(interrupt);
 }
 
 }  // namespace numattn

@@ -14,7 +14,11 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
   PackedLinear::Call call;
   call.x = view_of(x, "x");
   call.activation = activation;
-  call.factor = known_view(factor, "factor");
+  if (!factor.is_none() && py::isinstance<PackedLinear>(factor)) {
+    call.factor_layer = &py::cast<const PackedLinear&>(factor);
+  } else {
+    call.factor = known_view(factor, "factor");
+  }
   call.residual = known_view(residual, "residual");
   call.num_threads = num_threads;
   const py::array output = output_or_new(out, x, {x.shape(0), linear.out_features()});

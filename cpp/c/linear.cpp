@@ -65,6 +65,7 @@ extern "C" numattn_status numattn_linear_run(const numattn_linear* linear,
     call.x = matrix_of(own.x, "x");
     call.output = matrix_of(own.out, "out");
     call.factor = optional_view(own.factor, "factor");
+    if (own.factor_layer != nullptr) call.factor_layer = &own.factor_layer->packed;
     call.residual = optional_view(own.residual, "residual");
     call.activation = activation_name(own.activation);
     call.num_threads = own.num_threads;

@@ -232,6 +232,7 @@ typedef struct numattn_linear_args {
   int32_t num_threads;
   numattn_interrupt interrupt;
   void *interrupt_context;
+  const numattn_linear *factor_layer; /* instead of `factor`: what it makes of x; NULL for none */
 } numattn_linear_args;
 
 static inline numattn_linear_args numattn_linear_defaults(void) {

@@ -32,4 +32,8 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
 GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies,
                      int threads);
 
+// The same for items of two products, of which the first one's results, of so many bytes each, are
+// the second one's factor: until then they are to stay in the cache.
+GemmPlan with_factor_tiles(GemmPlan plan, std::int64_t rows, std::int64_t item_size);
+
 }  // namespace numattn

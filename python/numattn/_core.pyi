@@ -130,7 +130,7 @@ class PackedLinear:
         self,
         x: NDArray[Any],
         activation: str,
-        factor: NDArray[Any] | None,
+        factor: NDArray[Any] | PackedLinear | None,
         residual: NDArray[Any] | None,
         out: NDArray[Any] | None,
         num_threads: int,

@@ -186,7 +186,7 @@ class Linear:
         x: ArrayLike,
         *,
         activation: Activation | None = None,
-        factor: ArrayLike | None = None,
+        factor: ArrayLike | Linear | None = None,
         residual: ArrayLike | None = None,
         out: Output | None = None,
         num_threads: int | None = None,
@@ -199,10 +199,11 @@ class Linear:
             float32, float16 or bfloat16; sums are float32.
         activation : {None, "relu", "gelu", "gelu_tanh", "silu"}
             "gelu" is the exact one, ``x · Phi(x)``; "gelu_tanh" its tanh approximation.
-        factor : array of shape (..., out_features), optional
+        factor : Linear or array of shape (..., out_features), optional
             Multiplied by what the activation gives, as gated layers do (Shazeer, GLU variants,
-            2020): ``gate(x, activation="silu", factor=(up := up(x)), out=up)``. The result's
-            dtype; it may be ``out`` itself.
+            2020): ``gate(x, activation="silu", factor=up)``. A `Linear` of as many features stands
+            for ``up(x)``, has the same bits, and spares writing and reading it; an array has the
+            result's dtype and may be ``out`` itself.
         residual : array of shape (..., out_features), optional
             Added last; the result's dtype. May be ``out`` itself.
         out : array of shape (..., out_features), optional
@@ -230,7 +231,11 @@ class Linear:
         rows = as_array("x", x)
         if rows.ndim == 0:
             raise ValueError("x must have at least one dimension")
-        multiplier = None if factor is None else as_array("factor", factor)
+        layer = multiplier = None
+        if isinstance(factor, Linear):
+            layer = factor._packed
+        elif factor is not None:
+            multiplier = as_array("factor", factor)
         addition = None if residual is None else as_array("residual", residual)
         shape = (*rows.shape[:-1], self.out_features)
         _check_companion("factor", multiplier, shape)
@@ -243,7 +248,7 @@ class Linear:
         result: Array = self._packed.run(
             as_matrix(rows),
             activation or "",
-            None if multiplier is None else as_matrix(multiplier),
+            layer if multiplier is None else as_matrix(multiplier),
             None if addition is None else as_matrix(addition),
             None if written is None else as_output_matrix(written),
             thread_count(num_threads),

@@ -1,6 +1,7 @@
 // Projection plans: every row block meets every panel once.
 #include "gemm_plan.h"
 
+#include <algorithm>
 #include <initializer_list>
 
 #include "expect.h"
@@ -17,6 +18,21 @@ void covers(const numattn::GemmPlan& plan, std::int64_t rows, std::int64_t featu
   expect(plan.items == plan.row_blocks * plan.panel_groups, "items");
 }
 
+// Two products to an item: what the first one makes stays in the cache.
+void factors(const numattn::GemmPlan& plan, std::int64_t rows, std::int64_t features) {
+  for (const std::int64_t item_size : {2, 4}) {
+    const numattn::GemmPlan both = numattn::with_factor_tiles(plan, rows, item_size);
+    covers(both, rows, features);
+    expect(both.block_rows % numattn::kGemmStripRows == 0 || both.block_rows == plan.block_rows,
+           "part of a strip");
+    expect(both.panels_per_item % 2 == 0 || both.panels_per_item == plan.panels_per_item,
+           "half a pair of panels");
+    const std::int64_t bytes =
+        std::min(rows, both.block_rows) * both.panels_per_item * numattn::kPanelColumns * item_size;
+    expect(bytes <= 2 * 1024 * 1024, "%d bytes of a factor", static_cast<int>(bytes));
+  }
+}
+
 // Strips are whole, weights of an item stay in the second cache level block by block, an item is
 // done before an interrupt is waited for, and threads have items where there is work for them.
 void strips() {
@@ -28,6 +44,7 @@ void strips() {
             const numattn::GemmPlan plan =
                 numattn::plan_strips(rows, features, depth, copies, threads);
             covers(plan, rows, features);
+            factors(plan, rows, features);
             expect(plan.block_rows % numattn::kGemmStripRows == 0, "part of a strip");
             expect(plan.panels_per_item % 2 == 0, "half a pair of panels");
             const std::int64_t panels = numattn::strip_panels(depth, features);
@@ -94,8 +111,12 @@ int main() {
     for (const std::int64_t features : {1, 47, 48, 49, 384, 1536}) {
       for (const std::int64_t depth : {1, 64, 4096}) {
         for (const int threads : {1, 2, 16, 200}) {
-          covers(numattn::plan_gemm(rows, features, depth, true, threads), rows, features);
-          covers(numattn::plan_gemm(rows, features, depth, false, threads), rows, features);
+          for (const bool copies : {false, true}) {
+            const numattn::GemmPlan plan =
+                numattn::plan_gemm(rows, features, depth, copies, threads);
+            covers(plan, rows, features);
+            factors(plan, rows, features);
+          }
         }
       }
     }

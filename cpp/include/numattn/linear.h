@@ -55,7 +55,9 @@ class PackedLinear {
     View x;                        // (rows, in_features)
     std::string activation;        // "" is none
     std::optional<View> factor;    // (rows, out_features), the output's dtype
-    std::optional<View> residual;  // likewise
+    // Or of what this layer of as many features makes of x, rounded to the output's dtype.
+    const PackedLinear* factor_layer = nullptr;
+    std::optional<View> residual;  // like `factor`
     // (rows, out_features), last dimension contiguous; x's dtype, or any where weights are not
     // float32.
     View output;
@@ -66,6 +68,7 @@ class PackedLinear {
 
  private:
   struct Storage;
+  class Run;
   std::int64_t in_features_;
   std::int64_t out_features_;
   std::int64_t first_panel_ = 0;
