@@ -81,8 +81,7 @@ class Gated:
 
     def inner(self, h: Float32Array, threads: int | None) -> Float32Array:
         """Return the inner states of h."""
-        up = self.up(h, num_threads=threads)
-        return self.gate(h, activation=self.activation, factor=up, out=up, num_threads=threads)
+        return self.gate(h, activation=self.activation, factor=self.up, num_threads=threads)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class RotaryWorkspace(Workspace):
         sequences: Ragged,
     ) -> None:
         super().__init__(tokens, config, dtype)
-        self.factor = empty((tokens, config.ffn_size), dtype)
+        self.inner = empty((tokens, config.ffn_size), dtype)
         self.normed = empty(self.x.shape, np.float32) if config.norm_first else self.x
         places = sequences.positions()
         self.angles = [rope.tables(places) for rope in config.ropes]
@@ -131,7 +131,7 @@ class RotaryLayer:
 
     def finish(self, work: RotaryWorkspace, sequences: Ragged, num_threads: int | None) -> None:
         """Compute the layer's result from its projections and work.x, into work.x."""
-        x, factor = work.x, work.factor
+        x, inner = work.x, work.inner
         attend(
             *(work.query, work.key, work.value, sequences, work.context_heads, num_threads),
             window=self.window,
@@ -142,9 +142,8 @@ class RotaryLayer:
             h = self.ffn_norm(x, num_threads, out=work.normed)
         elif self.attention_norm is not None:
             self.attention_norm(x, num_threads, out=x)
-        self.up(h, out=factor, num_threads=num_threads)
-        self.gate(h, activation=self.activation, factor=factor, out=factor, num_threads=num_threads)
-        self.down(factor, residual=x, out=x, num_threads=num_threads)
+        self.gate(h, activation=self.activation, factor=self.up, out=inner, num_threads=num_threads)
+        self.down(inner, residual=x, out=x, num_threads=num_threads)
         if not self.norm_first:
             self.ffn_norm(x, num_threads, out=x)
 

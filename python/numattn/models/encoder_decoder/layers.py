@@ -84,10 +84,8 @@ class FeedForward:
         if self.gate is None:
             inner = self.up(h, activation=self.activation, num_threads=num_threads)
         else:
-            inner = self.up(h, num_threads=num_threads)
-            self.gate(
-                h, activation=self.activation, factor=inner, out=inner, num_threads=num_threads
-            )
+            gate, activation = self.gate, self.activation
+            inner = gate(h, activation=activation, factor=self.up, num_threads=num_threads)
         self.down(inner, residual=x, out=x, num_threads=num_threads)
 
 

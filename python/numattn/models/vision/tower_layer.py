@@ -136,10 +136,10 @@ class FeedForward:
         num_threads: int | None,
     ) -> None:
         """Compute the part's result from x (T, E), plus the residual, into `out`."""
-        activation = None if self.gate is not None else self.activation
-        self.up(x, activation=activation, out=inner, num_threads=num_threads)
-        if self.gate is not None:
-            self.gate(x, activation="silu", factor=inner, out=inner, num_threads=num_threads)
+        if self.gate is None:
+            self.up(x, activation=self.activation, out=inner, num_threads=num_threads)
+        else:
+            self.gate(x, activation="silu", factor=self.up, out=inner, num_threads=num_threads)
         self.down(inner, residual=residual, out=out, num_threads=num_threads)
 
 
