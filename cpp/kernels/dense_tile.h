@@ -38,9 +38,13 @@ __attribute__((noinline)) Excluded gather_mask(const LaneGroup& group, KeyRange 
         bits[i] = i > 0 && group.shared_mask
                       ? bits[0]
                       : mask_row(group.rows[row].mask, keys.begin + j, stride, count);
-        allowed |= bits[i];
-        refused |= ~bits[i] & present;
       }
+      std::uint64_t by_all = present;  // in a loop of its own, which is done in vectors
+      for (int i = 0; i < Vec::kWidth; ++i) {
+        allowed |= bits[i];
+        by_all &= bits[i];
+      }
+      refused |= by_all ^ present;
       transpose_bits(bits, tile + v * mask_stride + j);
     }
   }
