@@ -9,8 +9,9 @@ constexpr double kLn2 = 0.69314718055994530942;
 constexpr float kInfinity = __builtin_inff();
 constexpr float kLargest = 3.4028234663852886e38f;
 
-// 2^x rounds to zero below 2^-150; clamping there keeps −inf − floor(−inf) from making a NaN.
-constexpr float kSmallestPower = -160.0f;
+// 2^x rounds to zero below 2^-150; a limit keeps −inf − floor(−inf) from making a NaN. At this one
+// scale_by_floor() multiplies by zero (vec/avx2.h).
+constexpr float kSmallestPower = -254.0f;
 
 // Q(f) with 2^f = 1 + f · Q(f) on [0, 1], relative error 8.2e-8 (half a unit of float32).
 inline Vec exp2_polynomial(Vec f) {

@@ -61,9 +61,9 @@ inline Vec max(Vec a, Vec b) { return select(less(b, a), a, b); }
 inline Vec min(Vec a, Vec b) { return select(less(a, b), a, b); }
 inline Vec abs(Vec a) { return {vabsq_f32(a.lanes)}; }
 inline Vec round(Vec a) { return {vrndnq_f32(a.lanes)}; }
-// 2^x rounds to zero below 2^-150; the limit keeps −inf − floor(−inf) from making a NaN. A NaN of x
-// is kept by vmaxq_f32 too.
-inline Vec limited_power(Vec x) { return {vmaxq_f32(vdupq_n_f32(-160.0f), x.lanes)}; }
+// 2^x rounds to zero below 2^-150; the limit keeps −inf − floor(−inf) from making a NaN, and is so
+// low that −inf is multiplied by zero (vec/avx2.h). A NaN of x is kept by vmaxq_f32 too.
+inline Vec limited_power(Vec x) { return {vmaxq_f32(vdupq_n_f32(-254.0f), x.lanes)}; }
 inline Vec fraction(Vec x) {
   const Vec power = limited_power(x);
   return power - Vec{vrndmq_f32(power.lanes)};

@@ -102,8 +102,9 @@ inline Vec round(Vec a) {
   const Vec shift = broadcast(12582912.0f);
   return (a + shift) - shift;
 }
-// 2^x rounds to zero below 2^-150; the limit keeps −inf − floor(−inf) from making a NaN.
-inline Vec limited_power(Vec x) { return max(broadcast(-160.0f), x); }
+// 2^x rounds to zero below 2^-150; the limit keeps −inf − floor(−inf) from making a NaN, and is so
+// low that −inf is multiplied by zero (vec/avx2.h).
+inline Vec limited_power(Vec x) { return max(broadcast(-254.0f), x); }
 inline Vec floor(Vec a) {
   const Vec nearest = round(a);
   return select(less(a, nearest), nearest - broadcast(1.0f), nearest);
