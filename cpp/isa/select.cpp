@@ -9,7 +9,7 @@
 
 namespace numattn {
 
-#define NUMATTN_ISA(name, required) const Kernels& kernels_##name();
+#define NUMATTN_ISA(name, required) const Kernels& kernels_##name() noexcept;
 #include "isa.inc"
 #undef NUMATTN_ISA
 

@@ -3,6 +3,7 @@
 
 #include "amx_panels.h"
 #include "few_pair_rows.h"
+#include "float_panels.h"
 #include "int8_tiles.h"
 #include "pair_panels.h"
 
@@ -20,18 +21,19 @@ class FetchedPanels : public FloatPanels {
 };
 
 struct OtherProducts {
+  static bool multiply(PanelFormat format) {
+    return format == PanelFormat::kFloat32 || format == PanelFormat::kInt8 ||
+           format == PanelFormat::kSplit;
+  }
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
     switch (format) {
       case PanelFormat::kFloat32: return call(Type<FetchedPanels>{});
       case PanelFormat::kInt8: return call(Type<Int8TilePanels>{});
-      case PanelFormat::kGroups8:
-      case PanelFormat::kGroups4: return call(Type<SlicePanels>{});
       default: return call(Type<PairPanels<2>>{});
     }
   }
 };
-constexpr GemmKernel kOtherGemm = gemm_kernel<OtherProducts>();
 
 inline bool is_bfloat16(const GemmOperands& operands) {
   return operands.format == PanelFormat::kBFloat16;
@@ -57,24 +59,27 @@ inline void multiply_bfloat16(const GemmBlock& block) {
   StripGemm(block, StripWorkspace(areas, operands, block.row_count)).run();
 }
 
+template <const Kernels& (*Base)()>
 constexpr Kernels with_strips(Kernels kernels) {
+  constexpr auto others = kernel_for<OtherProducts, Base>;
   kernels.gemm = {[](const GemmOperands& operands) {
                     return is_bfloat16(operands)
                                ? !reads_strips_in_place(operands.x, operands.depth)
-                               : kOtherGemm.copies(operands);
+                               : others(operands.format).copies(operands);
                   },
                   [](const GemmOperands& operands) {
                     return is_bfloat16(operands) && operands.rows > kFewPairRows;
                   },
                   [](const GemmOperands& operands, std::int64_t block_rows) {
-                    return is_bfloat16(operands) ? pair_workspace(operands, block_rows)
-                                                 : kOtherGemm.workspace(operands, block_rows);
+                    return is_bfloat16(operands)
+                               ? pair_workspace(operands, block_rows)
+                               : others(operands.format).workspace(operands, block_rows);
                   },
                   [](const GemmBlock& block) {
                     if (block.format == PanelFormat::kBFloat16) {
                       multiply_bfloat16(block);
                     } else {
-                      kOtherGemm.multiply(block);
+                      others(block.format).multiply(block);
                     }
                   }};
   return kernels;

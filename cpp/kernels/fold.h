@@ -20,6 +20,11 @@
 namespace numattn {
 namespace {
 
+// Keys after which a block's state is folded into its total: so few that the state's additions err
+// less than those within a tile, and so many that most calls have no more, and that a fold, three
+// passes over the output, is nothing beside their products. Few rows are split long before.
+constexpr std::int64_t kFoldKeys = 4608;
+
 // Calls call(place of a vector of output, vector of its group) for all of a group's.
 template <class Call>
 inline void each_output(const AttendBlock& block, int first, const Call& call) {

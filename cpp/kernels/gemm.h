@@ -77,5 +77,27 @@ constexpr GemmKernel gemm_kernel() {
           }};
 }
 
+template <class Products>
+constexpr GemmKernel kGemmOf = gemm_kernel<Products>();
+
+template <class Products, const Kernels& (*Others)()>
+inline const GemmKernel& kernel_for(PanelFormat format) {
+  return Products::multiply(format) ? kGemmOf<Products> : Others().gemm;
+}
+
+// The kernel over the formats that Products multiplies, and another table's over the others.
+template <class Products, const Kernels& (*Others)()>
+constexpr GemmKernel gemm_kernel_before() {
+  return {
+      [](const GemmOperands& operands) {
+        return kernel_for<Products, Others>(operands.format).copies(operands);
+      },
+      [](const GemmOperands&) { return false; },
+      [](const GemmOperands& operands, std::int64_t block_rows) {
+        return kernel_for<Products, Others>(operands.format).workspace(operands, block_rows);
+      },
+      [](const GemmBlock& block) { kernel_for<Products, Others>(block.format).multiply(block); }};
+}
+
 }  // namespace
 }  // namespace numattn

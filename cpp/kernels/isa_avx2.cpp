@@ -5,7 +5,7 @@
 
 namespace numattn {
 
-const Kernels& kernels_avx2() {
+const Kernels& kernels_avx2() noexcept {
   static constexpr Kernels table = make_kernels("avx2");
   return table;
 }

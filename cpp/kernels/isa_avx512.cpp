@@ -5,7 +5,7 @@
 
 namespace numattn {
 
-const Kernels& kernels_avx512() {
+const Kernels& kernels_avx512() noexcept {
   static constexpr Kernels table = make_kernels("avx512");
   return table;
 }

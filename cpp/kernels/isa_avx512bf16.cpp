@@ -1,8 +1,8 @@
 // Kernels for AVX-512 with AVX512-BF16: those of AVX-512, and bfloat16 products in its unit.
 #include "vec/bfloat16.h"
 
+#include "decode_table.h"
 #include "pair_keys.h"
-#include "table.h"
 
 #include "pair_tile.h"
 
@@ -10,9 +10,14 @@
 
 namespace numattn {
 
-const Kernels& kernels_avx512bf16() {
-  static constexpr Kernels table =
-      with_pairs(make_kernels<kDecodeKeyBlock, PairKeys>("avx512bf16"));
+const Kernels& kernels_avx512() noexcept;
+
+const Kernels& kernels_avx512bf16() noexcept {
+  static const Kernels table = [] {
+    Kernels kernels = with_pairs<kernels_avx512>("avx512bf16");
+    kernels.decode = decode_kernel<kDecodeKeyBlock, PairKeys>();
+    return kernels;
+  }();
   return table;
 }
 

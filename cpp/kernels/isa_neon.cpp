@@ -5,7 +5,7 @@
 
 namespace numattn {
 
-const Kernels& kernels_neon() {
+const Kernels& kernels_neon() noexcept {
   static constexpr Kernels table = make_kernels("neon");
   return table;
 }

@@ -5,7 +5,7 @@
 
 namespace numattn {
 
-const Kernels& kernels_scalar() {
+const Kernels& kernels_scalar() noexcept {
   static constexpr Kernels table = make_kernels("scalar");
   return table;
 }

@@ -8,7 +8,7 @@ namespace numattn {
 namespace {
 
 // What one row sees of a tile, and whether of a key. Not inlined: they are for what is seldom.
-__attribute__((noinline)) KeyRange seen_by(const QueryRow& row, KeyRange tile) {
+__attribute__((noinline)) inline KeyRange seen_by(const QueryRow& row, KeyRange tile) {
   return row.seen(tile);
 }
 __attribute__((noinline)) bool is_seen_by(const QueryRow& row, std::int64_t key) {

@@ -17,9 +17,9 @@ inline bool is_below(float peak, float before, float level) {
 }
 
 // Rows in lanes: scores[key][lane], whose `peaks` pass over NaN.
-__attribute__((noinline)) bool is_left_out(const LaneGroup& group, std::int64_t key_count,
-                                           const float* scores, const Vec* peaks,
-                                           const float* before, float level) {
+__attribute__((noinline)) inline bool is_left_out(const LaneGroup& group, std::int64_t key_count,
+                                                  const float* scores, const Vec* peaks,
+                                                  const float* before, float level) {
   float lanes[kLaneGroup] = {};
   for (int v = 0; v < group.vectors; ++v) store(lanes + v * Vec::kWidth, peaks[v]);
   for (int i = 0; i < group.row_count; ++i) {

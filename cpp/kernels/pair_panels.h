@@ -2,8 +2,8 @@
 // weights are (precision "high").
 #pragma once
 
+#include "int8_panels.h"
 #include "pairs.h"
-#include "slice_panels.h"
 
 namespace numattn {
 namespace {
@@ -68,15 +68,14 @@ class PairPanels {
   const PairUnit unit_;
 };
 
+// With integers, whose products have an instruction of their own where pairs have one.
 struct PairProducts {
+  static bool multiply(PanelFormat format) {
+    return format == PanelFormat::kBFloat16 || format == PanelFormat::kInt8;
+  }
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
-    switch (format) {
-      case PanelFormat::kFloat32: return call(Type<FloatPanels>{});
-      case PanelFormat::kInt8: return call(Type<Int8Panels>{});
-      case PanelFormat::kBFloat16: return call(Type<PairPanels<1>>{});
-      default: return call(Type<SlicePanels>{});
-    }
+    return format == PanelFormat::kInt8 ? call(Type<Int8Panels>{}) : call(Type<PairPanels<1>>{});
   }
 };
 

@@ -1,9 +1,8 @@
-// Overrides a table's entries with the kernels whose products take pairs of bfloat16.
+// Puts the kernels whose products take pairs of bfloat16 into another table.
 #pragma once
 
 #include "pair_panels.h"
 #include "pair_tiles.h"
-#include "table.h"
 
 namespace numattn {
 namespace {
@@ -13,11 +12,14 @@ constexpr TileFacts kPairFacts{
 static_assert(kFoldKeys % kPairKeyBlock == 0, "a fold inside a tile");
 static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than listed");
 
-constexpr Kernels with_pairs(Kernels kernels) {
+template <const Kernels& (*Base)()>
+inline Kernels with_pairs(const char* isa) {
+  Kernels kernels = Base();
+  kernels.isa = isa;
   kernels.attend_bfloat16 = {
       "attend_bfloat16", kPairFacts, floats_of<PairWorkspace>,
       [](const AttendBlock& block) { attend<PairTiles>(block, kPairFacts); }};
-  kernels.gemm = gemm_kernel<PairProducts>();
+  kernels.gemm = gemm_kernel_before<PairProducts, Base>();
   return kernels;
 }
 

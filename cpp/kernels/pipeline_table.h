@@ -1,8 +1,7 @@
-// Overrides a table's entries with the kernels that keep the tile unit busy.
+// Puts into a table the kernels that keep the tile unit busy.
 #pragma once
 
 #include "pipeline_attend.h"
-#include "table.h"
 
 namespace numattn {
 namespace {

@@ -40,8 +40,8 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
 }
 
 // Not inlined, like other steps that are long and run once for a block or a tile.
-__attribute__((noinline)) void pack_queries(const AttendBlock& block, const QueryRow* rows,
-                                            int row_count, float* packed) {
+__attribute__((noinline)) inline void pack_queries(const AttendBlock& block, const QueryRow* rows,
+                                                   int row_count, float* packed) {
   with_reader(block.query_dtype, block.query_column_stride,
               [&](const auto& read) { pack_queries(block, rows, row_count, read, packed); });
 }

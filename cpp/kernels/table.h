@@ -3,7 +3,7 @@
 
 #include "activate.h"
 #include "combine.h"
-#include "decode.h"
+#include "decode_table.h"
 #include "norm.h"
 #include "rope.h"
 #include "slice_panels.h"
@@ -27,39 +27,21 @@ constexpr int kBlockRows = 96;
 constexpr int kCopiedRows = 192;
 static_assert(kCopiedRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than it lists");
 
-// Keys after which a block's state is folded into its total: so few that the state's additions err
-// less than those within a tile, and so many that most calls have no more, and that a fold, three
-// passes over the output, is nothing beside their products. Few rows are split long before.
-constexpr std::int64_t kFoldKeys = 4608;
 static_assert(kFoldKeys % kKeyBlock == 0 && kFoldKeys % kMaskBlock == 0, "a fold inside a tile");
 
 constexpr TileFacts kAttendFacts{kLaneGroup,  kKeyBlock, kBlockRows, kCopiedRows,
                                  Vec::kWidth, 0,         kFoldKeys};
-// Decoding takes fewer keys at a time, whose values are fetched while they are multiplied. Zen 3,
-// AVX2, float32, 8 heads of 128 apart, from memory: 96 keys 10.4, 32 keys 9.5 GB/s;
-// bfloat16 9.2, 9.1.
-constexpr int kDecodeKeyBlock = 96;
-
-// Of few keys, where the first cache level is large enough for a tile's keys and values and memory
-// is far: one core of Granite Rapids, 32 keys 27 to 28, 128 keys 25 GB/s (a stand of its own).
-constexpr int kShortDecodeKeyBlock = 32;
-
-constexpr TileFacts decode_facts(int key_block) {
-  return {kDecodeRows, key_block, kDecodeRows, kDecodeRows, Vec::kWidth};
-}
 
 constexpr AttendKernel kAttend{
     "attend", kAttendFacts, floats_of<FloatWorkspace>,
     [](const AttendBlock& block) { attend<FloatTiles>(block, kAttendFacts); }};
 
-template <int DecodeKeyBlock = kDecodeKeyBlock, template <class> class KeysOf = FloatKeys>
 constexpr Kernels make_kernels(const char* isa) {
   return {isa,
           kAttend,
           kAttend,
           kAttend,
-          {"decode", decode_facts(DecodeKeyBlock), floats_of<DecodeWorkspace>,
-           [](const AttendBlock& block) { decode<KeysOf>(block, decode_facts(DecodeKeyBlock)); }},
+          decode_kernel<kDecodeKeyBlock, FloatKeys>(),
           [](const WeightsBlock& block) { weigh(block, kAttendFacts); },
           combine,
           pack_weight,

@@ -127,7 +127,7 @@ inline FloatRows float_rows(const TokenRows& tokens, KeyRange tile, std::int64_t
 
 // Whether the rows of both begin with the same numbers, those in the same places: values may be the
 // first channels of keys (multi-head latent attention).
-__attribute__((noinline)) bool begin_alike(const TokenRows& a, const TokenRows& b) {
+__attribute__((noinline)) inline bool begin_alike(const TokenRows& a, const TokenRows& b) {
   return a.matrix.data == b.matrix.data && a.matrix.dtype == b.matrix.dtype &&
          a.matrix.row_stride == b.matrix.row_stride &&
          a.matrix.column_stride == b.matrix.column_stride && a.page_stride == b.page_stride &&

@@ -17,13 +17,17 @@
 #include "expect.h"
 #include "tile_unit.h"
 
+namespace numattn {
+const Kernels& kernels_avx512() noexcept;
+}  // namespace numattn
+
 using namespace numattn;
 
 namespace {
 
 using Random = std::mt19937;
 
-constexpr GemmKernel kGemm = with_strips(Kernels{}).gemm;
+constexpr GemmKernel kGemm = with_strips<kernels_avx512>(Kernels{}).gemm;
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
 constexpr Activation kActivations[] = {Activation::kNone, Activation::kRelu, Activation::kGelu,
                                        Activation::kGeluTanh, Activation::kSilu};

@@ -15,7 +15,7 @@
 #include "tile_unit.h"
 
 namespace numattn {
-const Kernels& kernels_amx();
+const Kernels& kernels_amx() noexcept;
 }
 
 using namespace numattn;
