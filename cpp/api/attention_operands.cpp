@@ -109,10 +109,16 @@ ScoreRules rules_of(const Score& score) {
 void RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t query,
                     QueryRow& row) const {
   const Score& score = problem_.score;
-  row = {};
+  // Field by field: a whole row of zeros GCC writes by an instruction that takes as long as the
+  // rest.
   row.query = element(problem_.q, batch, head, query);
-  if (score.mask) row.mask = element(*score.mask, batch, head, query);
-  if (score.bias) row.bias = element(*score.bias, batch, head, query);
+  row.output = nullptr;
+  row.lse = nullptr;
+  row.mask = score.mask ? element(*score.mask, batch, head, query) : nullptr;
+  row.bias = score.bias ? element(*score.bias, batch, head, query) : nullptr;
+  row.blocks = nullptr;
+  row.block_count = 0;
+  row.words = nullptr;
   const std::int64_t* offset = score.q_offset.of(batch);
   row.position = saturating_add(offset == nullptr ? 0 : *offset, query);
   const std::int64_t* length = score.kv_lens.of(batch);
@@ -125,7 +131,8 @@ void RowMaker::make(std::int64_t batch, std::int64_t head, std::int64_t query,
   }
   if (score.block_mask.lists.starts != nullptr)
     list_blocks(score.block_mask, batch, head, query, row);
-  if (const float* slopes = score.alibi_slopes.of(batch)) row.alibi_slope = slopes[head];
+  const float* slopes = score.alibi_slopes.of(batch);
+  row.alibi_slope = slopes == nullptr ? 0.0f : slopes[head];
   row.sink = score.sinks == nullptr ? -INFINITY : score.sinks[head];
 }
 

@@ -121,7 +121,7 @@ class FloatTiles {
   Vec in_base2(Vec score) const { return score; }
   void settle(int, Vec, std::int64_t) const {}
 
-  Vec weigh(std::int64_t j, int v, Vec shift) {
+  __attribute__((always_inline)) Vec weigh(std::int64_t j, int v, Vec shift) {
     float* at = work_.score + j * kLaneGroup + v * Vec::kWidth;
     const Vec weight = exp2(load(at) - shift);
     store(at, weight);

@@ -11,7 +11,7 @@ namespace {
 __attribute__((noinline)) inline KeyRange seen_by(const QueryRow& row, KeyRange tile) {
   return row.seen(tile);
 }
-__attribute__((noinline)) bool is_seen_by(const QueryRow& row, std::int64_t key) {
+__attribute__((noinline)) inline bool is_seen_by(const QueryRow& row, std::int64_t key) {
   const ListedBlock* block = row.blocks == nullptr ? nullptr : row.block_at(key);
   return (row.seen_bits(key, block) & 1u) != 0;
 }

@@ -23,26 +23,42 @@ inline void begin_state(const AttendBlock& block, const Workspace& work) {
   }
 }
 
-// Rows [lane, lane + kWidth) of a group: write(row, d, values, count) gets output[d][lane] ·
-// factor.
-template <class Write>
+// Rows [lane, lane + kWidth) of a group: write(row, d, values, count) gets result(output[d][lane]).
+template <class Result, class Write>
 inline void write_rows(const float* output, std::int64_t value_dim, int lane, int row_count,
-                       Vec factor, const Write& write) {
+                       const Result& result, const Write& write) {
   for (std::int64_t d = 0; d < value_dim; d += Vec::kWidth) {
     const int count = lanes_left(d, value_dim);
     Vec square[Vec::kWidth];
     for (int i = 0; i < Vec::kWidth; ++i) {
-      square[i] = i < count ? scaled(load(output + (d + i) * kLaneGroup + lane), factor) : zero();
+      square[i] = i < count ? result(load(output + (d + i) * kLaneGroup + lane)) : zero();
     }
     transpose(square);
     for (int i = 0; i < Vec::kWidth && lane + i < row_count; ++i) write(i, d, square[i], count);
   }
 }
 
+// The same where all rows and squares are whole, to the rows' outputs: from register to register.
+template <class Element, class Result>
+inline void write_squares(const float* output, std::int64_t value_dim, const QueryRow* rows,
+                          const Result& result) {
+  for (std::int64_t d = 0; d < value_dim; d += Vec::kWidth) {
+    Vec square[Vec::kWidth];
+#pragma GCC unroll 16
+    for (int i = 0; i < Vec::kWidth; ++i) square[i] = result(load(output + (d + i) * kLaneGroup));
+    transpose(square);
+#pragma GCC unroll 16
+    for (int i = 0; i < Vec::kWidth; ++i) {
+      store(reinterpret_cast<Element*>(rows[i].output) + d, square[i]);
+    }
+  }
+}
+
 inline void write_partial(const AttendBlock& block, const Workspace& work, int first, int rows) {
   const PartialState& partial = *block.partial;
   for (int lane = 0; lane < rows; lane += Vec::kWidth) {
-    write_rows(output_of(block, work, first), block.value_dim, lane, rows, broadcast(1.0f),
+    const auto sum = [](Vec output) { return scaled(output, broadcast(1.0f)); };
+    write_rows(output_of(block, work, first), block.value_dim, lane, rows, sum,
                [&](int i, std::int64_t d, Vec values, int count) {
                  const std::int64_t row = first + lane + i;
                  store_partial(partial.output + row * block.value_dim + d, values, count);
@@ -54,8 +70,24 @@ inline void write_partial(const AttendBlock& block, const Workspace& work, int f
   }
 }
 
+// What rows [lane, lane + kWidth) of a group multiply their outputs by; it writes their lse.
+inline Vec factors_of(const QueryRow* rows, int row_count, const float* peaks, const float* sums) {
+  const Vec sum = load(sums);
+  float factor[Vec::kWidth];
+  store(factor, select(equal(sum, zero()), zero(), broadcast(1.0f) / sum));
+  for (int i = 0; i < row_count; ++i) {
+    const bool wants_lse = rows[i].lse != nullptr;
+    if (!wants_lse && rows[i].sink == -kInfinity) continue;
+    const RowResult result = finish_row(peaks[i], sums[i], rows[i].sink, wants_lse);
+    factor[i] = result.factor;
+    if (wants_lse) *rows[i].lse = result.lse;
+  }
+  return load(factor);
+}
+
 inline void write_results(const AttendBlock& block, const Workspace& work, int first, int rows) {
   const std::int64_t item = dtype_size(block.output_dtype);
+  const float* output = output_of(block, work, first);
   for (int lane = 0; lane < rows; lane += Vec::kWidth) {
     // Of the square after the next, as for queries (score.h).
     //
@@ -66,22 +98,23 @@ inline void write_results(const AttendBlock& block, const Workspace& work, int f
          i < first + lane + 3 * Vec::kWidth && i < block.row_count; ++i) {
       fetch_bytes(block.rows[i].output, block.value_dim * item);
     }
-    float factor[Vec::kWidth] = {};
-    bool seen[Vec::kWidth] = {};
-    for (int i = 0; i < Vec::kWidth && lane + i < rows; ++i) {
-      const int at = first + lane + i;
-      const QueryRow& row = block.rows[at];
-      const RowResult result =
-          finish_row(work.peak[at], work.sum[at], row.sink, row.lse != nullptr);
-      factor[i] = result.factor;
-      seen[i] = work.sum[at] != 0.0f;
-      if (row.lse != nullptr) *row.lse = result.lse;
+    const QueryRow* to = block.rows + first + lane;
+    const int count = rows - lane < Vec::kWidth ? rows - lane : Vec::kWidth;
+    const float* sums = work.sum + first + lane;
+    const Vec factor = factors_of(to, count, work.peak + first + lane, sums);
+    const Mask unseen = equal(load(sums), zero());
+    const auto result = [=](Vec a) { return select(unseen, zero(), scaled(a, factor)); };
+    const bool whole = count == Vec::kWidth && block.value_dim % Vec::kWidth == 0;
+    if (whole && block.output_dtype == DType::kFloat32) {
+      write_squares<float>(output + lane, block.value_dim, to, result);
+    } else if (whole && block.output_dtype == DType::kBFloat16) {
+      write_squares<BFloat16>(output + lane, block.value_dim, to, result);
+    } else {
+      write_rows(output, block.value_dim, lane, rows, result,
+                 [&](int i, std::int64_t d, Vec values, int columns) {
+                   write_elements(to[i].output + d * item, block.output_dtype, values, columns);
+                 });
     }
-    write_rows(output_of(block, work, first), block.value_dim, lane, rows, load(factor),
-               [&](int i, std::int64_t d, Vec values, int count) {
-                 char* to = block.rows[first + lane + i].output + d * item;
-                 write_elements(to, block.output_dtype, seen[i] ? values : zero(), count);
-               });
   }
 }
 

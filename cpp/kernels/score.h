@@ -11,12 +11,27 @@
 namespace numattn {
 namespace {
 
+// A square of float32 that lie side by side, from element `first` of each row on: from register to
+// register. Zen 4, 8 × 12 heads of 128 × 64, with write_squares() 75 and 81 GFLOP/s.
+__attribute__((noinline)) inline void pack_square(const QueryRow* rows, std::int64_t first,
+                                                  Vec factor, float* packed) {
+  Vec square[Vec::kWidth];
+#pragma GCC unroll 16
+  for (int i = 0; i < Vec::kWidth; ++i) {
+    square[i] = load(reinterpret_cast<const float*>(rows[i].query) + first);
+  }
+  transpose(square);
+#pragma GCC unroll 16
+  for (int j = 0; j < Vec::kWidth; ++j) store(packed + j * kLaneGroup, square[j] * factor);
+}
+
 // query[d][lane] = scale · log2 e · q[lane][d]; lanes without a row are 0.
 template <class Read>
 inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row_count,
                          const Read& read, float* packed) {
   const Vec factor = broadcast(block.rules.scale * kLog2E);
   const std::int64_t item = block.query_column_stride;
+  const bool side_by_side = block.query_dtype == DType::kFloat32 && item == 4;
   for (int lane = 0; lane < kLaneGroup; lane += Vec::kWidth) {
     if (lane >= row_count) break;
     // Of the square after the next: one is turned in less time than memory takes to answer.
@@ -28,6 +43,10 @@ inline void pack_queries(const AttendBlock& block, const QueryRow* rows, int row
     }
     for (std::int64_t d = 0; d < block.head_dim; d += Vec::kWidth) {
       const int columns = lanes_left(d, block.head_dim);
+      if (side_by_side && columns == Vec::kWidth && lane + Vec::kWidth <= row_count) {
+        pack_square(rows + lane, d, factor, packed + d * kLaneGroup + lane);
+        continue;
+      }
       Vec square[Vec::kWidth];
       for (int i = 0; i < Vec::kWidth; ++i) {
         square[i] = lane + i < row_count ? read(rows[lane + i].query + d * item, columns) : zero();

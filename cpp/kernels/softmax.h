@@ -45,6 +45,7 @@ inline Rescaling<Vectors> update_softmax(Tiles& tiles, std::int64_t key_count,
     tiles.settle(v, shift[v], key_count);
   }
   for (std::int64_t j = 0; j < key_count; j += Tiles::kWeightStep) {
+#pragma GCC unroll 3  // left to GCC 12 it is a loop of calls where the rest has grown
     for (int v = 0; v < Vectors; ++v) total[v] = total[v] + tiles.weigh(j, v, shift[v]);
   }
   for (int v = 0; v < Vectors; ++v) {

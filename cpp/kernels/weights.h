@@ -23,7 +23,8 @@ inline void write_scores(const AttendBlock& block, const LaneGroup& group, KeyRa
   if (tile.excluded) return;
   if (tile.mask != nullptr) apply_mask(group, keys.count(), tile, work.score);
   for (int lane = 0; lane < group.row_count; lane += Vec::kWidth) {
-    write_rows(work.score, keys.count(), lane, group.row_count, broadcast(1.0f),
+    const auto score = [](Vec a) { return a; };
+    write_rows(work.score, keys.count(), lane, group.row_count, score,
                [&](int i, std::int64_t j, Vec values, int count) {
                  float* row = reinterpret_cast<float*>(group.rows[lane + i].output);
                  store_partial(row + keys.begin + j, values, count);

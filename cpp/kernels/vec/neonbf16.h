@@ -67,6 +67,10 @@ inline Pairs round_to_pairs(Vec even, Vec odd) {
 inline Vec as_lanes(Pairs a) { return {vreinterpretq_f32_u16(a.elements)}; }
 inline Pairs as_pairs(Vec a) { return {vreinterpretq_u16_f32(a.lanes)}; }
 
+// Pair i = (element i of a, element i of b), of the first half of the elements and of the last.
+inline Pairs join_first_halves(Pairs a, Pairs b) { return {vzip1q_u16(a.elements, b.elements)}; }
+inline Pairs join_last_halves(Pairs a, Pairs b) { return {vzip2q_u16(a.elements, b.elements)}; }
+
 constexpr float kLargestBFloat16 = 0x1.FEp127f;
 // Of smaller values the unit would lose products, as those of vec/bfloat16.h would.
 constexpr float kSmallestOrdinary = 0x1p-90f;
@@ -82,6 +86,17 @@ inline Mask ordinary_lanes(Vec a) {
 // The other lanes become 0.
 inline Vec finite_or_zero(Vec a) { return select(finite_lanes(a), a, zero()); }
 inline Vec ordinary_or_zero(Vec a) { return select(ordinary_lanes(a), a, zero()); }
+
+// Elements that are infinite, NaN or too small become 0; `all` becomes false if there are any.
+// Twice an element has no sign: 0 for zero.
+inline Pairs ordinary_or_zero(Pairs a, bool& all) {
+  const uint16x8_t twice = vaddq_u16(a.elements, a.elements);
+  const uint16x8_t large = vcgeq_u16(twice, vdupq_n_u16((127 - 90) << 8));
+  const uint16x8_t number = vcltq_u16(twice, vdupq_n_u16(0xFF00));
+  const uint16x8_t ordinary = vorrq_u16(vandq_u16(large, number), vceqzq_u16(twice));
+  all &= vminvq_u16(ordinary) != 0;
+  return {vandq_u16(a.elements, ordinary)};
+}
 
 inline bool all_ordinary(Vec a) { return vminvq_u32(ordinary_lanes(a).lanes) != 0; }
 inline bool is_ordinary(float a) {
