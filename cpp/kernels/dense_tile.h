@@ -51,24 +51,71 @@ __attribute__((noinline)) Excluded gather_mask(const LaneGroup& group, KeyRange 
   return allowed == 0 ? Excluded::kAll : refused == 0 ? Excluded::kNone : Excluded::kSome;
 }
 
-// tile[key][lane] of the bias; a bias that all rows share fills tile[key] instead. False: all of it
-// is −inf. Lanes beyond the last row repeat it, so that they do not blur the answer.
+// Base-2 form of a natural bias. A finite one stays finite: the huge negative numbers that stand
+// for "masked" in many models must weigh a row evenly when all of it is masked.
+inline Vec bias_in_base2(Vec bias) {
+  const Vec scaled = bias * broadcast(kLog2E);
+  const Vec limited = min(broadcast(kLargest), max(broadcast(-kLargest), scaled));
+  const Mask finite = less(abs(bias), broadcast(kInfinity));
+  return select(finite, limited, scaled);
+}
+
+// 1 in lanes where some bias does not exclude its key.
+inline Vec not_excluding(Vec bias, Vec others) {
+  return select(equal(bias, broadcast(-kInfinity)), others, broadcast(1.0f));
+}
+
+// Elements of a row that are asked for ahead of those that are gathered: its part of the next tile
+// of pairs. Zen 4, 12 heads of 1024 × 64, each with a bias of its own: float32 with 0 81, 32 85, 96
+// 86, 192 86 GFLOP/s; bfloat16 114, 127, 130, 131.
+constexpr int kBiasAhead = 96;
+
+// A square of the tile, of rows whose elements lie side by side, from key `first` on.
+template <class Element>
+__attribute__((noinline)) inline Vec gather_bias_square(const QueryRow* rows, std::int64_t first,
+                                                        Vec others, float* tile) {
+  Vec square[Vec::kWidth];
+#pragma GCC unroll 16
+  for (int i = 0; i < Vec::kWidth; ++i) {
+    const Element* from = reinterpret_cast<const Element*>(rows[i].bias) + first;
+    square[i] = load(from);
+    fetch_lines<1>(from + kBiasAhead);
+    others = not_excluding(square[i], others);
+  }
+  transpose(square);
+#pragma GCC unroll 16
+  for (int k = 0; k < Vec::kWidth; ++k) store(tile + k * kLaneGroup, bias_in_base2(square[k]));
+  return others;
+}
+
+// tile[key][lane] of the bias, in base 2; a bias that all rows share fills tile[key] instead.
+// False: all of it is −inf. Lanes beyond the last row repeat it, so that they do not blur the
+// answer.
 inline bool gather_bias(const LaneGroup& group, KeyRange keys, const ScoreRules& rules,
                         float* tile) {
-  const Vec excluding = broadcast(-kInfinity);
   Vec others = zero();
   const auto row_vector = [&](int row, std::int64_t j, int count) {
     const char* from = group.rows[row].bias + (keys.begin + j) * rules.bias_key_stride;
     const Vec values = read_elements(from, rules.bias_dtype, rules.bias_key_stride, count);
     const Mask present = mask_from_bits(static_cast<std::uint16_t>((1u << count) - 1u));
-    const Vec other = select(equal(values, excluding), zero(), broadcast(1.0f));
-    others = others + select(present, other, zero());
-    return values;
+    others = select(present, not_excluding(values, others), others);
+    return bias_in_base2(values);
   };
+  const auto square_of = [&]() -> decltype(&gather_bias_square<float>) {
+    if (group.shared_bias || rules.bias_key_stride != dtype_size(rules.bias_dtype)) return nullptr;
+    return rules.bias_dtype == DType::kFloat32    ? gather_bias_square<float>
+           : rules.bias_dtype == DType::kBFloat16 ? gather_bias_square<BFloat16>
+                                                  : nullptr;
+  }();
   const int lanes = group.shared_bias ? 1 : group.vectors * Vec::kWidth;
   for (int lane = 0; lane < lanes; lane += Vec::kWidth) {
+    const bool whole = square_of != nullptr && lane + Vec::kWidth <= group.row_count;
     for (std::int64_t j = 0; j < keys.count(); j += Vec::kWidth) {
       const int count = lanes_left(j, keys.count());
+      if (whole && count == Vec::kWidth) {
+        others = square_of(group.rows + lane, keys.begin + j, others, tile + j * kLaneGroup + lane);
+        continue;
+      }
       if (group.shared_bias) {
         store_partial(tile + j, row_vector(0, j, count), count);
         continue;

@@ -46,8 +46,8 @@ struct KeyLanes {
     Vec key() const { return load(in.ramp) + broadcast(static_cast<float>(j)); }  // in the tile
     Vec bias() const {
       const char* from = in.row.bias + (in.keys.begin + j) * in.rules.bias_key_stride;
-      return read_elements(from, in.rules.bias_dtype, in.rules.bias_key_stride,
-                           lanes_left(j, in.keys.count()));
+      return bias_in_base2(read_elements(from, in.rules.bias_dtype, in.rules.bias_key_stride,
+                                         lanes_left(j, in.keys.count())));
     }
   };
   template <class Change>
@@ -106,15 +106,6 @@ struct Softcap {
   Vec of(const typename Rows::Place&, Vec score) const { return cap * tanh(score / cap); }
 };
 
-// Base-2 form of a natural bias. A finite one stays finite: the huge negative numbers that stand
-// for "masked" in many models must weigh a row evenly when all of it is masked.
-inline Vec bias_in_base2(Vec bias) {
-  const Vec scaled = bias * broadcast(kLog2E);
-  const Vec limited = min(broadcast(kLargest), max(broadcast(-kLargest), scaled));
-  const Mask finite = less(abs(bias), broadcast(kInfinity));
-  return select(finite, limited, scaled);
-}
-
 // s + bias; an excluded key stays excluded whatever its score, a NaN included.
 template <class Rows>
 struct Bias {
@@ -123,7 +114,7 @@ struct Bias {
   Vec of(const typename Rows::Place& at, Vec score) const {
     const Vec bias = at.bias();
     const Vec excluded = broadcast(-kInfinity);
-    return select(equal(bias, excluded), excluded, score + bias_in_base2(bias));
+    return select(equal(bias, excluded), excluded, score + bias);
   }
 };
 
