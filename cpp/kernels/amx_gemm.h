@@ -21,7 +21,7 @@ class FetchedPanels : public FloatPanels {
 };
 
 struct OtherProducts {
-  static bool multiply(PanelFormat format) {
+  static bool has(PanelFormat format) {
     return format == PanelFormat::kFloat32 || format == PanelFormat::kInt8 ||
            format == PanelFormat::kSplit;
   }

@@ -82,12 +82,12 @@ constexpr GemmKernel kGemmOf = gemm_kernel<Products>();
 
 template <class Products, const Kernels& (*Others)()>
 inline const GemmKernel& kernel_for(PanelFormat format) {
-  return Products::multiply(format) ? kGemmOf<Products> : Others().gemm;
+  return Products::has(format) ? kGemmOf<Products> : Others().gemm;
 }
 
-// The kernel over the formats that Products multiplies, and another table's over the others.
+// The kernel over the formats that Products has, and another table's for the others.
 template <class Products, const Kernels& (*Others)()>
-constexpr GemmKernel gemm_kernel_before() {
+constexpr GemmKernel gemm_kernel_beside() {
   return {
       [](const GemmOperands& operands) {
         return kernel_for<Products, Others>(operands.format).copies(operands);

@@ -70,7 +70,7 @@ class PairPanels {
 
 // With integers, whose products have an instruction of their own where pairs have one.
 struct PairProducts {
-  static bool multiply(PanelFormat format) {
+  static bool has(PanelFormat format) {
     return format == PanelFormat::kBFloat16 || format == PanelFormat::kInt8;
   }
   template <class Call>

@@ -19,7 +19,7 @@ inline Kernels with_pairs(const char* isa) {
   kernels.attend_bfloat16 = {
       "attend_bfloat16", kPairFacts, floats_of<PairWorkspace>,
       [](const AttendBlock& block) { attend<PairTiles>(block, kPairFacts); }};
-  kernels.gemm = gemm_kernel_before<PairProducts, Base>();
+  kernels.gemm = gemm_kernel_beside<PairProducts, Base>();
   return kernels;
 }
 

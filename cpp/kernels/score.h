@@ -109,20 +109,24 @@ inline void find_peaks(const ScoredTile& tile, std::int64_t key_count, float* sc
                        Vec (&peak)[Vectors]) {
   Vec top[Vectors];
   for (int v = 0; v < Vectors; ++v) top[v] = peak[v];
-  const MaskBits* mask = tile.mask;
-  const std::int64_t mask_stride = tile.mask_stride;
-  const Vec excluded = broadcast(-kInfinity);
-  for (std::int64_t j = 0; j < key_count; ++j) {
+  const auto see = [&](const auto& score_at) {
+    for (std::int64_t j = 0; j < key_count; ++j) {
 #pragma GCC unroll 3
-    for (int v = 0; v < Vectors; ++v) {
-      float* at = scores + j * kLaneGroup + v * Vec::kWidth;
-      Vec score = load(at);
-      if (mask != nullptr) {
-        score = select(mask_from_bits(mask[v * mask_stride + j]), score, excluded);
-        store(at, score);
+      for (int v = 0; v < Vectors; ++v) {
+        top[v] = max(score_at(scores + j * kLaneGroup + v * Vec::kWidth, j, v), top[v]);
       }
-      top[v] = max(score, top[v]);
     }
+  };
+  if (tile.mask == nullptr) {
+    see([](const float* at, std::int64_t, int) { return load(at); });
+  } else {
+    const Vec excluded = broadcast(-kInfinity);
+    see([excluded, tile](float* at, std::int64_t j, int v) {
+      const Mask allowed = mask_from_bits(tile.mask[v * tile.mask_stride + j]);
+      const Vec score = select(allowed, load(at), excluded);
+      store(at, score);
+      return score;
+    });
   }
   for (int v = 0; v < Vectors; ++v) peak[v] = top[v];
 }
