@@ -52,9 +52,9 @@ class PackedLinear {
   bool stores_float32() const;
 
   struct Call {
-    View x;                        // (rows, in_features)
-    std::string activation;        // "" is none
-    std::optional<View> factor;    // (rows, out_features), the output's dtype
+    View x;                      // (rows, in_features)
+    std::string activation;      // "" is none
+    std::optional<View> factor;  // (rows, out_features), the output's dtype
     // Or of what this layer of as many features makes of x, rounded to the output's dtype.
     const PackedLinear* factor_layer = nullptr;
     std::optional<View> residual;  // like `factor`
