@@ -1,5 +1,8 @@
 // Kernels for AVX-512 F, BW, DQ, VL.
-#include "vec/avx512.h"
+#ifndef NUMATTN_VEC  // which lanes; tests have some in software
+#define NUMATTN_VEC "vec/avx512.h"
+#endif
+#include NUMATTN_VEC
 
 #include "table.h"
 

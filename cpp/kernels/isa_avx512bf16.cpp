@@ -1,5 +1,8 @@
 // Kernels for AVX-512 with AVX512-BF16: those of AVX-512, and bfloat16 products in its unit.
-#include "vec/bfloat16.h"
+#ifndef NUMATTN_VEC  // which lanes; tests have some in software
+#define NUMATTN_VEC "vec/bfloat16.h"
+#endif
+#include NUMATTN_VEC
 
 #include "decode_table.h"
 #include "pair_keys.h"
