@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 # Beside the Python of the tests lie the CMake and Ninja that `pip install --group test` brings.
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+OK, INVALID, OUT_OF_MEMORY, INTERRUPTED = range(4)
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "bool": 3, "int8": 4}
 
 

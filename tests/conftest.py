@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +78,19 @@ def seeded_torch() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The core as a shared library with the interface of numattn.h."""
+    from c_library import load, shared_prefix
+
+    return load(shared_prefix(tmp_path_factory))
+
+
+@pytest.fixture
+def c_isa(library: ctypes.CDLL, isa: str) -> ctypes.CDLL:
+    """The library, at the instruction set of Python."""
+    if library.numattn_isa_use(isa.encode()) != 0:
+        pytest.skip(f"the library is built without {isa}")
+    return library

@@ -153,7 +153,9 @@ def test_float32_is_the_default(tiny: Compared, dtype: Any) -> None:
     ("dtype", "named"), [("float16", "float16"), (np.float64, "float64"), ("half ", "'half '")]
 )
 def test_other_dtypes_are_refused(tiny: Compared, dtype: Any, named: str) -> None:
-    with pytest.raises(ValueError, match=f"dtype must be float32, bfloat16 or int8, not {named}"):
+    with pytest.raises(
+        ValueError, match=f"dtype must be float32, bfloat16, int8 or w8a8, not {named}"
+    ):
         Bert.from_folder(tiny.folder, dtype=dtype)
 
 

@@ -14,32 +14,17 @@ import pytest
 import numattn as na
 from c_library import (
     INTERRUPT,
+    INTERRUPTED,
+    INVALID,
+    OK,
+    OUT_OF_MEMORY,
     PARALLEL,
     AttentionArgs,
     Ints,
-    LinearArgs,
-    RopeArgs,
     Tensor,
-    load,
-    shared_prefix,
 )
 
 pytestmark = pytest.mark.slow
-
-OK, INVALID, OUT_OF_MEMORY, INTERRUPTED = range(4)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    return load(shared_prefix(tmp_path_factory))
-
-
-@pytest.fixture
-def c_isa(library: ctypes.CDLL, isa: str) -> ctypes.CDLL:
-    """The library, at the instruction set of Python."""
-    if library.numattn_isa_use(isa.encode()) != OK:
-        pytest.skip(f"the library is built without {isa}")
-    return library
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -155,42 +140,6 @@ def test_pages(c_isa: ctypes.CDLL, rng: np.random.Generator) -> None:
     assert b"block_table[1, 2] = -1 is no page" in c_isa.numattn_last_error()
 
 
-@pytest.mark.parametrize("positions", [None, (9,), (2, 9)])
-@pytest.mark.parametrize("interleaved", [False, True])
-def test_rope(
-    c_isa: ctypes.CDLL,
-    rng: np.random.Generator,
-    positions: tuple[int, ...] | None,
-    interleaved: bool,
-) -> None:
-    x, rows = normal(rng, 2, 9, 3, 16), 9 if positions is None else 40
-    cos, sin = normal(rng, rows, 6), normal(rng, rows, 6)
-    out = np.empty_like(x)
-    args = RopeArgs(struct_size=ctypes.sizeof(RopeArgs), layout=1, interleaved=interleaved)
-    args.x, args.out, args.cos, args.sin = (Tensor.of(a) for a in (x, out, cos, sin))
-    chosen = None if positions is None else rng.integers(0, rows, positions)
-    if chosen is not None:
-        args.positions = Ints.of(chosen)
-    assert c_isa.numattn_rope(ctypes.byref(args)) == OK, c_isa.numattn_last_error()
-    expected = na.apply_rope(x, cos, sin, positions=chosen, interleaved=interleaved, layout="bshd")
-    assert out.tobytes() == expected.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("count", "words"), [(8, "positions must have shape (S,) or (B, S)"), (9, "position 40 is not")]
-)
-def test_rope_says_what_is_wrong(library: ctypes.CDLL, count: int, words: str) -> None:
-    x, table, chosen = (
-        np.ones((2, 3, 9, 4), np.float32),
-        np.ones((40, 2), np.float32),
-        np.full(9, 40),
-    )
-    args = RopeArgs(struct_size=ctypes.sizeof(RopeArgs), positions=Ints.of(chosen[:count]))
-    args.x, args.out, args.cos, args.sin = (Tensor.of(a) for a in (x, x.copy(), table, table))
-    assert library.numattn_rope(ctypes.byref(args)) == INVALID
-    assert words in library.numattn_last_error().decode()
-
-
 def test_threads_of_the_caller(c_isa: ctypes.CDLL, rng: np.random.Generator) -> None:
     """Here one after the other, and the last first; a part may find nothing left to do."""
     x = normal(rng, 2, 8, 256, 32)
@@ -210,40 +159,6 @@ def test_threads_of_the_caller(c_isa: ctypes.CDLL, rng: np.random.Generator) -> 
     args.interrupt = INTERRUPT(lambda context: 0)
     assert c_isa.numattn_attention(ctypes.byref(args)) == INVALID
     assert b"parallel cannot be given together with interrupt" in c_isa.numattn_last_error()
-
-
-@pytest.mark.parametrize("storage", ["float32", "int8"])
-def test_linear(c_isa: ctypes.CDLL, rng: np.random.Generator, storage: str) -> None:
-    weight, bias, x = normal(rng, 50, 40), normal(rng, 50), normal(rng, 6, 40)
-    factor, residual = normal(rng, 6, 50), normal(rng, 6, 50)
-    layer = na.Linear(weight, bias, dtype=storage)
-    expected = layer(x, activation="silu", factor=factor, residual=residual)
-    handle = ctypes.c_void_p()
-    made = c_isa.numattn_linear_create(
-        ctypes.byref(Tensor.of(weight)), ctypes.byref(Tensor.of(bias)),
-        {"float32": 0, "int8": 4}[storage], 0, ctypes.byref(handle),
-    )  # fmt: skip
-    assert made == OK
-    weight[...] = np.nan  # it was copied
-    args = LinearArgs(struct_size=ctypes.sizeof(LinearArgs), activation=4)
-    args.x, args.factor = Tensor.of(x), Tensor.of(factor)
-    args.out = args.residual = Tensor.of(residual)
-    assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == OK
-    assert residual.tobytes() == expected.tobytes()
-    # Another layer, here the same, in the factor's place; and a structure that does not know of it.
-    args.factor, args.residual, args.out = Tensor(), Tensor(), Tensor.of(factor)
-    args.factor_layer = handle
-    expected = layer(x, activation="silu", factor=layer)
-    assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == OK
-    assert factor.tobytes() == expected.tobytes()
-    args.struct_size = LinearArgs.factor_layer.offset
-    assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == OK
-    assert factor.tobytes() == layer(x, activation="silu").tobytes()
-    args.x = Tensor.of(x[:, :39])
-    assert c_isa.numattn_linear_run(handle, ctypes.byref(args)) == INVALID
-    assert b"x must have 40 features" in c_isa.numattn_last_error()
-    c_isa.numattn_linear_destroy(handle)
-    c_isa.numattn_linear_destroy(None)
 
 
 def no_data(args: AttentionArgs) -> None:
@@ -400,7 +315,8 @@ def test_contiguous(library: ctypes.CDLL) -> None:
 
 def test_every_symbol_is_tried(library: ctypes.CDLL) -> None:
     header = (Path(__file__).parents[1] / "cpp" / "include" / "numattn.h").read_text()
-    own = Path(__file__).read_text() + (Path(__file__).parent / "c_library.py").read_text()
+    tests = [*Path(__file__).parent.glob("test_c_*.py"), Path(__file__).parent / "c_library.py"]
+    own = "".join(path.read_text() for path in tests)
     names = [line.split("(")[0].split()[-1].lstrip("*") for line in header.splitlines()
              if line.startswith("NUMATTN_API")]  # fmt: skip
     assert len(names) == 16 and not [name for name in names if name not in own]

@@ -20,7 +20,7 @@ CASES = {
     "numattn e": ["embed"],
     "numattn embed --no": ["--no-normalize", "--normalize"],
     "numattn embed --dtype b": ["bfloat16"],
-    "numattn embed --dtype ": ["bfloat16", "float32", "int8"],
+    "numattn embed --dtype ": ["bfloat16", "float32", "int8", "w8a8"],
     "numattn completion ": [*SHELLS],
     "numattn generate --model ": ["models"],
     "numattn generate --draft m": ["models"],

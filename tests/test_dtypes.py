@@ -51,7 +51,9 @@ def test_names_and_types_are_one(name: str) -> None:
     ],
 )
 def test_another_dtype_is_a_value_error(name: str, dtype: Any, named: str) -> None:
-    known = "float32, float16 or bfloat16" if name in COMPUTED else "float32, bfloat16 or int8"
+    known = (
+        "float32, float16 or bfloat16" if name in COMPUTED else "float32, bfloat16, int8 or w8a8"
+    )
     with pytest.raises(ValueError, match=f"^dtype must be {known}, not {named}$"):
         (COMPUTED | STORED)[name](dtype)
 

@@ -254,7 +254,7 @@ def test_names_of_bfloat16(rng: np.random.Generator, dtype: Any) -> None:
 )
 def test_other_storage_is_refused(dtype: Any, named: str) -> None:
     weight = np.zeros((7, 6), np.float32)
-    message = f"dtype must be float32, bfloat16 or int8, not {named}"
+    message = f"dtype must be float32, bfloat16, int8 or w8a8, not {named}"
     with pytest.raises(ValueError, match=message):
         na.Linear(weight, dtype=dtype)
     with pytest.raises(ValueError, match=message):

@@ -8,17 +8,17 @@
 namespace numattn {
 namespace {
 
-constexpr std::array<PanelFormat, 6> kFormats{PanelFormat::kFloat32, PanelFormat::kBFloat16,
-                                              PanelFormat::kSplit,   PanelFormat::kInt8,
-                                              PanelFormat::kGroups8, PanelFormat::kGroups4};
+constexpr std::array<PanelFormat, 7> kFormats{
+    PanelFormat::kFloat32, PanelFormat::kBFloat16, PanelFormat::kSplit,  PanelFormat::kInt8,
+    PanelFormat::kW8A8,    PanelFormat::kGroups8,  PanelFormat::kGroups4};
 
 PanelFormat parse_panel_format(const std::string& name) {
   for (const PanelFormat format : kFormats) {
     if (name == panel_format_name(format)) return format;
   }
   refuse(
-      "the format of a packed weight must be 'float32', 'bfloat16', 'split', 'int8', 'groups8' "
-      "or 'groups4', not '",
+      "the format of a packed weight must be 'float32', 'bfloat16', 'split', 'int8', 'w8a8', "
+      "'groups8' or 'groups4', not '",
       name, "'");
 }
 
@@ -30,6 +30,7 @@ const char* panel_format_name(PanelFormat format) {
     case PanelFormat::kBFloat16: return "bfloat16";
     case PanelFormat::kSplit: return "split";
     case PanelFormat::kInt8: return "int8";
+    case PanelFormat::kW8A8: return "w8a8";
     case PanelFormat::kGroups8: return "groups8";
     case PanelFormat::kGroups4: return "groups4";
   }

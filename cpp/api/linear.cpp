@@ -46,6 +46,15 @@ PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int 
   return {plan, static_cast<int>(std::min<std::int64_t>(threads, plan.items))};
 }
 
+PanelFormat format_of(Storage storage, bool splits) {
+  switch (storage) {
+    case Storage::kBFloat16: return PanelFormat::kBFloat16;
+    case Storage::kInt8: return PanelFormat::kInt8;
+    case Storage::kW8A8: return PanelFormat::kW8A8;
+    default: return splits ? PanelFormat::kSplit : PanelFormat::kFloat32;
+  }
+}
+
 Companion companion_of(const std::optional<View>& view) {
   if (!view) return {};
   return {static_cast<const char*>(view->data), view->strides[0], view->strides[1]};
@@ -53,7 +62,7 @@ Companion companion_of(const std::optional<View>& view) {
 
 }  // namespace
 
-struct PackedLinear::Storage {
+struct PackedLinear::Memory {
   PanelFormat format;
   std::int64_t bytes_per_panel;
   WeightMemory panels;
@@ -61,8 +70,8 @@ struct PackedLinear::Storage {
   bool has_bias;
 
   // Memory for a weight whose size has been checked.
-  Storage(PanelFormat of, std::int64_t out_features, std::int64_t in_features,
-          const std::optional<View>& given_bias)
+  Memory(PanelFormat of, std::int64_t out_features, std::int64_t in_features,
+         const std::optional<View>& given_bias)
       : format(of),
         bytes_per_panel(panel_bytes(of, in_features)),
         panels(panel_count(out_features) * bytes_per_panel),
@@ -79,35 +88,31 @@ struct PackedLinear::Storage {
   }
 };
 
-PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, DType storage,
+PackedLinear::PackedLinear(const View& weight, const std::optional<View>& bias, Storage storage,
                            Precision precision) {
   check_linear_weight(weight, bias);
   const Kernels& kernels = current_kernels();
   const bool splits = precision == Precision::kHigh && kernels.splits_for_high;
-  const PanelFormat format = storage == DType::kBFloat16 ? PanelFormat::kBFloat16
-                             : storage == DType::kInt8   ? PanelFormat::kInt8
-                             : splits                    ? PanelFormat::kSplit
-                                                         : PanelFormat::kFloat32;
+  const PanelFormat format = format_of(storage, splits);
   out_features_ = weight.shape[0];
   in_features_ = weight.shape[1];
   const std::int64_t panels = panel_count(out_features_);
   checked_product(checked_product(panels * kPanelColumns, in_features_, "weight"), 4, "weight");
-  const auto made = std::make_shared<const Storage>(format, out_features_, in_features_, bias);
+  const auto made = std::make_shared<const Memory>(format, out_features_, in_features_, bias);
   for (std::int64_t panel = 0; panel < panels; ++panel) {
     kernels.pack_weight(
         {matrix_of(weight), out_features_, in_features_, panel, format, made->panel(panel)});
   }
-  storage_ = made;
+  memory_ = made;
 }
 
 PackedLinear::PackedLinear(const LinearState& state)
     : in_features_(state.in_features), out_features_(state.out_features) {
   const PanelFormat format = check_linear_state(state);
-  const auto made =
-      std::make_shared<const Storage>(format, out_features_, in_features_, state.bias);
+  const auto made = std::make_shared<const Memory>(format, out_features_, in_features_, state.bias);
   std::memcpy(made->panels.data(), state.panels.data,
               static_cast<std::size_t>(panel_count(out_features_) * made->bytes_per_panel));
-  storage_ = made;
+  memory_ = made;
 }
 
 PackedLinear PackedLinear::part(std::int64_t begin, std::int64_t end) const {
@@ -122,19 +127,19 @@ PackedLinear PackedLinear::part(std::int64_t begin, std::int64_t end) const {
 LinearState PackedLinear::state() const {
   LinearState state;
   state.version = kLinearStateVersion;
-  state.format = panel_format_name(storage_->format);
+  state.format = panel_format_name(memory_->format);
   state.out_features = out_features_;
   state.in_features = in_features_;
-  const std::int64_t bytes = storage_->bytes_per_panel;
+  const std::int64_t bytes = memory_->bytes_per_panel;
   View& panels = state.panels;
-  panels.data = storage_->panel(first_panel_);
-  panels.dtype = panel_dtype(storage_->format);
+  panels.data = memory_->panel(first_panel_);
+  panels.dtype = panel_dtype(memory_->format);
   panels.rank = 2;
   panels.shape = {panel_count(out_features_), bytes / panels.item_size(), 0, 0};
   panels.strides = {bytes, panels.item_size(), 0, 0};
-  if (storage_->has_bias) {
+  if (memory_->has_bias) {
     View& bias = state.bias.emplace();
-    bias.data = storage_->bias_of(first_panel_);
+    bias.data = memory_->bias_of(first_panel_);
     bias.rank = 1;
     bias.shape[0] = out_features_;
     bias.strides[0] = bias.item_size();
@@ -143,7 +148,7 @@ LinearState PackedLinear::state() const {
 }
 
 bool PackedLinear::stores_float32() const {
-  return storage_->format == PanelFormat::kFloat32 || storage_->format == PanelFormat::kSplit;
+  return memory_->format == PanelFormat::kFloat32 || memory_->format == PanelFormat::kSplit;
 }
 
 // One call: items of rows by panels, each of them a product, or two of which the first one's
@@ -183,7 +188,7 @@ class PackedLinear::Run {
 
  private:
   GemmOperands operands_of(const PackedLinear& layer, std::int64_t columns) const {
-    return {x_, rows_, layer.in_features_, layer.storage_->format, columns};
+    return {x_, rows_, layer.in_features_, layer.memory_->format, columns};
   }
   std::int64_t block_rows() const { return std::min(rows_, planned_.plan.block_rows); }
   std::int64_t workspace_of(const PackedLinear& layer) const {
@@ -197,10 +202,10 @@ class PackedLinear::Run {
     block.x = from_row(x_, row);
     block.row_count = static_cast<int>(std::min(block_rows(), rows_ - row));
     block.depth = layer.in_features_;
-    block.format = layer.storage_->format;
-    block.panels = layer.storage_->panel(layer.first_panel_ + panel);
+    block.format = layer.memory_->format;
+    block.panels = layer.memory_->panel(layer.first_panel_ + panel);
     block.column_count = std::min(columns_, layer.out_features_ - panel * kPanelColumns);
-    if (layer.storage_->has_bias) block.bias = layer.storage_->bias_of(layer.first_panel_ + panel);
+    if (layer.memory_->has_bias) block.bias = layer.memory_->bias_of(layer.first_panel_ + panel);
     block.output_dtype = call_.output.dtype;
     block.workspace = workspace;
     return block;

@@ -42,11 +42,12 @@ Activation parse_activation(const std::string& name) {
   refuse("activation must be None, 'relu', 'gelu', 'gelu_tanh' or 'silu', not '", name, "'");
 }
 
-DType parse_storage(const std::string& name) {
-  if (name == "float32") return DType::kFloat32;
-  if (name == "bfloat16") return DType::kBFloat16;
-  if (name == "int8") return DType::kInt8;
-  refuse("dtype must be float32, bfloat16 or int8, the storage types, not ", name);
+Storage parse_storage(const std::string& name) {
+  if (name == "float32") return Storage::kFloat32;
+  if (name == "bfloat16") return Storage::kBFloat16;
+  if (name == "int8") return Storage::kInt8;
+  if (name == "w8a8") return Storage::kW8A8;
+  refuse("dtype must be float32, bfloat16, int8 or w8a8, the storage types, not ", name);
 }
 
 }  // namespace numattn

@@ -21,7 +21,8 @@ View matrix_of(const numattn_tensor& tensor, const char* name) {
   return view;
 }
 
-DType storage_of(int32_t storage) {
+Storage storage_of(int32_t storage) {
+  if (storage == NUMATTN_W8A8) return Storage::kW8A8;
   if (storage < 0 || storage >= kDTypeCount) {
     refuse("storage", "is the unknown dtype " + std::to_string(storage));
   }

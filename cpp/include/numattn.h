@@ -209,12 +209,16 @@ enum {
   NUMATTN_SILU = 4
 };
 
+/* A storage of weights, besides dtypes: as NUMATTN_INT8, and rows of x become integers of 8 bits,
+ * too, instead of 16: up to twice as fast, and less exact. */
+enum { NUMATTN_W8A8 = 256 };
+
 /* A weight, packed once. It never changes: any number of threads may run it. */
 typedef struct numattn_linear numattn_linear;
 
 /* Packs a weight (out_features, in_features) of float32, float16 or bfloat16, and a bias
- * (out_features), contiguous float32, or NULL. `storage` is NUMATTN_FLOAT32, NUMATTN_BFLOAT16 or
- * NUMATTN_INT8. Both arrays are copied. *linear is NULL where this fails. */
+ * (out_features), contiguous float32, or NULL. `storage` is NUMATTN_FLOAT32, NUMATTN_BFLOAT16,
+ * NUMATTN_INT8 or NUMATTN_W8A8. Both arrays are copied. *linear is NULL where this fails. */
 NUMATTN_API numattn_status numattn_linear_create(const numattn_tensor *weight,
                                                  const numattn_tensor *bias, int32_t storage,
                                                  int32_t precision, numattn_linear **linear);

@@ -23,13 +23,14 @@ class FetchedPanels : public FloatPanels {
 struct OtherProducts {
   static bool has(PanelFormat format) {
     return format == PanelFormat::kFloat32 || format == PanelFormat::kInt8 ||
-           format == PanelFormat::kSplit;
+           format == PanelFormat::kW8A8 || format == PanelFormat::kSplit;
   }
   template <class Call>
   static auto with(PanelFormat format, const Call& call) {
     switch (format) {
       case PanelFormat::kFloat32: return call(Type<FetchedPanels>{});
       case PanelFormat::kInt8: return call(Type<Int8TilePanels>{});
+      case PanelFormat::kW8A8: return call(Type<ByteTilePanels>{});
       default: return call(Type<PairPanels<2>>{});
     }
   }

@@ -1,23 +1,14 @@
-// Panels of 8-bit integers, multiplied by rows of x as 16-bit integers (integers.h), exactly:
-//
-//   y[m][n] = (Σ_s (Σ_k x[m][k] · w[n][k]) · scale_x[m] · scale_w[n]) · (power_x[m] · power_w[n])
-//
-// with k over slice s of the depth, whose sums are integers of 32 bits, and s in order in float32.
-// Integers have no order of summation and the rest has this one, so a row's result has the same
-// bits at every instruction set and beside any other rows.
+// Panels of 8-bit integers, multiplied by rows of x as 16-bit integers: the sums of integer_rows.h,
+// wherever the processor has no better instruction for them. Rows of 8 bits are widened.
 #pragma once
 
-#include "gemm.h"
-#include "panel.h"
+#include "integer_rows.h"
 
 namespace numattn {
 namespace {
 
-// What a sum of 32 bits holds: 512 · 32639 · 127 < 2^31.
-constexpr std::int64_t kInt8Slice = 512;
-
 // Rows of x as integers.
-struct IntegerRows {
+struct ShortRows {
   const std::int16_t* data;
   std::int64_t stride;
 };
@@ -42,23 +33,6 @@ constexpr int vectors_beside(int rows) {
   while (registers() > (kManyRegisters ? 32 : 16) || kSumVectors % vectors != 0) --vectors;
   return vectors;
 }
-
-// One slice of a panel as a tile's rows take it.
-struct Int8Slice {
-  const std::int8_t* weights;
-  std::int64_t quads;
-  bool adds;          // to the sums of the slices before
-  const char* ahead;  // the next slice, if this one's passes are to ask for it; or null
-};
-
-// A single pass over a slice reads it in order, which the processor foresees by itself, on Zen 3
-// not far enough. One row of 2048 → 2048 from memory: 18.4 GB/s there with the next slice fetched
-// as below, 19.3 with nothing, 21.5 so, 19.8 twice as far ahead. On Zen 4 (AVX-512) 26 GB/s so and
-// 38 with nothing, from the third level 62 and 75: with AVX-512 only the kernels of processors with
-// AMX fetch for few rows, whose float32 rows gain by it (float_panels.h). For more all do
-// (fetch.h): 8 rows of 2048 → 2048 on Zen 4 141 and 152 GFLOP/s.
-constexpr std::int64_t kSoon = 1152;
-constexpr bool kFetchesWeights = Vec::kWidth < 16;
 
 // Both sums of every column of some rows as one, in float32, beside the slices before or not.
 inline void join_sums(const std::int32_t* pairs, int rows, bool adds, float* sums) {
@@ -98,7 +72,7 @@ __attribute__((always_inline)) inline void add_products(Ints (&sum)[Rows][Vector
 
 // pairs[m][column] = the column's two sums over the slice.
 template <int Rows>
-__attribute__((noinline)) inline void multiply_int8_tile(IntegerRows x, Int8Slice slice,
+__attribute__((noinline)) inline void multiply_int8_tile(ShortRows x, Int8Slice slice,
                                                          RowsAhead& results, std::int32_t* pairs) {
   constexpr int kVectors = vectors_beside(Rows);
   constexpr int kAheadBytes = kQuadBytes * kVectors / kSumVectors;  // of a pass, for each quad
@@ -142,25 +116,12 @@ __attribute__((noinline)) inline void multiply_int8_tile(IntegerRows x, Int8Slic
   }
 }
 
-class Int8Panels {
- protected:
-  // Between rows of integers, so that those of a power of two do not all meet in a few sets of the
-  // first-level cache: a line of 64 bytes, also where they are bytes.
-  static constexpr std::int64_t kApart = 64;
-
+class Int8Panels : public IntegerRows {
  public:
-  static bool copies(const GemmOperands&) { return true; }
-
   Int8Panels(Areas& areas, const GemmOperands& operands, std::int64_t rows,
              bool fetches_weights = kFetchesWeights)
-      : fetches_weights_(fetches_weights),
-        depth_(operands.depth),
-        padded_(padded_int8_depth(operands.depth)),
-        stride_(padded_ + kApart),
-        floats_(areas.take(reads_in_place(operands.x) ? 0 : padded_floats(operands.depth))),
-        integers_(areas.take<std::int16_t>(rows * stride_)),
-        scale_(areas.take(rows)),
-        power_(areas.take(rows)) {}
+      : IntegerRows(areas, operands, rows, fetches_weights),
+        integers_(areas.take<std::int16_t>(rows * stride_)) {}
 
   void begin(const GemmBlock& block) {
     for (int row = 0; row < block.row_count; ++row) {
@@ -170,53 +131,19 @@ class Int8Panels {
 
   void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
     RowsAhead none;
-    for (std::int64_t k = 0; k < depth_; k += kInt8Slice) {
-      const std::int64_t depth = padded_ - k < kInt8Slice ? padded_ - k : kInt8Slice;
-      const char* weights = panel + k * kPanelColumns;
-      multiply_slice(
-          {integers_ + row * stride_ + k, stride_}, rows,
-          {reinterpret_cast<const std::int8_t*>(weights), depth / 4, k > 0,
-           fetches_weights_ || rows >= kLeastRowsToFetch ? weights + depth * kPanelColumns
-                                                         : nullptr},
-          k + depth < depth_ ? none : results, sums);
+    for (std::int64_t k = 0; k < depth_; k += slice_) {
+      multiply_slice({integers_ + row * stride_ + k, stride_}, rows, slice(panel, k, rows),
+                     is_last(k) ? results : none, sums);
     }
     scale(row, rows, panel, sums);
   }
 
  protected:
-  void quantize(const GemmBlock& block, int row, std::int16_t* integers) {
-    const FloatRows numbers = float_rows(block.x, row, 1, depth_, floats_);
-    const Quantum quantum = quantize_row(numbers.data, depth_, integers);
-    scale_[row] = quantum.scale;
-    power_[row] = quantum.power;
-  }
-
-  // From sums of integers to numbers.
-  void scale(int row, int rows, const char* panel, float* sums) const {
-    const float* scales = reinterpret_cast<const float*>(panel + int8_scales(depth_));
-    for (int m = 0; m < rows; ++m) {
-      const Vec row_scale = broadcast(scale_[row + m]);
-      const Vec row_power = broadcast(power_[row + m]);
-      for (int column = 0; column < kPanelColumns; column += Vec::kWidth) {
-        float* at = sums + m * kPanelColumns + column;
-        const Vec power = row_power * load(scales + kPanelColumns + column);
-        store(at, load(at) * row_scale * load(scales + column) * power);
-      }
-    }
-  }
-
-  bool fetches_weights_;
-  std::int64_t depth_;
-  std::int64_t padded_;  // the depth in whole steps
-  std::int64_t stride_;
-  float* floats_;
   std::int16_t* integers_;
-  float* scale_;
-  float* power_;
 
  private:
   // The first tile of rows asks for the slice that follows in memory.
-  static void multiply_slice(IntegerRows x, int rows, Int8Slice slice, RowsAhead& results,
+  static void multiply_slice(ShortRows x, int rows, Int8Slice slice, RowsAhead& results,
                              float* sums) {
     alignas(64) std::int32_t pairs[kInt8Rows * 2 * kPanelColumns];
     while (rows > 0) {

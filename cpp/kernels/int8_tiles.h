@@ -1,20 +1,23 @@
-// Panels of 8-bit integers in the tile unit: the 16-bit integers of x as two planes of signed
-// bytes, x = 256 · high + low, whose products with the weights are summed apart and then joined,
-// which gives the very sums of int8_panels.h.
+// Panels of 8-bit integers in the tile unit: the very sums of int8_panels.h and byte_panels.h.
+//
+// Rows of 8 bits are multiplied as the bytes without sign that they are there. Those of 16 are two
+// planes of signed bytes, x = 256 · high + low, whose products with the weights are summed apart
+// and then joined.
 #pragma once
 
 #include "amx_tile.h"
+#include "byte_panels.h"
 #include "int8_panels.h"
 
 namespace numattn {
 namespace {
 
-// Up to so many rows the vectors of int8_panels.h need less time than a tile of 16 does.
+// Up to so many rows the vectors of the others need less time than a tile of 16 does.
 constexpr int kFewInt8Rows = 4;
 
 // The planes of rows of x: row m of plane p at data + p · plane_stride + m · stride.
 struct BytePlanes {
-  std::int8_t* data;
+  const std::int8_t* data;
   std::int64_t stride;
   std::int64_t plane_stride;
 };
@@ -31,32 +34,37 @@ inline void split_row(const std::int16_t* integers, std::int64_t count, std::int
 constexpr int kPlaneSums = 2 * kAmxRows * kPanelColumns;
 
 // RowTiles · 16 rows and ColumnTiles · 16 columns over one slice of the depth: tiles of sums for
-// both planes, then one or two of x and of weights in turn.
-template <int RowTiles, int ColumnTiles>
+// all planes, then one or two of x and of weights in turn.
+template <int Planes, int RowTiles, int ColumnTiles>
 inline void multiply_int8_tiles(BytePlanes x, std::int64_t depth, const std::int8_t* weights,
                                 std::int32_t* sums) {
   constexpr int kTiles = RowTiles * ColumnTiles;  // of one plane
-  constexpr int kFirstX = 2 * kTiles;
+  constexpr int kFirstX = Planes * kTiles;
   constexpr int kXTiles = kAmxTiles - kFirstX - 1;
   static_assert(kXTiles >= 1, "more sums than tiles");
   constexpr int kWeights = kAmxTiles - 1;
-  repeat<2 * kTiles>([](auto at) { tile_zero<decltype(at)::value>(); });
+  repeat<Planes * kTiles>([](auto at) { tile_zero<decltype(at)::value>(); });
   for (std::int64_t k = 0; k < depth; k += kAmxBytes) {
     repeat<ColumnTiles>([&](auto c) {
       constexpr int kColumn = decltype(c)::value;
       tile_load<kWeights>(weights + kColumn * kAmxRowBytes, kQuadBytes);
-      repeat<2 * RowTiles>([&](auto at) {
+      repeat<Planes * RowTiles>([&](auto at) {
         constexpr int kPlane = decltype(at)::value / RowTiles;
         constexpr int kRow = decltype(at)::value % RowTiles;
         constexpr int kX = kFirstX + decltype(at)::value % kXTiles;
         tile_load<kX>(x.data + kPlane * x.plane_stride + kRow * kAmxRows * x.stride, x.stride);
-        tile_dot_int8<kPlane * kTiles + kRow * ColumnTiles + kColumn, kX, kWeights>();
+        constexpr int kSum = kPlane * kTiles + kRow * ColumnTiles + kColumn;
+        if constexpr (Planes == 1) {
+          tile_dot_uint8<kSum, kX, kWeights>();
+        } else {
+          tile_dot_int8<kSum, kX, kWeights>();
+        }
       });
     });
     x.data += kAmxBytes;
     weights += kAmxRowPairs * kQuadBytes;
   }
-  repeat<2 * kTiles>([&](auto at) {
+  repeat<Planes * kTiles>([&](auto at) {
     constexpr int kPlane = decltype(at)::value / kTiles;
     constexpr int kRow = decltype(at)::value % kTiles / ColumnTiles;
     constexpr int kColumn = decltype(at)::value % ColumnTiles;
@@ -65,6 +73,24 @@ inline void multiply_int8_tiles(BytePlanes x, std::int64_t depth, const std::int
   });
 }
 
+// Two tiles of rows use a tile of weights twice; a last one alone has all columns at once, so that
+// enough products are under way. Of a single plane there is room for all columns in any case.
+template <int Planes>
+inline void multiply_int8_rows(const BytePlanes& x, int rows, std::int64_t depth,
+                               const std::int8_t* weights, std::int32_t* sums) {
+  constexpr int kColumnTiles = kPanelColumns / kAmxRowFloats;
+  if (rows <= kAmxRows) {
+    multiply_int8_tiles<Planes, 1, kColumnTiles>(x, depth, weights, sums);
+  } else if constexpr (Planes == 1) {
+    multiply_int8_tiles<Planes, 2, kColumnTiles>(x, depth, weights, sums);
+  } else {
+    for (int column = 0; column < kPanelColumns; column += kAmxRowFloats) {
+      multiply_int8_tiles<Planes, 2, 1>(x, depth, weights + 4 * column, sums + column);
+    }
+  }
+}
+
+// Both planes' sums over a slice in float32, beside the slices before or not.
 inline void join_planes(const std::int32_t* planes, int rows, bool adds, float* sums) {
   for (int i = 0; i < rows * kPanelColumns; ++i) {
     const float sum = static_cast<float>(256 * planes[i] + planes[kPlaneSums + i]);
@@ -72,6 +98,7 @@ inline void join_planes(const std::int32_t* planes, int rows, bool adds, float* 
   }
 }
 
+// Rows of 16 bits.
 class Int8TilePanels : public Int8Panels {
  public:
   Int8TilePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows)
@@ -82,50 +109,77 @@ class Int8TilePanels : public Int8Panels {
   void begin(const GemmBlock& block) {
     in_tiles_ = block.row_count > kFewInt8Rows;
     if (!in_tiles_) return Int8Panels::begin(block);
+    auto* const data = reinterpret_cast<std::int8_t*>(integers_);
     const std::int64_t rows = round_up(block.row_count, kAmxRows);
-    x_ = {reinterpret_cast<std::int8_t*>(integers_), stride_, rows * stride_};
+    x_ = {data, stride_, rows * stride_};
     for (int row = 0; row < block.row_count; ++row) {  // what the rows beyond hold nobody reads
       quantize(block, row, row_);
-      std::int8_t* high = x_.data + row * stride_;
-      split_row(row_, padded_, high, high + x_.plane_stride);
+      split_row(row_, padded_, data + row * stride_, data + (rows + row) * stride_);
     }
   }
 
   void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
     if (!in_tiles_) return Int8Panels::multiply(row, rows, panel, results, sums);
     results.fetch_rows(rows);
-    const auto* weights = reinterpret_cast<const std::int8_t*>(panel);
-    for (std::int64_t k = 0; k < depth_; k += kInt8Slice) {
-      multiply_slice(row, rows, k, weights + k * kPanelColumns, sums);
+    for (std::int64_t k = 0; k < depth_; k += slice_) {
+      for (int first = 0; first < rows; first += 2 * kAmxRows) {
+        multiply_strip(row + first, rows - first, panel, k, sums + first * kPanelColumns);
+      }
     }
-    scale(row, rows, panel, sums);
   }
 
  private:
-  // Two tiles of rows use a tile of weights twice; a last one alone has all columns at once, so
-  // that enough products are under way.
-  void multiply_slice(int row, int rows, std::int64_t k, const std::int8_t* weights,
-                      float* sums) const {
-    const std::int64_t depth = padded_ - k < kInt8Slice ? padded_ - k : kInt8Slice;
-    BytePlanes x{x_.data + row * stride_ + k, stride_, x_.plane_stride};
-    for (; rows > 0; rows -= 2 * kAmxRows) {
-      const int count = rows < 2 * kAmxRows ? rows : 2 * kAmxRows;
-      if (count <= kAmxRows) {
-        multiply_int8_tiles<1, 3>(x, depth, weights, planes_);
-      } else {
-        for (int column = 0; column < kPanelColumns; column += kAmxRowFloats) {
-          multiply_int8_tiles<2, 1>(x, depth, weights + 4 * column, planes_ + column);
-        }
-      }
-      join_planes(planes_, count, k > 0, sums);
-      x.data += 2 * kAmxRows * stride_;
-      sums += 2 * kAmxRows * kPanelColumns;
-    }
+  // Up to 32 rows over one slice of the depth.
+  void multiply_strip(int row, int rows, const char* panel, std::int64_t k, float* sums) const {
+    rows = rows < 2 * kAmxRows ? rows : 2 * kAmxRows;
+    const Int8Slice weights = slice(panel, k, rows);
+    const BytePlanes x{x_.data + row * stride_ + k, stride_, x_.plane_stride};
+    multiply_int8_rows<2>(x, rows, 4 * weights.quads, weights.weights, planes_);
+    join_planes(planes_, rows, weights.adds, sums);
+    if (is_last(k)) scale(row, rows, panel, sums);
   }
 
   std::int16_t* row_;
   std::int32_t* planes_;
   BytePlanes x_{};
+  bool in_tiles_ = false;
+  const PairUnit unit_;
+};
+
+// Rows of 8 bits.
+class ByteTilePanels : public BytePanels {
+ public:
+  ByteTilePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows)
+      : BytePanels(areas, operands, round_up(rows, kAmxRows), true),
+        whole_(areas.take<std::int32_t>(kPlaneSums)) {}
+
+  void begin(const GemmBlock& block) {
+    in_tiles_ = block.row_count > kFewInt8Rows;
+    BytePanels::begin(block);
+  }
+
+  void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
+    if (!in_tiles_) return BytePanels::multiply(row, rows, panel, results, sums);
+    results.fetch_rows(rows);
+    for (std::int64_t k = 0; k < depth_; k += slice_) {
+      for (int first = 0; first < rows; first += 2 * kAmxRows) {
+        multiply_strip(row + first, rows - first, panel, k, sums + first * kPanelColumns);
+      }
+    }
+  }
+
+ private:
+  // Up to 32 rows over one slice of the depth.
+  void multiply_strip(int row, int rows, const char* panel, std::int64_t k, float* sums) const {
+    rows = rows < 2 * kAmxRows ? rows : 2 * kAmxRows;
+    const Int8Slice weights = slice(panel, k, rows);
+    const BytePlanes x{reinterpret_cast<const std::int8_t*>(bytes_) + row * stride_ + k, stride_,
+                       0};
+    multiply_int8_rows<1>(x, rows, 4 * weights.quads, weights.weights, whole_);
+    finish(whole_, row, rows, k, panel, sums);
+  }
+
+  std::int32_t* whole_;
   bool in_tiles_ = false;
   const PairUnit unit_;
 };

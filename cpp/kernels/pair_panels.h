@@ -2,8 +2,9 @@
 // weights are (precision "high").
 #pragma once
 
-#include "int8_panels.h"
+#include "gemm.h"
 #include "pairs.h"
+#include "panel.h"
 
 namespace numattn {
 namespace {
@@ -68,14 +69,11 @@ class PairPanels {
   const PairUnit unit_;
 };
 
-// With integers, whose products have an instruction of their own where pairs have one.
 struct PairProducts {
-  static bool has(PanelFormat format) {
-    return format == PanelFormat::kBFloat16 || format == PanelFormat::kInt8;
-  }
+  static bool has(PanelFormat format) { return format == PanelFormat::kBFloat16; }
   template <class Call>
-  static auto with(PanelFormat format, const Call& call) {
-    return format == PanelFormat::kInt8 ? call(Type<Int8Panels>{}) : call(Type<PairPanels<1>>{});
+  static auto with(PanelFormat, const Call& call) {
+    return call(Type<PairPanels<1>>{});
   }
 };
 

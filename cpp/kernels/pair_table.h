@@ -12,14 +12,15 @@ constexpr TileFacts kPairFacts{
 static_assert(kFoldKeys % kPairKeyBlock == 0, "a fold inside a tile");
 static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than listed");
 
-template <const Kernels& (*Base)()>
+// `Products` are those of pairs, and of what else the processor has instructions for.
+template <const Kernels& (*Base)(), class Products>
 inline Kernels with_pairs(const char* isa) {
   Kernels kernels = Base();
   kernels.isa = isa;
   kernels.attend_bfloat16 = {
       "attend_bfloat16", kPairFacts, floats_of<PairWorkspace>,
       [](const AttendBlock& block) { attend<PairTiles>(block, kPairFacts); }};
-  kernels.gemm = gemm_kernel_beside<PairProducts, Base>();
+  kernels.gemm = gemm_kernel_beside<Products, Base>();
   return kernels;
 }
 

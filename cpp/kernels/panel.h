@@ -55,6 +55,9 @@ inline std::int64_t int8_scales(std::int64_t depth) {
   return padded_int8_depth(depth) * kPanelColumns;
 }
 
+// Where the sums of a panel of kW8A8 lie.
+inline std::int64_t int8_sums(std::int64_t depth) { return panel_bytes(PanelFormat::kInt8, depth); }
+
 constexpr std::int64_t kQuadBytes = 4 * kPanelColumns;  // four steps of the depth
 
 // Calls call(k, count, numbers) for stretches of a row of the weight, as float32.
@@ -71,13 +74,14 @@ inline void each_stretch(const Matrix& weight, std::int64_t row, std::int64_t de
   }
 }
 
+// `sums`: of the row's integers, slice by slice, or null.
 inline void pack_int8_row(const PackWeight& pack, std::int64_t row, std::int8_t* packed,
-                          float* scale) {
-  Peak peak;
+                          float* scale, std::int32_t* sums) {
+  Range range;
   each_stretch(
       pack.weight, row, pack.depth,
-      [&](std::int64_t, std::int64_t count, const float* numbers) { peak.add(numbers, count); });
-  const Quantum quantum = peak.quantum(kLargestWeight);
+      [&](std::int64_t, std::int64_t count, const float* numbers) { range.add(numbers, count); });
+  const Quantum quantum = range.symmetric(kLargestWeight);
   scale[0] = quantum.scale;
   scale[kPanelColumns] = quantum.power;
   if (quantum.per_scale == 0.0f) return;
@@ -87,6 +91,7 @@ inline void pack_int8_row(const PackWeight& pack, std::int64_t row, std::int8_t*
                  write_integers(numbers, count, quantum, integers);
                  for (std::int64_t i = 0; i < count; ++i) {
                    packed[(k + i) / 4 * kQuadBytes + i % 4] = static_cast<std::int8_t>(integers[i]);
+                   if (sums != nullptr) sums[k / kByteSlice * kPanelColumns] += integers[i];
                  }
                });
 }
@@ -94,18 +99,20 @@ inline void pack_int8_row(const PackWeight& pack, std::int64_t row, std::int8_t*
 inline void pack_int8_panel(const PackWeight& pack) {
   __builtin_memset(pack.packed, 0, static_cast<std::size_t>(panel_bytes(pack.format, pack.depth)));
   float* scales = reinterpret_cast<float*>(pack.packed + int8_scales(pack.depth));
+  auto* sums = reinterpret_cast<std::int32_t*>(pack.packed + int8_sums(pack.depth));
   for (int column = 0; column < kPanelColumns; ++column) {
     const std::int64_t row = pack.panel * kPanelColumns + column;
     if (row >= pack.row_count) break;
     pack_int8_row(pack, row, reinterpret_cast<std::int8_t*>(pack.packed) + 4 * column,
-                  scales + column);
+                  scales + column, pack.format == PanelFormat::kW8A8 ? sums + column : nullptr);
   }
 }
 
 inline void pack_weight(const PackWeight& pack) {
   switch (pack.format) {
     case PanelFormat::kFloat32: pack_float_panel(pack); break;
-    case PanelFormat::kInt8: pack_int8_panel(pack); break;
+    case PanelFormat::kInt8:
+    case PanelFormat::kW8A8: pack_int8_panel(pack); break;
     default: pack_pair_panel(pack);
   }
 }

@@ -180,7 +180,8 @@ struct FloatProducts {
   static auto with(PanelFormat format, const Call& call) {
     switch (format) {
       case PanelFormat::kFloat32: return call(Type<FloatPanels>{});
-      case PanelFormat::kInt8: return call(Type<Int8Panels>{});
+      case PanelFormat::kInt8:
+      case PanelFormat::kW8A8: return call(Type<Int8Panels>{});
       case PanelFormat::kBFloat16: return call(Type<WidenedPanels>{});
       default: return call(Type<SlicePanels>{});
     }

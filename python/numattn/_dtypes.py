@@ -16,8 +16,11 @@ from numattn._names import Array
 COMPUTED = ("float32", "float16", "bfloat16")
 """What queries, keys and values may be."""
 
-STORED = ("float32", "bfloat16", "int8")
-"""What weights may be stored in."""
+INTEGERS = ("int8", "w8a8")
+"""Weights as integers of 8 bits, to be multiplied by integers of 16 bits, or of 8."""
+
+STORED = ("float32", "bfloat16", *INTEGERS)
+"""How weights may be stored."""
 
 
 def dtype_name(dtype: DTypeLike, known: tuple[str, ...]) -> str:
@@ -65,7 +68,7 @@ def as_dtype(dtype: DTypeLike, known: tuple[str, ...]) -> np.dtype[Any]:
 
 
 def storage_name(dtype: DTypeLike | None) -> str:
-    """The name of a dtype that weights can be stored in: float32 for None."""
+    """The name of how weights are to be stored: float32 for None."""
     return "float32" if dtype is None else dtype_name(dtype, STORED)
 
 

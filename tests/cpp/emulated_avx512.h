@@ -1,7 +1,7 @@
-// The operations of vec/avx512.h and vec/bfloat16.h in portable C++: 16 lanes, which the compiler
-// lowers to whatever registers it may use. With it the kernels of avx512, avx512bf16 and amx run,
-// and round as on their own processors, where there is no AVX-512. test_vec holds the real
-// operations to these where there is.
+// The operations of vec/avx512.h, vec/bytes.h and vec/bfloat16.h in portable C++: 16 lanes, which
+// the compiler lowers to whatever registers it may use. With it the kernels of avx512, avx512bf16
+// and amx run, and round as on their own processors, where there is no AVX-512. test_vec holds the
+// real operations to these where there is.
 #pragma once
 
 #include <immintrin.h>
@@ -223,6 +223,27 @@ inline Ints dot(Ints sum, Shorts a, Shorts b) {
   return {sum.lanes + one + (a.pairs >> 16) * (b.pairs >> 16)};
 }
 inline void store(std::int32_t* to, Ints a) { __builtin_memcpy(to, &a.lanes, sizeof a.lanes); }
+
+struct Bytes {
+  IntLanes quads;  // four of 8 bits in a lane
+};
+
+inline Bytes load_bytes(const std::int8_t* from) {
+  Bytes a;
+  __builtin_memcpy(&a.quads, from, sizeof a.quads);
+  return a;
+}
+inline Bytes repeat_four(const std::uint8_t* from) {
+  std::int32_t four;
+  __builtin_memcpy(&four, from, sizeof four);
+  return {four - IntLanes{}};
+}
+NOT_INLINED Ints dot(Ints sum, Bytes a, Bytes b) {
+  for (int byte = 0; byte < 4; ++byte) {
+    sum.lanes += (a.quads >> 8 * byte & 255) * (b.quads << (24 - 8 * byte) >> 24);
+  }
+  return sum;
+}
 
 // --- Pairs of bfloat16 ------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <random>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -118,20 +119,29 @@ void tiles_are_apart(Random& random, std::integer_sequence<int, Tiles...>) {
   expect(to == Bytes(from.size()), "configuring makes all of them zero");
 }
 
-// Bytes of all values, among them −128 throughout, in a chain that passes 2^31 and wraps.
+// Bytes of all values, among them −128 throughout, in a chain that passes 2^31 and wraps; a's
+// signed or not.
+template <class Byte>
 void bytes_are_exact(Random& random) {
-  std::int8_t a[kAmxRows][kAmxBytes];
+  constexpr bool kSigned = std::is_signed_v<Byte>;
+  Byte a[kAmxRows][kAmxBytes];
   std::int8_t b[kAmxRowPairs][kAmxRowFloats][4];
   const Bytes drawn = random_bytes(random, sizeof a + sizeof b);
   std::memcpy(a, drawn.data(), sizeof a);
   std::memcpy(b, drawn.data() + sizeof a, sizeof b);
-  std::memset(a[5], -128, sizeof a[5]);
+  std::memset(a[5], kSigned ? -128 : 255, sizeof a[5]);
   for (auto& row : b) std::memset(row[7], -128, sizeof row[7]);
   constexpr int kLinks = 2100;  // 2100 · 64 · 2^14 > 2^31
   tile_zero<2>();
   tile_load<5>(a, kAmxRowBytes);
   tile_load<7>(b, kAmxRowBytes);
-  for (int link = 0; link < kLinks; ++link) tile_dot_int8<2, 5, 7>();
+  for (int link = 0; link < kLinks; ++link) {
+    if constexpr (kSigned) {
+      tile_dot_int8<2, 5, 7>();
+    } else {
+      tile_dot_uint8<2, 5, 7>();
+    }
+  }
   std::int32_t sums[kAmxRows][kAmxRowFloats];
   tile_store<2>(sums, kAmxRowBytes);
   for (int m = 0; m < kAmxRows; ++m) {
@@ -345,7 +355,8 @@ int main() {
   Random random(1);
   configure_tiles();
   tiles_are_apart(random, std::make_integer_sequence<int, kAmxTiles>());
-  bytes_are_exact(random);
+  bytes_are_exact<std::int8_t>(random);
+  bytes_are_exact<std::uint8_t>(random);
   integers_are_exact<0, 1, 2>(random);
   integers_are_exact<3, 4, 5>(random);
   integers_are_exact<6, 7, 0>(random);

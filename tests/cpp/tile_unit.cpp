@@ -202,16 +202,21 @@ void split_pairs(const std::uint32_t* words, float* even, float* odd) {
   std::memcpy(odd, high, sizeof high);
 }
 
-// Four signed bytes to a word; sums wrap, as those of the unit do.
-void multiply_bytes(Tile& c, const Tile& a, const Tile& b) {
-  const auto byte = [](std::uint32_t word, int i) {
-    return static_cast<std::int32_t>(static_cast<std::int8_t>(word >> (8 * i)));
+enum class Elements { kPairs, kSignedBytes, kBytes };  // of A; B's bytes are signed in any case
+
+// Four bytes to a word; sums wrap, as those of the unit do.
+void multiply_bytes(Tile& c, const Tile& a, const Tile& b, bool a_is_signed) {
+  const auto byte = [](std::uint32_t word, int i, bool is_signed) {
+    const std::uint32_t bits = word >> (8 * i) & 0xFFu;
+    return static_cast<std::int32_t>(bits) - (is_signed && bits >= 128 ? 256 : 0);
   };
   for (int m = 0; m < c.rows; ++m) {
     for (int p = 0; p < a.row_bytes / 4; ++p) {
       for (int n = 0; n < c.row_bytes / 4; ++n) {
         std::int32_t sum = 0;
-        for (int i = 0; i < 4; ++i) sum += byte(a.words[m][p], i) * byte(b.words[p][n], i);
+        for (int i = 0; i < 4; ++i) {
+          sum += byte(a.words[m][p], i, a_is_signed) * byte(b.words[p][n], i, true);
+        }
         c.words[m][n] += static_cast<std::uint32_t>(sum);
       }
     }
@@ -244,7 +249,7 @@ __attribute__((noinline)) void multiply(Tile& c, const Tile& a, const Tile& b) {
   }
 }
 
-void dot(int c_number, int a_number, int b_number, bool bytes) {
+void dot(int c_number, int a_number, int b_number, Elements elements) {
   if (c_number == a_number || a_number == b_number || b_number == c_number) {
     fail("a product's three tiles are not distinct");
   }
@@ -255,8 +260,8 @@ void dot(int c_number, int a_number, int b_number, bool bytes) {
   if (c.rows != a.rows) fail("a product's C and A differ in rows");
   if (c.row_bytes != b.row_bytes) fail("a product's C and B differ in columns");
   if (a.row_bytes / 4 != b.rows) fail("a product's A has other words than B has rows");
-  if (bytes) {
-    multiply_bytes(c, a, b);
+  if (elements != Elements::kPairs) {
+    multiply_bytes(c, a, b, elements == Elements::kSignedBytes);
     return;
   }
   // Exceptions masked, subnormal operands and results zero, to nearest even.
@@ -307,10 +312,20 @@ bool execute_move(const Instruction& in) {
   return true;
 }
 
-bool execute_dot(const Instruction& in, bool bytes) {
-  if (in.prefix != (bytes ? kF2 : kF3) || in.memory) return false;
+bool execute_dot(const Instruction& in) {
+  Elements elements = Elements::kPairs;
+  if (in.opcode == 0x5C) {
+    if (in.prefix != kF3) return false;
+  } else if (in.prefix == kF2) {
+    elements = Elements::kSignedBytes;
+  } else if (in.prefix == k66) {
+    elements = Elements::kBytes;
+  } else {
+    return false;
+  }
+  if (in.memory) return false;
   if (in.reg >= kTiles || in.rm >= kTiles || in.vector >= kTiles) return false;
-  dot(in.reg, in.rm, in.vector, bytes);
+  dot(in.reg, in.rm, in.vector, elements);
   count(counters.products);
   return true;
 }
@@ -319,7 +334,7 @@ bool execute(const Instruction& in) {
   switch (in.opcode) {
     case 0x49: return execute_configuration(in);
     case 0x4B: return execute_move(in);
-    default: return execute_dot(in, in.opcode == 0x5E);
+    default: return execute_dot(in);
   }
 }
 

@@ -11,8 +11,11 @@
 
 namespace numattn {
 
-// "float32", "bfloat16" or "int8"; std::invalid_argument for any other name.
-DType parse_storage(const std::string& name);
+// How a packed weight is stored. kW8A8: as kInt8, and rows of x become integers of 8 bits, too.
+enum class Storage : std::uint8_t { kFloat32, kBFloat16, kInt8, kW8A8 };
+
+// "float32", "bfloat16", "int8" or "w8a8"; std::invalid_argument for any other name.
+Storage parse_storage(const std::string& name);
 
 // Changes with the meaning of a state, so that none is misread.
 constexpr int kLinearStateVersion = 1;
@@ -20,7 +23,7 @@ constexpr int kLinearStateVersion = 1;
 // What a layer is made of, as it lies in memory: the same at every instruction set.
 struct LinearState {
   int version = 0;  // of what is said here
-  // "float32", "bfloat16", "int8", "split": float32 as two bfloat16, or "groups8" or "groups4":
+  // A storage's name, "split": float32 as two bfloat16, or "groups8" or "groups4":
   // integers of so many bits with a scale for every 16 or 32 of a row
   std::string format;
   std::int64_t out_features = 0;
@@ -33,9 +36,8 @@ struct LinearState {
 // It never changes.
 class PackedLinear {
  public:
-  // The bias is contiguous float32; `storage` is float32, bfloat16 or int8. Throws
-  // std::invalid_argument or std::bad_alloc.
-  PackedLinear(const View& weight, const std::optional<View>& bias, DType storage,
+  // The bias is contiguous float32. Throws std::invalid_argument or std::bad_alloc.
+  PackedLinear(const View& weight, const std::optional<View>& bias, Storage storage,
                Precision precision);
   // A layer from the state of another one, which is copied. Throws std::invalid_argument or
   // std::bad_alloc.
@@ -67,12 +69,12 @@ class PackedLinear {
   bool run(const Call& call, Interrupt interrupt) const;
 
  private:
-  struct Storage;
+  struct Memory;
   class Run;
   std::int64_t in_features_;
   std::int64_t out_features_;
   std::int64_t first_panel_ = 0;
-  std::shared_ptr<const Storage> storage_;  // of this layer and its parts
+  std::shared_ptr<const Memory> memory_;  // of this layer and its parts
 };
 
 }  // namespace numattn

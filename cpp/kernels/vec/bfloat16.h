@@ -5,6 +5,7 @@
 #pragma once
 
 #include "avx512.h"
+#include "bytes.h"
 #include "float_control.h"
 
 namespace numattn {

@@ -51,7 +51,7 @@ class MultiHeadAttention:
         The sinks of calls that give none: for each head a further logit that gives no value.
     batch_first : bool
         Whether x, a context and the result are (B, S, E); otherwise (S, B, E).
-    dtype : {None, float32, bfloat16, int8}
+    dtype : {None, float32, bfloat16, int8, "w8a8"}
         How the weights are stored, as for :class:`numattn.Linear`: float32 by default. With
         bfloat16 (``"bfloat16"`` or ``ml_dtypes.bfloat16``), queries, keys, values and the joined
         heads are bfloat16 arrays, whatever x is; the result has x's dtype.

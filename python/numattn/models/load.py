@@ -87,7 +87,7 @@ def load(folder: str | Path, *, dtype: DTypeLike | None = None) -> Any:
     folder : path
         The folder: of Hugging Face's kind, with config.json, of CTranslate2's, with model.bin, or
         of a Marian model. Or a GGUF file, or a folder of one.
-    dtype : {None, float32, bfloat16, int8}
+    dtype : {None, float32, bfloat16, int8, "w8a8"}
         How weights are stored: float32 by default, and those of a GGUF file as they are quantised.
 
     Returns

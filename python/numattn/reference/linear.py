@@ -16,6 +16,7 @@ from .storage import (
     as_stored,
     check_precision,
     storage_name,
+    to_bytes,
     to_integers,
 )
 
@@ -56,10 +57,11 @@ class Linear:
     ----------
     weight : array (out_features, in_features)
     bias : array (out_features,), optional
-    dtype : None, float32, bfloat16 or int8
+    dtype : None, float32, bfloat16, int8 or w8a8
         What stores the weight: with bfloat16 (its name, or any dtype of that name) each of its
         numbers is rounded to bfloat16 first. With int8 each row of the weight, and each row of x,
-        becomes integers with a scale, as `numattn.reference.storage.to_integers` says.
+        becomes integers with a scale, as `numattn.reference.storage.to_integers` says: x's of 16
+        bits, with w8a8 of 8.
         Everything is computed in float64 all the same.
     precision : "highest" or "high"
         Accepted so that calls can be compared; the reference always computes in float64.
@@ -87,7 +89,8 @@ class Linear:
         check_precision(precision)
         self.weight = as_stored(weight, dtype)
         self._quantized = None
-        if storage_name(dtype) == "int8":
+        self._in_bytes = storage_name(dtype) == "w8a8"
+        if storage_name(dtype) in ("int8", "w8a8"):
             self._quantized = to_integers(weight, LARGEST_WEIGHT)
         if self.weight.ndim != 2:
             raise ValueError(f"weight must be (out_features, in_features), not {self.weight.shape}")
@@ -152,5 +155,5 @@ class Linear:
         if self._quantized is None:
             return np.asarray(np.asarray(x).astype(np.float64) @ self.weight.T)
         weight, weight_scale = self._quantized
-        rows, scale = to_integers(x, LARGEST_ACTIVATION)
+        rows, scale = to_bytes(x) if self._in_bytes else to_integers(x, LARGEST_ACTIVATION)
         return np.asarray((rows @ weight.T) * scale * weight_scale.T)

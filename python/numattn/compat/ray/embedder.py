@@ -22,7 +22,7 @@ class Embedder:
         The batch's column that has the texts.
     output : str
         The column that is added, of float32 vectors (n, E).
-    dtype : {None, float32, bfloat16, int8}
+    dtype : {None, float32, bfloat16, int8, "w8a8"}
         How weights are stored: float32 by default.
     num_threads : int, optional
         Upper limit of threads: by default the processors that Ray has given the actor

@@ -26,7 +26,7 @@ def service(
         The models, as FOLDER or NAME=FOLDER, on each machine at the same place.
     limits : Limits, optional
         Of each replica.
-    dtype : {None, "float32", "bfloat16", "int8"}
+    dtype : {None, "float32", "bfloat16", "int8", "w8a8"}
         How weights are stored: float32 by default.
     key : str, optional
         What clients must show as ``Authorization: Bearer``; without it all may come.

@@ -24,7 +24,7 @@ def load_ctranslate2(file: Ctranslate2File, *, dtype: DTypeLike | None = None) -
     ----------
     file : Ctranslate2File
         The folder: model.bin, config.json and vocabulary.json, and for texts tokenizer.json.
-    dtype : {None, float32, bfloat16, int8}
+    dtype : {None, float32, bfloat16, int8, "w8a8"}
         How weights are stored: float32 by default.
 
     Raises

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn._arguments import integer_array
+from numattn._dtypes import storage_name
 from numattn.cache import Cache, KVCache, PagedKVCache, Storage
 
 from ..arrays import Float32Array, Int64Array
@@ -48,6 +49,9 @@ class Decoder(Writer, ABC):
     dtype : numpy.dtype
         What weights are stored in: float32, bfloat16 or int8. By default keys and values are, too,
         but float32 beside int8.
+    storage : str
+        What weights are stored in by its name, which tells "w8a8" from "int8" (see
+        :class:`numattn.Linear`).
     """
 
     _embedding: NDArray[Any]
@@ -55,7 +59,8 @@ class Decoder(Writer, ABC):
 
     def __init__(self, config: DecoderConfig, dtype: DTypeLike | None) -> None:
         self._sizes = config
-        self.dtype: np.dtype[Any] = storage_dtype(dtype)
+        self.storage = storage_name(dtype)
+        self.dtype = storage_dtype(self.storage)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle carries; of bfloat16 it makes no buffers, of integers it does."""
@@ -64,7 +69,7 @@ class Decoder(Writer, ABC):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._embedding = self._embedding.view(number_dtype(self.dtype))
+        self._embedding = self._embedding.view(number_dtype(self.storage))
 
     @property
     def vocab_size(self) -> int:
@@ -118,7 +123,7 @@ class Decoder(Writer, ABC):
         sizes = self._sizes
         return KVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
-            dtype=number_dtype(self.dtype) if dtype is None else dtype, storage=storage,
+            dtype=number_dtype(self.storage) if dtype is None else dtype, storage=storage,
             wide_keys=self._wide_keys_for(storage), capacity=capacity,
             max_length=sizes.max_positions, window=sizes.windows, slack=slack,
         )  # fmt: skip
@@ -148,7 +153,7 @@ class Decoder(Writer, ABC):
         return PagedKVCache(
             sizes.num_layers, batch, sizes.num_kv_heads, sizes.head_size,
             pages=pages, page_size=page_size, max_length=sizes.max_positions,
-            dtype=number_dtype(self.dtype) if dtype is None else dtype, storage=storage,
+            dtype=number_dtype(self.storage) if dtype is None else dtype, storage=storage,
             wide_keys=self._wide_keys_for(storage),
         )  # fmt: skip
 
@@ -251,8 +256,8 @@ class Decoder(Writer, ABC):
             + (np.arange(ids.shape[1]) if tree is None else depths_of(tree)),
             lengths=lengths if text_lengths is None else check_texts(text_lengths, lengths),
             cache=cache,
-            dtype=number_dtype(self.dtype) if cache is None else cache.dtype,
-            weight_dtype=number_dtype(self.dtype),
+            dtype=number_dtype(self.storage) if cache is None else cache.dtype,
+            weight_dtype=number_dtype(self.storage),
             num_threads=num_threads,
             block_mask=None if tree is None else branch_mask(tree, held, int(lengths.max())),
         )

@@ -29,7 +29,7 @@ def load_gguf(path: str | Path, *, dtype: DTypeLike | None = None) -> Gpt | Llam
     ----------
     path : path
         The file; of a model that is split, any of its files, all of which lie beside it.
-    dtype : {None, float32, bfloat16, int8}
+    dtype : {None, float32, bfloat16, int8, "w8a8"}
         How weights are stored: by default as the file has them.
 
     Raises

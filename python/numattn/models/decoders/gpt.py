@@ -121,23 +121,21 @@ def read_norm(checkpoint: Tensors, name: str, config: GptConfig) -> LayerNorm:
 class GptLayer:
     """Layer `number` of a decoder; its weights stored in `dtype`."""
 
-    def __init__(
-        self, checkpoint: Tensors, number: int, config: GptConfig, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, checkpoint: Tensors, number: int, config: GptConfig, storage: str) -> None:
         name, width, inner = f"h.{number}", config.hidden_size, config.ffn_size
 
         def read(part: str, columns: int, rows: int) -> tuple[NDArray[Any], Float32Array]:
             """Return weight and bias of a projection that is stored as (in, out)."""
             weight = checkpoint.take(
-                f"{name}.{part}.weight", (columns, rows), dtype=number_dtype(dtype)
+                f"{name}.{part}.weight", (columns, rows), dtype=number_dtype(storage)
             )
             return weight.T, checkpoint.take(f"{name}.{part}.bias", (rows,))
 
         def linear(part: str, columns: int, rows: int) -> Linear:
-            return Linear(*read(part, columns, rows), dtype=dtype)
+            return Linear(*read(part, columns, rows), dtype=storage)
 
         weight, bias = read("attn.c_attn", width, 3 * width)
-        self.qkv = Linear(weight, bias, dtype=dtype)
+        self.qkv = Linear(weight, bias, dtype=storage)
         norm = self.attention_norm = read_norm(checkpoint, f"{name}.ln_1", config)
         keys = slice(width, 2 * width)
         self.wide_keys = wide_keys(
@@ -185,11 +183,12 @@ class Gpt(Decoder):
         shape = (config.vocab_size, config.hidden_size)
         checkpoint.check_layers("h", config.num_layers, "n_layer")
         self._embedding, self._head = read_embedding(
-            checkpoint, "wte.weight", shape, config.tied, self.dtype
+            checkpoint, "wte.weight", shape, config.tied, self.storage
         )
         self._position = checkpoint.take("wpe.weight", (config.max_positions, config.hidden_size))
         self._layers: list[GptLayer] = [
-            GptLayer(checkpoint, number, config, self.dtype) for number in range(config.num_layers)
+            GptLayer(checkpoint, number, config, self.storage)
+            for number in range(config.num_layers)
         ]
         self._norm = read_norm(checkpoint, "ln_f", config)
 

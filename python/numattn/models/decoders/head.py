@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from numattn import Linear
@@ -20,7 +19,7 @@ def read_embedding(
     name: str,
     shape: tuple[int, int],
     tied: bool,
-    dtype: np.dtype[Any],
+    storage: str,
     head: str = HEAD,
 ) -> tuple[NDArray[Any], Linear]:
     """Return the table (V, E), and the projection to logits, both stored in `dtype`.
@@ -29,11 +28,11 @@ def read_embedding(
     table. A file that has one of its own, as after training the projection alone, is believed more
     than the configuration, as transformers does.
     """
-    read = number_dtype(dtype)
+    read = number_dtype(storage)
     table = checkpoint.take(name, shape, dtype=read)
     shared = tied and not checkpoint.has(head, from_root=True)
     kept = checkpoint.take_integers(name if shared else head, shape)
     if kept is not None:
         return table, Linear.from_integers(*kept)
     own = table if shared else checkpoint.take(head, shape, from_root=True, dtype=read)
-    return table, Linear(own, dtype=dtype)
+    return table, Linear(own, dtype=storage)

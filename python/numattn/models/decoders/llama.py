@@ -78,17 +78,17 @@ class Llama(Decoder):
         self._head: Linear | None = None
         if head:
             self._embedding, self._head = read_embedding(
-                checkpoint, "embed_tokens.weight", shape, config.tied, self.dtype
+                checkpoint, "embed_tokens.weight", shape, config.tied, self.storage
             )
         else:  # of a model whose states alone are wanted
             self._embedding = checkpoint.take(
-                "embed_tokens.weight", shape, dtype=number_dtype(self.dtype)
+                "embed_tokens.weight", shape, dtype=number_dtype(self.storage)
             )
         self._layers: list[LlamaLayer] = [
-            LlamaLayer(checkpoint, number, config, self.dtype)
+            LlamaLayer(checkpoint, number, config, self.storage)
             for number in range(config.num_layers)
         ]
-        self._norm = Weights(checkpoint, config, self.dtype).norm("norm", config.hidden_size)
+        self._norm = Weights(checkpoint, config, self.storage).norm("norm", config.hidden_size)
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> Llama:
@@ -103,7 +103,7 @@ class Llama(Decoder):
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How weights are stored, and keys and values unless a cache is made otherwise: float32 by
             default. Hidden states and sums are float32 in all three, and beside int8 the table of
             embeddings, keys and values as well.

@@ -57,10 +57,8 @@ class HeadNorms:
 class LlamaLayer:
     """Layer `number` of a decoder; its weights stored in `dtype`."""
 
-    def __init__(
-        self, checkpoint: Tensors, number: int, config: LlamaConfig, dtype: np.dtype[Any]
-    ) -> None:
-        name, read = f"layers.{number}", Weights(checkpoint, config, dtype)
+    def __init__(self, checkpoint: Tensors, number: int, config: LlamaConfig, storage: str) -> None:
+        name, read = f"layers.{number}", Weights(checkpoint, config, storage)
         width, size, kv_heads = config.hidden_size, config.head_size, config.num_kv_heads
         rope = config.ropes[number]
         rows = {"q": config.num_heads * size, "k": kv_heads * size, "v": kv_heads * size}
@@ -82,7 +80,9 @@ class LlamaLayer:
         weight: Any = None
         if kept is None or gain is not None:
             weight = read.weight(qkv, width)
-        self.qkv = Linear(weight, bias, dtype=dtype) if kept is None else projection_of(kept, bias)
+        self.qkv = (
+            Linear(weight, bias, dtype=storage) if kept is None else projection_of(kept, bias)
+        )
         self.wide_keys: NDArray[np.bool_] | None = None
         if bias is not None and gain is not None:
             keys = slice(rows["q"], rows["q"] + rows["k"])

@@ -27,7 +27,7 @@ class Weights:
 
     checkpoint: Tensors
     config: LlamaConfig
-    dtype: np.dtype[Any]
+    storage: str
 
     def norm(self, name: str, size: int) -> RmsNorm:
         """Return the normalisation whose weight stands under `name`."""
@@ -39,7 +39,7 @@ class Weights:
         """Return the weight of several parts that read the same, as floats; of each, its rows."""
         return self.checkpoint.take_joined(
             {f"{part}.weight": (rows, columns) for part, rows in parts.items()},
-            number_dtype(self.dtype),
+            number_dtype(self.storage),
         )
 
     def biases(self, parts: dict[str, int], bias: bool) -> Float32Array | None:
@@ -66,7 +66,7 @@ class Weights:
         kept, own = self.kept(part, columns), self.biases(part, bias)
         if kept is not None:
             return Linear.from_integers(*kept[0], bias=own)
-        return Linear(self.weight(part, columns), own, dtype=self.dtype)
+        return Linear(self.weight(part, columns), own, dtype=self.storage)
 
     def feed_forward(self, layer: str) -> FeedForward:
         """Return the second half of a layer."""
@@ -107,7 +107,7 @@ class Weights:
         if kept is not None:
             return [Linear.from_integers(*kept[0].rows(half), bias=own) for half, own in halves]
         weight = self.weight(part, columns)
-        return [Linear(weight[half], own, dtype=self.dtype) for half, own in halves]
+        return [Linear(weight[half], own, dtype=self.storage) for half, own in halves]
 
     def router(self, name: str, bias: bool) -> Linear:
         """Return the projection to one logit for each expert, float32 in any case."""
@@ -127,7 +127,7 @@ class Weights:
         for number in range(count):
             both, both_bias = weight(number), bias[number]
             halves.append(
-                [Linear(both[part::2], both_bias[part::2], dtype=self.dtype) for part in (0, 1)]
+                [Linear(both[part::2], both_bias[part::2], dtype=self.storage) for part in (0, 1)]
             )
         del weight
         weight, bias = self.for_all(f"{name}.down_proj", count, width, inner)
@@ -135,7 +135,7 @@ class Weights:
             Clamped(
                 gate,
                 up,
-                Linear(weight(number), bias[number], dtype=self.dtype),
+                Linear(weight(number), bias[number], dtype=self.storage),
                 config.alpha,
                 config.limit,
             )
@@ -152,7 +152,7 @@ class Weights:
         bias = self.checkpoint.take(f"{name}_bias", (count, rows))
         if not self.checkpoint.has(f"{name}_blocks"):
             floats = self.checkpoint.take(
-                name, (count, columns, rows), dtype=number_dtype(self.dtype)
+                name, (count, columns, rows), dtype=number_dtype(self.storage)
             )
             return lambda number: floats[number].T, bias
         if columns % BLOCK != 0:

@@ -124,16 +124,14 @@ def read_norm(checkpoint: Tensors, name: str, config: NeoxConfig) -> LayerNorm:
 class NeoxLayer:
     """Layer `number` of a decoder; its weights stored in `dtype`."""
 
-    def __init__(
-        self, checkpoint: Tensors, number: int, config: NeoxConfig, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, checkpoint: Tensors, number: int, config: NeoxConfig, storage: str) -> None:
         name, width, inner = f"layers.{number}", config.hidden_size, config.ffn_size
 
         def read(
             part: str, rows: int, columns: int, bias: bool = True
         ) -> tuple[NDArray[Any], Float32Array | None]:
             weight = checkpoint.take(
-                f"{name}.{part}.weight", (rows, columns), dtype=number_dtype(dtype)
+                f"{name}.{part}.weight", (rows, columns), dtype=number_dtype(storage)
             )
             return weight, checkpoint.take(f"{name}.{part}.bias", (rows,)) if bias else None
 
@@ -145,7 +143,7 @@ class NeoxLayer:
 
         weight, bias = read("attention.query_key_value", 3 * width, width, config.attention_bias)
         weight, bias = together(weight), None if bias is None else together(bias)
-        self.qkv = Linear(weight, bias, dtype=dtype)
+        self.qkv = Linear(weight, bias, dtype=storage)
         norm = self.attention_norm = read_norm(checkpoint, f"{name}.input_layernorm", config)
         self.wide_keys: NDArray[np.bool_] | None = None
         if bias is not None:
@@ -155,10 +153,10 @@ class NeoxLayer:
             )
         del weight
         self.output = Linear(
-            *read("attention.dense", width, width, config.attention_bias), dtype=dtype
+            *read("attention.dense", width, width, config.attention_bias), dtype=storage
         )
-        self.up = Linear(*read("mlp.dense_h_to_4h", inner, width), dtype=dtype)
-        self.down = Linear(*read("mlp.dense_4h_to_h", width, inner), dtype=dtype)
+        self.up = Linear(*read("mlp.dense_h_to_4h", inner, width), dtype=storage)
+        self.down = Linear(*read("mlp.dense_4h_to_h", width, inner), dtype=storage)
         self.ffn_norm = read_norm(checkpoint, f"{name}.post_attention_layernorm", config)
         self.number, self.config = number, config
 
@@ -204,10 +202,11 @@ class GptNeox(Decoder):
         checkpoint.check_layers("layers", config.num_layers, "num_hidden_layers")
         head = FORMER_HEAD if checkpoint.has(FORMER_HEAD, from_root=True) else HEAD
         self._embedding, self._head = read_embedding(
-            checkpoint, "embed_in.weight", shape, config.tied, self.dtype, head
+            checkpoint, "embed_in.weight", shape, config.tied, self.storage, head
         )
         self._layers: list[NeoxLayer] = [
-            NeoxLayer(checkpoint, number, config, self.dtype) for number in range(config.num_layers)
+            NeoxLayer(checkpoint, number, config, self.storage)
+            for number in range(config.num_layers)
         ]
         self._norm = read_norm(checkpoint, "final_layer_norm", config)
 

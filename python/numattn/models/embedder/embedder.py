@@ -111,7 +111,7 @@ class Embedder(TextEncoder):
         ----------
         folder : path
             The folder, with modules.json, or else one whose vectors are means of states.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How the decoder stores its weights: float32 by default.
 
         Raises
@@ -160,7 +160,7 @@ class Embedder(TextEncoder):
             sequences,
             sequences.positions()[np.newaxis],
             self._causal,
-            number_dtype(self.model.dtype),
+            number_dtype(self.model.storage),
             num_threads,
         )
         return self.model.states(ids, step)

@@ -49,6 +49,8 @@ class Bert(Encoder):
         for it is a FileNotFoundError.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
+    storage : str
+        The same by its name, which tells "w8a8" from "int8" (see :class:`numattn.Linear`).
     prompt : str
         What `encode` puts before every text: the folder's default prompt, "" in most.
 
@@ -94,7 +96,7 @@ class Bert(Encoder):
         self._projection: Linear | None = None
         if self.PROJECTION and (self.ALWAYS_PROJECTED or width != config.hidden_size):
             self._projection = read_linear(
-                checkpoint, [self.PROJECTION], config.hidden_size, width, self.dtype
+                checkpoint, [self.PROJECTION], config.hidden_size, width, self.storage
             )
         self._layers = self._read_layers(checkpoint)
 
@@ -105,7 +107,7 @@ class Bert(Encoder):
         return [self._read_layer(checkpoint, f"{self.LAYERS}.{index}") for index in range(count)]
 
     def _read_layer(self, checkpoint: Checkpoint, name: str) -> Layer:
-        return Layer(checkpoint, name, self.LAYER, self.config, self.dtype)
+        return Layer(checkpoint, name, self.LAYER, self.config, self.storage)
 
     def _embed(
         self,
@@ -115,7 +117,7 @@ class Bert(Encoder):
         num_threads: int | None,
     ) -> Workspace:
         """Return the activations of a call, with x holding the embedded tokens (T,)."""
-        work = Workspace(ids.size, self.config, number_dtype(self.dtype))
+        work = Workspace(ids.size, self.config, number_dtype(self.storage))
         x = work.x
         if self._projection is not None:
             x = empty((ids.size, self.config.embedding_size), np.float32)

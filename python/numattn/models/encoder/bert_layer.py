@@ -87,15 +87,15 @@ class Layer:
         name: str,
         names: LayerNames,
         config: BertConfig,
-        dtype: np.dtype[Any],
+        storage: str,
     ) -> None:
         width, ffn_size, eps = config.hidden_size, config.ffn_size, config.layer_norm_eps
         three = [f"{name}.{part}" for part in (names.query, names.key, names.value)]
-        self.qkv = read_linear(checkpoint, three, width, width, dtype)
-        self.output = read_linear(checkpoint, [f"{name}.{names.output}"], width, width, dtype)
+        self.qkv = read_linear(checkpoint, three, width, width, storage)
+        self.output = read_linear(checkpoint, [f"{name}.{names.output}"], width, width, storage)
         self.output_norm = read_norm(checkpoint, f"{name}.{names.output_norm}", width, eps)
-        self.up = read_linear(checkpoint, [f"{name}.{names.up}"], ffn_size, width, dtype)
-        self.down = read_linear(checkpoint, [f"{name}.{names.down}"], width, ffn_size, dtype)
+        self.up = read_linear(checkpoint, [f"{name}.{names.up}"], ffn_size, width, storage)
+        self.down = read_linear(checkpoint, [f"{name}.{names.down}"], width, ffn_size, storage)
         self.down_norm = read_norm(checkpoint, f"{name}.{names.down_norm}", width, eps)
         self.activation = config.activation
 

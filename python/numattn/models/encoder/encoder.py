@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import attention_weights
+from numattn._dtypes import storage_name
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
@@ -68,6 +69,8 @@ class Encoder(TextEncoder):
         for it is a FileNotFoundError.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
+    storage : str
+        The same by its name, which tells "w8a8" from "int8" (see :class:`numattn.Linear`).
     prompt : str
         What `encode` puts before every text: the folder's default prompt, "" in most.
     """
@@ -90,7 +93,8 @@ class Encoder(TextEncoder):
         dtype: DTypeLike | None = None,
         prompt: str = "",
     ) -> None:
-        self.dtype = storage_dtype(dtype)
+        self.storage = storage_name(dtype)
+        self.dtype = storage_dtype(self.storage)
         super().__init__(config, tokenizer, pooling, prompt)
         self._read(checkpoint)
 
@@ -136,7 +140,7 @@ class Encoder(TextEncoder):
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How the layers store their weights: float32 by default. With bfloat16 (``"bfloat16"`` or
             ``ml_dtypes.bfloat16``), projections, joined heads and feed-forward activations are
             bfloat16 arrays too; embeddings, hidden states, sums and norms stay float32. With int8

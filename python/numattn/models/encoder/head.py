@@ -25,7 +25,6 @@ from .parts import read_linear, read_norm
 from .pooling import POOLINGS, Pooling
 
 Task: TypeAlias = Literal["sequence", "token", "span"]
-FLOAT32 = np.dtype(np.float32)
 NO_LABELS = 2  # as many as transformers takes there to be where nothing says
 
 
@@ -124,14 +123,14 @@ def read_head(
     if modern or task == "sequence":
         bias = settings.flag("classifier_bias", False) if modern else True
         dense = read_linear(
-            *(checkpoint, [names.dense], width, width, FLOAT32),
+            *(checkpoint, [names.dense], width, width, "float32"),
             bias=bias,
             from_root=not names.in_encoder,
         )
     out = names.out if task == "sequence" else "classifier"
     if task == "span" and not modern:
         out = "qa_outputs"
-    last = read_linear(checkpoint, [out], labels, width, FLOAT32, from_root=True)
+    last = read_linear(checkpoint, [out], labels, width, "float32", from_root=True)
     return Head(pooling, dense, activation, norm, last)
 
 

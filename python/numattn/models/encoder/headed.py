@@ -87,7 +87,7 @@ class Headed(ABC):
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How the encoder's layers store their weights; the head's are float32.
 
         Raises

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from numattn import Linear
 
@@ -19,7 +16,7 @@ def read_linear(
     names: Sequence[str],
     rows: int,
     columns: int,
-    dtype: np.dtype[Any],
+    storage: str,
     *,
     bias: bool = True,
     from_root: bool = False,
@@ -29,16 +26,16 @@ def read_linear(
         (name,) = names
         return Linear(
             checkpoint.take(
-                f"{name}.weight", (rows, columns), from_root=True, dtype=number_dtype(dtype)
+                f"{name}.weight", (rows, columns), from_root=True, dtype=number_dtype(storage)
             ),
             checkpoint.take(f"{name}.bias", (rows,), from_root=True) if bias else None,
-            dtype=dtype,
+            dtype=storage,
         )
     weight = checkpoint.take_joined(
-        {f"{name}.weight": (rows, columns) for name in names}, number_dtype(dtype)
+        {f"{name}.weight": (rows, columns) for name in names}, number_dtype(storage)
     )
     shift = checkpoint.take_joined({f"{name}.bias": (rows,) for name in names}) if bias else None
-    return Linear(weight, shift, dtype=dtype)
+    return Linear(weight, shift, dtype=storage)
 
 
 def read_norm(

@@ -65,7 +65,7 @@ class RotaryEncoder(Encoder):
             self._final_norm = read_norm(checkpoint, self.FINAL_NORM, width, eps, bias=bias)
         checkpoint.check_layers(names.layers, config.num_layers, "num_hidden_layers")
         self._layers = [
-            RotaryLayer(checkpoint, number, names, config, self.dtype)
+            RotaryLayer(checkpoint, number, names, config, self.storage)
             for number in range(config.num_layers)
         ]
 
@@ -76,7 +76,7 @@ class RotaryEncoder(Encoder):
         sequences: Ragged,
         num_threads: int | None,
     ) -> Workspace:
-        work = RotaryWorkspace(ids.size, self.config, number_dtype(self.dtype), sequences)
+        work = RotaryWorkspace(ids.size, self.config, number_dtype(self.storage), sequences)
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         if self._type is not None:
             work.x += self._type[0] if types is None else self._type[types]

@@ -87,14 +87,14 @@ class RotaryLayer:
         number: int,
         names: RotaryNames,
         config: RotaryConfig,
-        dtype: np.dtype[Any],
+        storage: str,
     ) -> None:
         name, width, inner = f"{names.layers}.{number}", config.hidden_size, config.ffn_size
         self.window, self.kind = config.windows[number], config.kinds[number]
         self.norm_first, self.activation = config.norm_first, config.activation
 
         def linear(part: str, rows: int, columns: int, bias: bool) -> Linear:
-            return read_linear(checkpoint, [f"{name}.{part}"], rows, columns, dtype, bias=bias)
+            return read_linear(checkpoint, [f"{name}.{part}"], rows, columns, storage, bias=bias)
 
         def norm(part: str) -> LayerNorm:
             eps, bias = config.layer_norm_eps, config.norm_bias
@@ -107,7 +107,7 @@ class RotaryLayer:
             self.attention_norm = norm(names.attention_norm)
         if names.gate == names.up:
             self.gate, self.up = read_halves(
-                *(checkpoint, f"{name}.{names.gate}", inner, width, dtype, config.gate_bias)
+                *(checkpoint, f"{name}.{names.gate}", inner, width, storage, config.gate_bias)
             )
             if not names.gate_first:
                 self.gate, self.up = self.up, self.gate
@@ -149,15 +149,15 @@ class RotaryLayer:
 
 
 def read_halves(
-    checkpoint: Checkpoint, name: str, rows: int, columns: int, dtype: np.dtype[Any], bias: bool
+    checkpoint: Checkpoint, name: str, rows: int, columns: int, storage: str, bias: bool
 ) -> tuple[Linear, Linear]:
     """Return the two projections, each of so many rows, that stand in one tensor."""
-    weight = checkpoint.take(f"{name}.weight", (2 * rows, columns), dtype=number_dtype(dtype))
+    weight = checkpoint.take(f"{name}.weight", (2 * rows, columns), dtype=number_dtype(storage))
     shift: Float32Array | None = None
     if bias:
         shift = checkpoint.take(f"{name}.bias", (2 * rows,))
     first, second = (
-        Linear(weight[half], None if shift is None else shift[half], dtype=dtype)
+        Linear(weight[half], None if shift is None else shift[half], dtype=storage)
         for half in (slice(None, rows), slice(rows, None))
     )
     return first, second

@@ -33,10 +33,10 @@ class AttentionForm:
 
 
 def read_projections(
-    checkpoint: Tensors, name: str, form: AttentionForm, dtype: np.dtype[Any]
+    checkpoint: Tensors, name: str, form: AttentionForm, storage: str
 ) -> dict[str, NDArray[Any] | None]:
     """Return weights and biases, as MultiHeadAttention names them."""
-    inner, read = form.heads * form.head_size, number_dtype(dtype)
+    inner, read = form.heads * form.head_size, number_dtype(storage)
     parts: dict[str, NDArray[Any] | None] = {}
     for part, named, biased in zip("qkvo", form.names, form.biased, strict=True):
         shape = (form.width, inner) if part == "o" else (inner, form.width)
@@ -48,20 +48,18 @@ def read_projections(
 class SelfAttention:
     """Attention of a sequence to itself: to all of it, or of each token to those before it."""
 
-    def __init__(
-        self, checkpoint: Tensors, name: str, form: AttentionForm, dtype: np.dtype[Any]
-    ) -> None:
-        given = read_projections(checkpoint, name, form, dtype)
+    def __init__(self, checkpoint: Tensors, name: str, form: AttentionForm, storage: str) -> None:
+        given = read_projections(checkpoint, name, form, storage)
         bias = None
         if any(form.biased[:3]):
             none = np.zeros(form.heads * form.head_size, dtype=np.float32)
             biases = [given[f"b{part}"] for part in "qkv"]
             bias = np.concatenate([none if each is None else each for each in biases])
         weights: list[Any] = [given[f"w{part}"] for part in "qkv"]
-        self.qkv = Linear(np.concatenate(weights), bias, dtype=dtype)
+        self.qkv = Linear(np.concatenate(weights), bias, dtype=storage)
         output: Any = given["wo"]
-        self.output = Linear(output, given["bo"], dtype=dtype)
-        self.form, self.dtype = form, number_dtype(dtype)
+        self.output = Linear(output, given["bo"], dtype=storage)
+        self.form, self.dtype = form, number_dtype(storage)
 
     def over_all(
         self,
@@ -118,11 +116,9 @@ class SelfAttention:
 class CrossAttention:
     """Attention of a decoder to its source, whose keys and values are projected once."""
 
-    def __init__(
-        self, checkpoint: Tensors, name: str, form: AttentionForm, dtype: np.dtype[Any]
-    ) -> None:
-        given: dict[str, Any] = read_projections(checkpoint, name, form, dtype)
-        self.attention = MultiHeadAttention(form.heads, **given, dtype=dtype)
+    def __init__(self, checkpoint: Tensors, name: str, form: AttentionForm, storage: str) -> None:
+        given: dict[str, Any] = read_projections(checkpoint, name, form, storage)
+        self.attention = MultiHeadAttention(form.heads, **given, dtype=storage)
         self.scale = form.scale
 
     def source(self, encoded: Float32Array, num_threads: int | None) -> ProjectedContext:

@@ -173,7 +173,7 @@ class Bart(TextToText):
         if checkpoint.has(bias_name, from_root=True):
             bias = checkpoint.take(bias_name, (1, config.vocab_size), from_root=True)[0]
         head = read_table(checkpoint, "lm_head.weight", shared, from_root=True)
-        self._head = Linear(head, bias, dtype=self.dtype)
+        self._head = Linear(head, bias, dtype=self.storage)
         del head
         self._places = [read_places(checkpoint, stack, config) for stack in STACKS]
         norm = read_layer_norm(config.norm_eps, width)
@@ -185,11 +185,11 @@ class Bart(TextToText):
         if config.norm_first:
             self._last_norms = [norm(checkpoint, f"{stack}.layer_norm") for stack in STACKS]
         self._encoder = [
-            EncoderLayer(checkpoint, f"encoder.layers.{number}", config.layer(0), self.dtype)
+            EncoderLayer(checkpoint, f"encoder.layers.{number}", config.layer(0), self.storage)
             for number in range(config.encoder_layers)
         ]
         self._decoder = [
-            DecoderLayer(checkpoint, f"decoder.layers.{number}", config.layer(1), self.dtype)
+            DecoderLayer(checkpoint, f"decoder.layers.{number}", config.layer(1), self.storage)
             for number in range(config.decoder_layers)
         ]
 

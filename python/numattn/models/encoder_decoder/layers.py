@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from numattn import Linear, ProjectedContext
@@ -62,17 +61,15 @@ def read_layer_norm(eps: float, width: int) -> ReadNorm:
 class FeedForward:
     """activation(h·W1 + b1)·W2 + b2, or (activation(h·Wg) ∘ (h·W1))·W2."""
 
-    def __init__(
-        self, checkpoint: Tensors, name: str, form: LayerForm, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, checkpoint: Tensors, name: str, form: LayerForm, storage: str) -> None:
         width, inner = form.attention.width, form.ffn_size
 
         def linear(part: str, rows: int, columns: int) -> Linear:
             weight = checkpoint.take(
-                f"{name}.{part}.weight", (rows, columns), dtype=number_dtype(dtype)
+                f"{name}.{part}.weight", (rows, columns), dtype=number_dtype(storage)
             )
             bias = checkpoint.take(f"{name}.{part}.bias", (rows,)) if form.ffn_biased else None
-            return Linear(weight, bias, dtype=dtype)
+            return Linear(weight, bias, dtype=storage)
 
         self.up = linear(form.ffn[0], inner, width)
         self.down = linear(form.ffn[1], width, inner)
@@ -108,16 +105,14 @@ class Around:
 class EncoderLayer:
     """A layer whose parts stand under `name` in the checkpoint."""
 
-    def __init__(
-        self, checkpoint: Tensors, name: str, form: LayerForm, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, checkpoint: Tensors, name: str, form: LayerForm, storage: str) -> None:
         def around(part: str) -> Around:
             return Around(form.read_norm(checkpoint, f"{name}.{part}"), form.norm_first)
 
         own, norm = form.self_attention
-        self.attention = SelfAttention(checkpoint, f"{name}.{own}", form.attention, dtype)
+        self.attention = SelfAttention(checkpoint, f"{name}.{own}", form.attention, storage)
         self.attention_norm = around(norm)
-        self.feed_forward = FeedForward(checkpoint, name, form, dtype)
+        self.feed_forward = FeedForward(checkpoint, name, form, storage)
         self.ffn_norm = around(form.ffn[2])
 
     def __call__(
@@ -138,19 +133,17 @@ class EncoderLayer:
 class DecoderLayer:
     """A layer whose parts stand under `name` in the checkpoint."""
 
-    def __init__(
-        self, checkpoint: Tensors, name: str, form: LayerForm, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, checkpoint: Tensors, name: str, form: LayerForm, storage: str) -> None:
         def around(part: str) -> Around:
             return Around(form.read_norm(checkpoint, f"{name}.{part}"), form.norm_first)
 
         own, norm = form.self_attention
-        self.attention = SelfAttention(checkpoint, f"{name}.{own}", form.attention, dtype)
+        self.attention = SelfAttention(checkpoint, f"{name}.{own}", form.attention, storage)
         self.attention_norm = around(norm)
         cross, norm = form.cross_attention
-        self.cross = CrossAttention(checkpoint, f"{name}.{cross}", form.attention, dtype)
+        self.cross = CrossAttention(checkpoint, f"{name}.{cross}", form.attention, storage)
         self.cross_norm = around(norm)
-        self.feed_forward = FeedForward(checkpoint, name, form, dtype)
+        self.feed_forward = FeedForward(checkpoint, name, form, storage)
         self.ffn_norm = around(form.ffn[2])
 
     def __call__(

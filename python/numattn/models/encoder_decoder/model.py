@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from numattn import Linear
 from numattn._arguments import bounded_integer
+from numattn._dtypes import storage_name
 from numattn.cache import KVCache
 
 from ..arrays import Float32Array, Int64Array
@@ -61,6 +62,8 @@ class EncoderDecoder(ABC):
     ----------
     dtype : numpy.dtype
         What weights are stored in: float32, bfloat16 or int8.
+    storage : str
+        The same by its name, which tells "w8a8" from "int8" (see :class:`numattn.Linear`).
     generation : GenerationConfig
         How texts are searched for where a call does not say it.
     """
@@ -73,7 +76,8 @@ class EncoderDecoder(ABC):
 
     def __init__(self, sizes: Sizes, dtype: DTypeLike | None) -> None:
         self._sizes = sizes
-        self.dtype: np.dtype[Any] = storage_dtype(dtype)
+        self.storage = storage_name(dtype)
+        self.dtype = storage_dtype(self.storage)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what pickle carries; of bfloat16 it makes no buffers, of integers it does."""
@@ -88,7 +92,7 @@ class EncoderDecoder(ABC):
     @property
     def _number(self) -> np.dtype[Any]:
         """Return what tables, keys and values are."""
-        return number_dtype(self.dtype)
+        return number_dtype(self.storage)
 
     @property
     def vocab_size(self) -> int:
@@ -108,7 +112,7 @@ class EncoderDecoder(ABC):
         sources = [layer.cross.source(encoded, num_threads) for layer in self._decoder]
         cache = KVCache(
             len(self._decoder), lengths.size, self._sizes.num_heads, self._sizes.head_size,
-            dtype=number_dtype(self.dtype), max_length=self._sizes.max_positions,
+            dtype=number_dtype(self.storage), max_length=self._sizes.max_positions,
         )  # fmt: skip
         return DecoderState(sources, lengths, cache)
 

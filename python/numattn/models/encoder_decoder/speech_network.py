@@ -9,12 +9,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import Linear
+from numattn._dtypes import storage_name
 
 from ..arrays import Float32Array, Int64Array
 from ..files.tensors import Tensors
@@ -34,11 +33,11 @@ class Convolution:
 
     def __init__(
         self, checkpoint: Tensors, name: str, rows: int, columns: int, stride: int,
-        dtype: np.dtype[Any],
+        storage: str,
     ) -> None:  # fmt: skip
         weight = checkpoint.take(f"{name}.weight", (rows, columns, WIDTH))
         flat = weight.transpose(0, 2, 1).reshape(rows, WIDTH * columns)
-        self.product = Linear(flat, checkpoint.take(f"{name}.bias", (rows,)), dtype=dtype)
+        self.product = Linear(flat, checkpoint.take(f"{name}.bias", (rows,)), dtype=storage)
         self.stride = stride
 
     def __call__(self, x: Float32Array, num_threads: int | None) -> Float32Array:
@@ -59,14 +58,14 @@ class SpeechNetwork(EncoderDecoder):
     ) -> None:
         super().__init__(config, dtype)
         self.config = config
-        width, number = config.hidden_size, self._number
+        width, storage = config.hidden_size, storage_name(self._number)
         for stack, count in zip(
             STACKS, (config.encoder_layers, config.decoder_layers), strict=True
         ):
             checkpoint.check_layers(f"{stack}.layers", count, f"{stack}_layers")
         self._convolutions = [
-            Convolution(checkpoint, "encoder.conv1", width, config.bands, 1, number),
-            Convolution(checkpoint, "encoder.conv2", width, width, STRIDE, number),
+            Convolution(checkpoint, "encoder.conv1", width, config.bands, 1, storage),
+            Convolution(checkpoint, "encoder.conv2", width, width, STRIDE, storage),
         ]
         self._places = [
             checkpoint.take(f"{stack}.embed_positions.weight", (count, width))
@@ -75,20 +74,20 @@ class SpeechNetwork(EncoderDecoder):
             )
         ]
         table = checkpoint.take(
-            "decoder.embed_tokens.weight", (config.vocab_size, width), dtype=number
+            "decoder.embed_tokens.weight", (config.vocab_size, width), dtype=self._number
         )
         self._tables = [table]
         head = read_table(checkpoint, "proj_out.weight", table, from_root=True)
-        self._head = Linear(head, dtype=self.dtype)
+        self._head = Linear(head, dtype=self.storage)
         del head
         norm = read_layer_norm(NORM_EPS, width)
         self._norms = [norm(checkpoint, f"{stack}.layer_norm") for stack in STACKS]
         self._encoder = [
-            EncoderLayer(checkpoint, f"encoder.layers.{number}", config.layer(0), self.dtype)
+            EncoderLayer(checkpoint, f"encoder.layers.{number}", config.layer(0), self.storage)
             for number in range(config.encoder_layers)
         ]
         self._decoder = [
-            DecoderLayer(checkpoint, f"decoder.layers.{number}", config.layer(1), self.dtype)
+            DecoderLayer(checkpoint, f"decoder.layers.{number}", config.layer(1), self.storage)
             for number in range(config.decoder_layers)
         ]
 

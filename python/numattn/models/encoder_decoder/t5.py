@@ -164,7 +164,7 @@ class T5(TextToText):
     ) -> None:  # fmt: skip
         super().__init__(config, dtype)
         self.config, self.generation, self._tokens = config, generation, tokens
-        shape, stored = (config.vocab_size, config.hidden_size), self.dtype
+        shape, stored = (config.vocab_size, config.hidden_size), self.storage
         counts = {"encoder": config.encoder_layers, "decoder": config.decoder_layers}
         settings = {"encoder": "num_layers", "decoder": "num_decoder_layers"}
         for stack, count in counts.items():
@@ -204,7 +204,7 @@ class T5(TextToText):
         ----------
         folder : path
             The folder.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How weights are stored: float32 by default.
 
         Raises

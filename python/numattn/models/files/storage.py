@@ -1,32 +1,29 @@
-"""The dtypes in which a model stores its weights and passes numbers between its products."""
+"""How a model stores its weights, and the dtypes in which numbers pass between its products."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from numattn._dtypes import STORED, as_dtype
+from numattn._dtypes import INTEGERS, STORED, as_dtype
 
 
-def storage_dtype(dtype: DTypeLike | None) -> np.dtype[Any]:
-    """Return float32, which None means too, bfloat16 or int8, by its name or as NumPy's dtype.
+def storage_dtype(storage: str) -> np.dtype[Any]:
+    """Return the dtype of the weights in memory: float32, bfloat16 or int8.
 
     Raises
     ------
     ImportError
-        If bfloat16 is wanted by name and the library ml_dtypes is not installed.
-    ValueError
-        If it is another dtype.
+        If it is bfloat16 and the library ml_dtypes is not installed.
     """
-    return as_dtype("float32" if dtype is None else dtype, STORED)
+    return np.dtype(np.int8) if storage in INTEGERS else as_dtype(storage, STORED)
 
 
-def number_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
+def number_dtype(storage: str) -> np.dtype[Any]:
     """Return what numbers pass in where weights are stored so: float32 beside integers.
 
     A checkpoint's weights are read in it, too: those of `Linear` become integers there, and tables
     of embeddings stay as they are.
     """
-    return np.dtype(np.float32) if stored.kind == "i" else stored
+    return np.dtype(np.float32) if storage in INTEGERS else storage_dtype(storage)

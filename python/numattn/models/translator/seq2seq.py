@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import ProjectedContext
+from numattn._dtypes import storage_name
 
 from ..arrays import Float32Array, Int64Array
 from ..files.folder import model_folder
-from ..files.storage import storage_dtype
 from ..files.tokens import load_tokenizer
 from ..ids import check_ids
 from ..lengths import check_lengths
@@ -99,7 +99,7 @@ class Seq2Seq:
         dtype: DTypeLike | None = None,
         language: str = "en",
     ) -> None:
-        stored = storage_dtype(dtype)
+        stored = storage_name(dtype)
         self.config, self.tokenizer, self.shortlist = config, tokenizer, shortlist
         self.language = language
         file.check_layers("encoder_l", config.encoder_layers, "enc-depth")

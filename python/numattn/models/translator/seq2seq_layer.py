@@ -40,19 +40,17 @@ def read_norm(file: MarianFile, name: str, config: Seq2SeqConfig) -> LayerNorm:
 class FeedForward:
     """x = norm(x + relu(x·W1 + b1)·W2 + b2)."""
 
-    def __init__(
-        self, file: MarianFile, name: str, config: Seq2SeqConfig, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, file: MarianFile, name: str, config: Seq2SeqConfig, storage: str) -> None:
         width, inner = config.hidden_size, config.ffn_size
         self.up = Linear(
             file.take_weight(f"{name}_W1", width, inner),
             file.take(f"{name}_b1", (1, inner))[0],
-            dtype=dtype,
+            dtype=storage,
         )
         self.down = Linear(
             file.take_weight(f"{name}_W2", inner, width),
             file.take(f"{name}_b2", (1, width))[0],
-            dtype=dtype,
+            dtype=storage,
         )
         self.norm = read_norm(file, f"{name}_ffn", config)
 
@@ -74,20 +72,18 @@ def projections(file: MarianFile, name: str, config: Seq2SeqConfig) -> dict[str,
 class EncoderLayer:
     """Layer `number`, counted from 1, of the encoder, over sentences one after the other."""
 
-    def __init__(
-        self, file: MarianFile, number: int, config: Seq2SeqConfig, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, file: MarianFile, number: int, config: Seq2SeqConfig, storage: str) -> None:
         name = f"encoder_l{number}"
         given = projections(file, f"{name}_self", config)
         self.qkv = Linear(
             np.concatenate([given[f"w{part}"] for part in "qkv"]),
             np.concatenate([given[f"b{part}"] for part in "qkv"]),
-            dtype=dtype,
+            dtype=storage,
         )
-        self.output = Linear(given["wo"], given["bo"], dtype=dtype)
+        self.output = Linear(given["wo"], given["bo"], dtype=storage)
         self.norm = read_norm(file, f"{name}_self_Wo", config)
-        self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
-        self.heads, self.dtype = config.num_heads, number_dtype(dtype)
+        self.feed_forward = FeedForward(file, f"{name}_ffn", config, storage)
+        self.heads, self.dtype = config.num_heads, number_dtype(storage)
 
     def __call__(self, x: Float32Array, sentences: Ragged, num_threads: int | None) -> Float32Array:
         """Return the layer's result for the words x (T, E) of some sentences, in its memory."""
@@ -104,11 +100,9 @@ class EncoderLayer:
 class CrossAttention:
     """x = norm(x + attention(x, source)), for a source that is projected once."""
 
-    def __init__(
-        self, file: MarianFile, name: str, config: Seq2SeqConfig, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, file: MarianFile, name: str, config: Seq2SeqConfig, storage: str) -> None:
         self.attention = MultiHeadAttention(
-            config.num_heads, **projections(file, name, config), dtype=dtype
+            config.num_heads, **projections(file, name, config), dtype=storage
         )
         self.norm = read_norm(file, f"{name}_Wo", config)
 
@@ -131,19 +125,17 @@ class CrossAttention:
 class DecoderLayer:
     """Layer `number`, counted from 1, of the decoder."""
 
-    def __init__(
-        self, file: MarianFile, number: int, config: Seq2SeqConfig, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, file: MarianFile, number: int, config: Seq2SeqConfig, storage: str) -> None:
         name, width = f"decoder_l{number}", config.hidden_size
         self.forget = Linear(
             file.take_weight(f"{name}_rnn_Wf", width, width),
             file.take(f"{name}_rnn_bf", (1, width))[0],
-            dtype=dtype,
+            dtype=storage,
         )
-        self.fresh = Linear(file.take_weight(f"{name}_rnn_W", width, width), dtype=dtype)
+        self.fresh = Linear(file.take_weight(f"{name}_rnn_W", width, width), dtype=storage)
         self.norm = read_norm(file, f"{name}_rnn_ffn", config)
-        self.cross = CrossAttention(file, f"{name}_context", config, dtype)
-        self.feed_forward = FeedForward(file, f"{name}_ffn", config, dtype)
+        self.cross = CrossAttention(file, f"{name}_context", config, storage)
+        self.feed_forward = FeedForward(file, f"{name}_ffn", config, storage)
 
     def __call__(
         self,

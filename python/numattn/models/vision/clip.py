@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from numattn._dtypes import storage_name
+
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
@@ -61,6 +63,8 @@ class Clip:
         Texts → token ids; None without tokenizer.json.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
+    storage : str
+        The same by its name, which tells "w8a8" from "int8" (see :class:`numattn.Linear`).
     scale, bias : float
         Of the similarity.
 
@@ -83,9 +87,10 @@ class Clip:
     ) -> None:
         self.config, self.processor, self.tokenizer = config, processor, tokenizer
         self._padding = padding
-        self.dtype = storage_dtype(dtype)
-        self._images = ImageTower(checkpoint, config, self.dtype)
-        self._texts = TextTower(checkpoint, config, self.dtype)
+        self.storage = storage_name(dtype)
+        self.dtype = storage_dtype(self.storage)
+        self._images = ImageTower(checkpoint, config, self.storage)
+        self._texts = TextTower(checkpoint, config, self.storage)
         shape = (1,) if config.is_siglip else ()
         self.scale = float(np.exp(checkpoint.take("logit_scale", shape)).item())
         self.bias = float(checkpoint.take("logit_bias", shape).item()) if config.is_siglip else 0.0
@@ -100,7 +105,7 @@ class Clip:
         ----------
         folder : path
             The folder, of model_type clip, siglip or siglip2.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How the layers store their weights: float32 by default. Patches are projected by
             float32 weights; embeddings, hidden states, sums and norms are float32, too.
 

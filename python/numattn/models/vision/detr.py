@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import Linear
+from numattn._dtypes import storage_name
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
@@ -60,6 +61,8 @@ class Detr:
         Images → numbers.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
+    storage : str
+        The same by its name, which tells "w8a8" from "int8" (see :class:`numattn.Linear`).
 
     Examples
     --------
@@ -76,7 +79,8 @@ class Detr:
         dtype: DTypeLike | None = None,
     ) -> None:
         self.config, self.processor = config, processor
-        self.dtype = storage_dtype(dtype)
+        self.storage = storage_name(dtype)
+        self.dtype = storage_dtype(self.storage)
         width, channels = config.width, config.backbone.widths[-1]
         self._backbone = ResNet(checkpoint, config.backbone)
         shape = (width, channels, 1, 1)
@@ -87,7 +91,7 @@ class Detr:
             checkpoint.check_layers(f"{half}.layers", tower.num_layers, f"{half}_layers")
         self._encoder, self._decoder = (
             [
-                Half(checkpoint, f"{half}.layers.{number}", tower, self.dtype, half == "decoder")
+                Half(checkpoint, f"{half}.layers.{number}", tower, self.storage, half == "decoder")
                 for number in range(tower.num_layers)
             ]
             for half, tower in (("encoder", config.encoder), ("decoder", config.decoder))
@@ -114,7 +118,7 @@ class Detr:
         ----------
         folder : path
             The folder, of model_type detr, with a ResNet of timm's or transformers' names.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How the layers store their weights: float32 by default. The ResNet and the heads are
             float32.
 

@@ -7,8 +7,6 @@ decoder    the same over object queries q, with their own positions; and between
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from numattn import attention, attention_weights
@@ -24,12 +22,12 @@ class Attention:
     """Attention from x (N, S, E) to a memory (N, M, E), with positions, and x added to it."""
 
     def __init__(
-        self, checkpoint: Checkpoint, name: str, config: TowerConfig, dtype: np.dtype[Any]
+        self, checkpoint: Checkpoint, name: str, config: TowerConfig, storage: str
     ) -> None:
         self._heads = (config.num_heads, config.head_size)
         shape = (config.hidden_size, config.hidden_size)
         self._query, self._key, self._value, self._output = (
-            read_linear(checkpoint, [f"{name}.{part}"], shape, dtype)
+            read_linear(checkpoint, [f"{name}.{part}"], shape, storage)
             for part in ("q_proj", "k_proj", "v_proj", "out_proj")
         )
 
@@ -85,16 +83,16 @@ class Half:
         checkpoint: Checkpoint,
         name: str,
         config: TowerConfig,
-        dtype: np.dtype[Any],
+        storage: str,
         is_decoder: bool,
     ) -> None:
-        self._own = Attention(checkpoint, f"{name}.self_attn", config, dtype)
+        self._own = Attention(checkpoint, f"{name}.self_attn", config, storage)
         self._own_norm = read_norm(checkpoint, f"{name}.self_attn_layer_norm", config)
         self.cross = None
         if is_decoder:
-            self.cross = Attention(checkpoint, f"{name}.encoder_attn", config, dtype)
+            self.cross = Attention(checkpoint, f"{name}.encoder_attn", config, storage)
             self._cross_norm = read_norm(checkpoint, f"{name}.encoder_attn_layer_norm", config)
-        self._feed_forward = FeedForward(checkpoint, f"{name}.fc1", f"{name}.fc2", config, dtype)
+        self._feed_forward = FeedForward(checkpoint, f"{name}.fc1", f"{name}.fc2", config, storage)
         self._last_norm = read_norm(checkpoint, f"{name}.final_layer_norm", config)
 
     def look_around(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import Linear
+from numattn._dtypes import storage_name
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
@@ -70,6 +71,8 @@ class ImageClassifier:
         Images → numbers.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
+    storage : str
+        The same by its name, which tells "w8a8" from "int8" (see :class:`numattn.Linear`).
 
     Examples
     --------
@@ -83,13 +86,14 @@ class ImageClassifier:
         dtype: DTypeLike | None = None,
     ) -> None:  # fmt: skip
         self.config, self.processor = config, processor
-        self.dtype = storage_dtype(dtype)
-        self._images = ImageTower(checkpoint, config.clip, self.dtype, pooled=False)
+        self.storage = storage_name(dtype)
+        self.dtype = storage_dtype(self.storage)
+        self._images = ImageTower(checkpoint, config.clip, self.storage, pooled=False)
         count = len(config.labels)
         self._classifier = Linear(
             checkpoint.take("classifier.weight", (count, config.tower.hidden_size)),
             checkpoint.take("classifier.bias", (count,)),
-            dtype=self.dtype,
+            dtype=self.storage,
         )
 
     @classmethod

@@ -7,8 +7,6 @@ SigLIP    x = patches;  layers;  x = norm(x);  vector = what a probe of its own 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from numattn import Linear, attention_varlen
@@ -31,7 +29,7 @@ class ImageTower:
     """Numbers of images → hidden states, and vectors that are not yet scaled, if `pooled`."""
 
     def __init__(
-        self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any],
+        self, checkpoint: Checkpoint, config: ClipConfig, storage: str,
         *, pooled: bool = True,
     ) -> None:  # fmt: skip
         width, cut = config.vision.hidden_size, config.patches
@@ -51,19 +49,19 @@ class ImageTower:
             np.zeros((0, width), np.float32),
             bilinear_weights if config.of_any_size else plain_weights,
         )
-        self.tower = Tower(checkpoint, layer_names(STEM), config.vision, dtype)
+        self.tower = Tower(checkpoint, layer_names(STEM), config.vision, storage)
         self._first_norm = None
         if clip:
             # The name is misspelled in every file.
             self._first_norm = read_norm(checkpoint, f"{STEM}.pre_layrnorm", config.vision)
         self._last_norm = read_norm(checkpoint, f"{STEM}.post_layernorm", config.vision)
         self._is_siglip = not clip
-        self._probe = Probe(checkpoint, config, dtype) if pooled and not clip else None
+        self._probe = Probe(checkpoint, config, storage) if pooled and not clip else None
         self._projection = None
         if pooled and clip:
             shape = (config.vector_size, width)
             self._projection = read_linear(
-                checkpoint, ["visual_projection"], shape, dtype, bias=False
+                checkpoint, ["visual_projection"], shape, storage, bias=False
             )
 
     def embed(self, numbers: Float32Array, num_threads: int | None) -> Workspace:
@@ -111,22 +109,22 @@ def read_patch_weight(checkpoint: Checkpoint, name: str, config: ClipConfig) -> 
 class Probe:
     """SigLIP's head: one query of its own for all images, and a feed-forward part."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any]) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, storage: str) -> None:
         tower, width, stem = config.vision, config.vision.hidden_size, f"{STEM}.head"
         self._heads = (tower.num_heads, tower.head_size)
-        self._number = number_dtype(dtype)
+        self._number = number_dtype(storage)
         weight = checkpoint.take(f"{stem}.attention.in_proj_weight", (3 * width, width))
         bias = checkpoint.take(f"{stem}.attention.in_proj_bias", (3 * width,))
         probe = checkpoint.take(f"{stem}.probe", (1, 1, width))
         # The query is the same for every image.
         self._query = Linear(weight[:width], bias[:width])(probe[0])
-        self._key_value = Linear(weight[width:], bias[width:], dtype=dtype)
+        self._key_value = Linear(weight[width:], bias[width:], dtype=storage)
         self._output = read_linear(
-            checkpoint, [f"{stem}.attention.out_proj"], (width, width), dtype
+            checkpoint, [f"{stem}.attention.out_proj"], (width, width), storage
         )
         self._norm = read_norm(checkpoint, f"{stem}.layernorm", tower)
         self._feed_forward = FeedForward(
-            checkpoint, f"{stem}.mlp.fc1", f"{stem}.mlp.fc2", tower, dtype
+            checkpoint, f"{stem}.mlp.fc1", f"{stem}.mlp.fc2", tower, storage
         )
 
     def __call__(self, states: Float32Array, num_threads: int | None) -> Float32Array:

@@ -7,8 +7,6 @@ SigLIP    each token sees all, padding too; vector = (x of the last token)·Wᵀ
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..arrays import Float32Array, Int64Array
@@ -26,7 +24,7 @@ UNTOLD_END = 2
 class TextTower:
     """Token ids → hidden states, and vectors that are not yet scaled."""
 
-    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, dtype: np.dtype[Any]) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: ClipConfig, storage: str) -> None:
         width = config.text.hidden_size
         self._config = config
         self._tokens = checkpoint.take(
@@ -36,12 +34,12 @@ class TextTower:
             f"{STEM}.embeddings.position_embedding.weight", (config.max_positions, width)
         )
         self.tower = Tower(
-            checkpoint, layer_names(STEM), config.text, dtype, is_causal=not config.is_siglip
+            checkpoint, layer_names(STEM), config.text, storage, is_causal=not config.is_siglip
         )
         self._norm = read_norm(checkpoint, f"{STEM}.final_layer_norm", config.text)
         name = f"{STEM}.head" if config.is_siglip else "text_projection"
         self._projection = read_linear(
-            checkpoint, [name], (config.vector_size, width), dtype, bias=config.is_siglip
+            checkpoint, [name], (config.vector_size, width), storage, bias=config.is_siglip
         )
 
     def embed(self, ids: Int64Array, sequences: Ragged) -> Workspace:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -25,13 +23,13 @@ class Tower:
         checkpoint: Checkpoint,
         names: LayerNames,
         config: TowerConfig,
-        dtype: np.dtype[Any],
+        storage: str,
         is_causal: bool = False,
     ) -> None:
         checkpoint.check_layers(names.stem, config.num_layers, "num_hidden_layers")
-        self.config, self.is_causal, self._number = config, is_causal, number_dtype(dtype)
+        self.config, self.is_causal, self._number = config, is_causal, number_dtype(storage)
         self._layers = [
-            Layer(checkpoint, number, names, config, dtype, is_causal)
+            Layer(checkpoint, number, names, config, storage, is_causal)
             for number in range(config.num_layers)
         ]
 

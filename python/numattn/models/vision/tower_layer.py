@@ -78,7 +78,7 @@ def read_linear(
     checkpoint: Checkpoint,
     names: Sequence[str],
     shape: tuple[int, int],
-    dtype: np.dtype[Any],
+    storage: str,
     *,
     bias: bool = True,
     factor: Float32Array | float = 1.0,
@@ -89,7 +89,7 @@ def read_linear(
     What it gives, feature by feature, is multiplied by `factor`; what it reads, by `share`.
     """
     scaled = isinstance(factor, np.ndarray) or factor != 1.0 or share != 1.0
-    number = np.dtype(np.float32) if scaled else number_dtype(dtype)
+    number = np.dtype(np.float32) if scaled else number_dtype(storage)
     weight = checkpoint.take_joined({f"{name}.weight": shape for name in names}, number)
     added = None
     if bias:
@@ -98,7 +98,7 @@ def read_linear(
         weight *= np.asarray(factor * np.float32(share), np.float32).reshape(-1, 1)
         if added is not None:
             added *= np.asarray(factor, np.float32)
-    return Linear(weight, added, dtype=dtype)
+    return Linear(weight, added, dtype=storage)
 
 
 class FeedForward:
@@ -110,7 +110,7 @@ class FeedForward:
         up: str,
         down: str,
         config: TowerConfig,
-        dtype: np.dtype[Any],
+        storage: str,
         factor: Float32Array | float = 1.0,
     ) -> None:
         width, ffn_size, scale = config.hidden_size, config.ffn_size, config.activation_scale
@@ -119,12 +119,12 @@ class FeedForward:
         if config.gated:
             weight = checkpoint.take(f"{up}.weight", (2 * ffn_size, width))
             bias = checkpoint.take(f"{up}.bias", (2 * ffn_size,))
-            self.gate = Linear(weight[:ffn_size], bias[:ffn_size], dtype=dtype)
-            self.up = Linear(weight[ffn_size:], bias[ffn_size:], dtype=dtype)
+            self.gate = Linear(weight[:ffn_size], bias[:ffn_size], dtype=storage)
+            self.up = Linear(weight[ffn_size:], bias[ffn_size:], dtype=storage)
         else:
-            self.up = read_linear(checkpoint, [up], (ffn_size, width), dtype, factor=scale)
+            self.up = read_linear(checkpoint, [up], (ffn_size, width), storage, factor=scale)
         self.down = read_linear(
-            checkpoint, [down], (width, ffn_size), dtype, factor=factor, share=1 / scale
+            checkpoint, [down], (width, ffn_size), storage, factor=factor, share=1 / scale
         )
 
     def __call__(
@@ -152,7 +152,7 @@ class Layer:
         number: int,
         names: LayerNames,
         config: TowerConfig,
-        dtype: np.dtype[Any],
+        storage: str,
         is_causal: bool,
     ) -> None:
         width, name = config.hidden_size, f"{names.stem}.{number}"
@@ -164,12 +164,12 @@ class Layer:
         self.norm1 = read_norm(checkpoint, f"{name}.{names.norm1}", config)
         self.norm2 = read_norm(checkpoint, f"{name}.{names.norm2}", config)
         parts = [f"{name}.{part}" for part in names.qkv]
-        self.qkv = read_linear(checkpoint, parts, (width, width), dtype, bias=config.qkv_bias)
+        self.qkv = read_linear(checkpoint, parts, (width, width), storage, bias=config.qkv_bias)
         self.output = read_linear(
-            checkpoint, [f"{name}.{names.output}"], (width, width), dtype, factor=scale1
+            checkpoint, [f"{name}.{names.output}"], (width, width), storage, factor=scale1
         )
         self.feed_forward = FeedForward(
-            checkpoint, f"{name}.{names.up}", f"{name}.{names.down}", config, dtype, scale2
+            checkpoint, f"{name}.{names.up}", f"{name}.{names.down}", config, storage, scale2
         )
         self.is_causal = is_causal
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import Linear
+from numattn._dtypes import storage_name
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
@@ -58,6 +58,8 @@ class ViT:
         Images → numbers.
     dtype : numpy.dtype
         What the weights of the layers are stored in: float32, bfloat16 or int8.
+    storage : str
+        The same by its name, which tells "w8a8" from "int8" (see :class:`numattn.Linear`).
     num_special : int
         Tokens before those of the patches.
 
@@ -78,11 +80,12 @@ class ViT:
         dtype: DTypeLike | None = None,
     ) -> None:
         self.config, self.processor = config, processor
-        self.dtype = storage_dtype(dtype)
+        self.storage = storage_name(dtype)
+        self.dtype = storage_dtype(self.storage)
         self._patches = read_patch_embedding(checkpoint, config)
-        self._tower = Tower(checkpoint, config.names, config.tower, self.dtype)
+        self._tower = Tower(checkpoint, config.names, config.tower, self.storage)
         self._norm = read_norm(checkpoint, "layernorm", config.tower)
-        self._heads = read_heads(checkpoint, config, self.dtype)
+        self._heads = read_heads(checkpoint, config, self.storage)
 
     @classmethod
     def from_folder(cls, folder: str | Path, *, dtype: DTypeLike | None = None) -> ViT:
@@ -92,7 +95,7 @@ class ViT:
         ----------
         folder : path
             The folder, of model_type vit, deit, dinov2 or dinov2_with_registers.
-        dtype : {None, float32, bfloat16, int8}
+        dtype : {None, float32, bfloat16, int8, "w8a8"}
             How the layers store their weights: float32 by default. Patches are projected by
             float32 weights; hidden states, sums and norms are float32, too.
 
@@ -368,7 +371,7 @@ def read_patch_embedding(checkpoint: Checkpoint, config: ViTConfig) -> PatchEmbe
     )
 
 
-def read_heads(checkpoint: Checkpoint, config: ViTConfig, dtype: np.dtype[Any]) -> list[Linear]:
+def read_heads(checkpoint: Checkpoint, config: ViTConfig, storage: str) -> list[Linear]:
     """Return the classifiers of a checkpoint, one for each token that is read; none if none."""
     count = len(config.labels)
     width = config.hidden_size * (2 if config.is_dino else 1)
@@ -381,7 +384,7 @@ def read_heads(checkpoint: Checkpoint, config: ViTConfig, dtype: np.dtype[Any]) 
         Linear(
             checkpoint.take(f"{name}.weight", (count, width), from_root=True),
             checkpoint.take(f"{name}.bias", (count,), from_root=True),
-            dtype=dtype,
+            dtype=storage,
         )
         for name in names
     ]

@@ -1,0 +1,161 @@
+// Panels of 8-bit integers, multiplied by rows of x as 8-bit integers, where an instruction does
+// so: the sums of integer_rows.h. It multiplies bytes without sign by signed ones, so that an
+// integer of x enters as the byte x + zero, and
+//
+//   Σ_k x[k] · w[k] = Σ_k (x[k] + zero) · w[k] − zero · Σ_k w[k]
+//
+// whose last sum stands behind the panel. A slice is as good as always the whole depth: a tile of
+// rows reads 8 bytes of weights a cycle, which the second cache level gives. Its sums are stored
+// once.
+#pragma once
+
+#include "integer_rows.h"
+
+namespace numattn {
+namespace {
+
+constexpr int kByteVectors = kPanelColumns / Vec::kWidth;  // of a row's sums
+
+// Rows of a tile at most: 32 registers hold their sums beside a step's weights.
+constexpr int kByteRows = 8;
+
+// Rows of x as bytes.
+struct ByteRows {
+  const std::uint8_t* data;
+  std::int64_t stride;
+};
+
+// Four steps of the depth.
+template <int Rows>
+__attribute__((always_inline)) inline void add_byte_products(Ints (&sum)[Rows][kByteVectors],
+                                                             const std::uint8_t* x,
+                                                             std::int64_t stride,
+                                                             const std::int8_t* weights) {
+  Bytes right[kByteVectors];
+#pragma GCC unroll 3
+  for (int v = 0; v < kByteVectors; ++v) right[v] = load_bytes(weights + v * 4 * Vec::kWidth);
+#pragma GCC unroll 8
+  for (int m = 0; m < Rows; ++m) {
+    const Bytes left = repeat_four(x + m * stride);
+#pragma GCC unroll 3
+    for (int v = 0; v < kByteVectors; ++v) sum[m][v] = dot(sum[m][v], left, right[v]);
+  }
+}
+
+// sums[m][column] over one slice. Not kept: making floats of them here, for which GCC 12 holds
+// every sum in two registers, as integers of 64 bits and of 32.
+template <int Rows>
+__attribute__((noinline)) inline void multiply_byte_tile(ByteRows x, Int8Slice slice,
+                                                         RowsAhead& results, std::int32_t* sums) {
+  constexpr int kPieces = Rows == kByteRows ? Rows * RowsAhead::kMostLines : 1;
+  if (kPieces == 1) results.fetch_rows(Rows);
+  Ints sum[Rows][kByteVectors];
+#pragma GCC unroll 8
+  for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 3
+    for (int v = 0; v < kByteVectors; ++v) sum[m][v] = no_sums();
+  }
+  const std::int8_t* weights = slice.weights;
+  const std::uint8_t* left = x.data;
+  std::int64_t quad = 0;
+  for (int done = 1; done <= kPieces; ++done) {
+    const std::int64_t end = done < kPieces ? slice.quads / kPieces * done : slice.quads;
+    if (kPieces > 1) results.fetch_line<Rows>();
+    for (; quad < end; ++quad) {
+      add_byte_products(sum, left, x.stride, weights);
+      if (slice.ahead != nullptr) {
+        fetch_lines<kQuadBytes / kLineBytes, kIntoFirstLevel>(weights + kSoon);
+      }
+      weights += kQuadBytes;
+      left += 4;
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < Rows; ++m) {
+#pragma GCC unroll 3
+    for (int v = 0; v < kByteVectors; ++v) {
+      store(sums + m * kPanelColumns + v * Vec::kWidth, sum[m][v]);
+    }
+  }
+}
+
+class BytePanels : public IntegerRows {
+ public:
+  BytePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows,
+             bool fetches_weights = kFetchesWeights)
+      : IntegerRows(areas, operands, rows, fetches_weights),
+        bytes_(areas.take<std::uint8_t>(rows * stride_)),
+        low_(areas.take<std::int32_t>(rows)),
+        row_(areas.take<std::int16_t>(padded_)) {}
+
+  void begin(const GemmBlock& block) {
+    for (int row = 0; row < block.row_count; ++row) {
+      low_[row] = quantize(block, row, row_);
+      std::uint8_t* bytes = bytes_ + row * stride_;
+      for (std::int64_t k = 0; k < padded_; ++k) {
+        bytes[k] = static_cast<std::uint8_t>(row_[k] - low_[row]);
+      }
+    }
+  }
+
+  void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
+    for (std::int64_t k = 0; k < depth_; k += slice_) {
+      multiply_slice(row, rows, panel, k, results, sums);
+    }
+  }
+
+ protected:
+  // The numbers of some rows of what their bytes sum up to over the slice from step k on, beside
+  // the slices before.
+  void finish(const std::int32_t* __restrict whole, int row, int rows, std::int64_t k,
+              const char* panel, float* __restrict sums) const {
+    const auto* __restrict weights =
+        reinterpret_cast<const std::int32_t*>(panel + int8_sums(depth_)) +
+        k / slice_ * kPanelColumns;
+    float* to = sums;
+    for (int m = 0; m < rows; ++m) {
+      const std::int32_t low = low_[row + m];
+      for (int column = 0; column < kPanelColumns; ++column) {
+        const float sum = static_cast<float>(whole[column] + low * weights[column]);
+        to[column] = k > 0 ? to[column] + sum : sum;
+      }
+      whole += kPanelColumns;
+      to += kPanelColumns;
+    }
+    if (is_last(k)) scale(row, rows, panel, sums);
+  }
+
+  std::uint8_t* bytes_;
+  std::int32_t* low_;
+
+ private:
+  // The first tile of rows asks for the slice that follows in memory.
+  void multiply_slice(int row, int rows, const char* panel, std::int64_t k, RowsAhead& results,
+                      float* sums) const {
+    alignas(64) std::int32_t whole[kByteRows * kPanelColumns];
+    Int8Slice weights = slice(panel, k, rows);
+    RowsAhead none;
+    RowsAhead& ahead = is_last(k) ? results : none;
+    ByteRows x{bytes_ + row * stride_ + k, stride_};
+    while (rows > 0) {
+      const int height = rows >= kByteRows ? kByteRows : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+      switch (height) {
+        case 1: multiply_byte_tile<1>(x, weights, ahead, whole); break;
+        case 2: multiply_byte_tile<2>(x, weights, ahead, whole); break;
+        case 4: multiply_byte_tile<4>(x, weights, ahead, whole); break;
+        default: multiply_byte_tile<kByteRows>(x, weights, ahead, whole);
+      }
+      finish(whole, row, height, k, panel, sums);
+      weights.ahead = nullptr;
+      x.data += height * x.stride;
+      sums += height * kPanelColumns;
+      row += height;
+      rows -= height;
+    }
+  }
+
+  std::int16_t* row_;
+};
+
+}  // namespace
+}  // namespace numattn
