@@ -14,6 +14,7 @@ from cases import (
     ConcurrentCase,
     EncoderCase,
     IntegerCase,
+    IntegerEncoderCase,
     LayerCase,
     LinearCase,
     Operands,
@@ -84,9 +85,9 @@ class Numattn:
 
     @candidate.register
     def integer_linear(self, case: IntegerCase, dtype: str, operands: Operands) -> Candidate:
-        layer = self.library.Linear(operands["weight"], operands["bias"], dtype="int8")
+        layer = self.library.Linear(operands["weight"], operands["bias"], dtype=case.storage)
         call = partial(layer, operands["x"], activation=case.activation, num_threads=self.threads)
-        return Candidate("Linear, int8", call, single)
+        return Candidate(f"Linear, {case.storage}", call, single)
 
     @candidate.register
     def layer(self, case: LayerCase, dtype: str, operands: Operands) -> Candidate:
@@ -102,6 +103,16 @@ class Numattn:
         model = Bert.from_folder(model_folder(), **storage(dtype))
         call = partial(model, operands["token_ids"], num_threads=self.threads)
         return Candidate("models.Bert", call, single)
+
+    @candidate.register
+    def integer_encoder(
+        self, case: IntegerEncoderCase, dtype: str, operands: Operands
+    ) -> Candidate:
+        from numattn.models import Bert
+
+        model = Bert.from_folder(model_folder(), dtype="w8a8")
+        call = partial(model, operands["token_ids"], num_threads=self.threads)
+        return Candidate("models.Bert, w8a8", call, single)
 
     @candidate.register
     def ragged_encoder(self, case: RaggedEncoderCase, dtype: str, operands: Operands) -> Candidate:

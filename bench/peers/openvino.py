@@ -15,6 +15,7 @@ from cases import (
     Case,
     ConcurrentCase,
     IntegerCase,
+    IntegerEncoderCase,
     LayerCase,
     LinearCase,
     Operands,
@@ -24,6 +25,8 @@ from concurrent_texts import from_threads
 from contestant import Candidate, Recipe, Unsupported
 from peers.torch import bert_model, window_mask
 from serving import GenerationCase, RaggedCase, ServingCase
+
+WHOLE_ROWS = 2**31  # a group of that many has one scale for a row
 
 
 class OpenVINO:
@@ -50,6 +53,8 @@ class OpenVINO:
             return [
                 partial(self.integer_linear, case, operands, group) for group in (0, case.inputs)
             ]
+        if isinstance(case, IntegerEncoderCase):
+            return [partial(self.integer_encoder, operands, group) for group in (0, 32, WHOLE_ROWS)]
         return [partial(self.candidate, case, operands, precision) for precision in precisions]
 
     def candidate(self, case: Case, operands: Operands, precision: str) -> Candidate:
@@ -117,16 +122,18 @@ class OpenVINO:
 
     def integer_linear(self, case: IntegerCase, operands: Operands, group: int) -> Candidate:
         """Compressed weights as its own tools write them; x rounded by groups of a row, or not."""
-        operations = self.operations
-        scale = np.abs(operands["weight"]).max(axis=1, keepdims=True) / np.float32(127)
-        integers = np.rint(operands["weight"] / scale).astype(np.int8)
-        weight = operations.convert(self.constant(integers), np.float32)
-        weight = operations.multiply(weight, self.constant(scale))
-        model = self.linear_model(case, operands, weight)
+        model = self.linear_model(case, operands, self.compressed(operands["weight"]))
         how = f"MatMul, int8 weights, dynamic quantization {f'by {group}' if group else 'off'}"
         shape = (case.rows, case.outputs)
         more = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": group}
         return self.compiled(how, model, "f32", [operands["x"]], shape, more)
+
+    def compressed(self, matrix: NDArray[Any]) -> Any:
+        """A weight as integers of 8 bits with a scale for each row, as floats."""
+        scale = np.abs(matrix).max(axis=1, keepdims=True) / np.float32(127)
+        integers = np.rint(matrix / scale).astype(np.int8)
+        weight = self.operations.convert(self.operations.constant(integers), np.float32)
+        return self.operations.multiply(weight, self.operations.constant(scale))
 
     def layer(self, case: LayerCase, precision: str, operands: Operands) -> Candidate:
         operations = self.operations
@@ -169,6 +176,21 @@ class OpenVINO:
                 example_input={name: torch.from_numpy(array) for name, array in inputs.items()},
                 input=[(name, list(array.shape)) for name, array in inputs.items()],
             )
+
+    def integer_encoder(self, operands: Operands, group: int) -> Candidate:
+        """The encoder, all its products by weights compressed."""
+        ids = operands["token_ids"]
+        model = self.converted({"input_ids": ids})
+        for node in model.get_ops():
+            if node.get_type_name() != "MatMul":
+                continue
+            weight = node.input_value(1).get_node()
+            if weight.get_type_name() == "Constant":
+                assert node.get_attributes()["transpose_b"]
+                node.input(1).replace_source_output(self.compressed(weight.data).output(0))
+        how = f"BertModel, int8 weights, dynamic quantization {f'by {group}' if group else 'off'}"
+        more = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": group}
+        return self.compiled(how, model, "f32", [ids], (*ids.shape, -1), more)
 
     def ragged_encoder(
         self, case: RaggedEncoderCase, precision: str, operands: Operands

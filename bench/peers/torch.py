@@ -13,6 +13,7 @@ from cases import (
     Case,
     ConcurrentCase,
     IntegerCase,
+    IntegerEncoderCase,
     LayerCase,
     LinearCase,
     Operands,
@@ -60,6 +61,8 @@ class Torch:
             return [partial(self.linear, case, operands)]
         if isinstance(case, LayerCase):
             return [partial(self.layer, case, operands)]
+        if isinstance(case, IntegerEncoderCase):
+            return [partial(self.integer_encoder, operands)]
         if isinstance(case, RaggedEncoderCase):
             return [partial(self.ragged_encoder, case, dtype, operands)]
         if isinstance(case, ConcurrentCase):
@@ -150,6 +153,13 @@ class Torch:
         ids = self.torch.from_numpy(operands["token_ids"])
         call = partial(self.model(dtype), input_ids=ids)
         return Candidate("BertModel, sdpa", call, lambda r: single(r.last_hidden_state))
+
+    def integer_encoder(self, operands: Operands) -> Candidate:
+        ids = self.torch.from_numpy(operands["token_ids"])
+        model = quantised(self.torch, self.model("f32"))
+        call = partial(model, input_ids=ids)
+        how = "BertModel, sdpa, quantize_dynamic, by row"
+        return Candidate(how, call, lambda r: single(r.last_hidden_state))
 
     def ragged_encoder(self, case: RaggedEncoderCase, dtype: str, operands: Operands) -> Candidate:
         """Padded to the longest, as transformers and sentence-transformers do."""
