@@ -27,12 +27,16 @@ def test_scalar_is_always_there() -> None:
     assert len(set(available)) == len(available)
 
 
+AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names the flags of x86-64")
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
         ("avx2", {"avx2", "fma", "f16c"}),
-        ("avx512", {"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
+        ("avx512", AVX512),
+        ("avx512vnni", AVX512 | {"avx512_vnni"}),
     ],
 )
 def test_what_the_processor_has_is_available(name: str, flags: set[str]) -> None:
@@ -52,7 +56,7 @@ def test_current_is_one_of_the_available() -> None:
 
 def test_the_best_is_chosen_unless_told_otherwise() -> None:
     chosen = output_of(PRINT_CURRENT).strip()
-    order = ["scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "neonbf16"]
+    order = ["scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amx", "neon", "neonbf16"]
     ranked = [name for name in order if name in na.isa.available()]
     assert chosen == ranked[-1]
 

@@ -42,7 +42,7 @@ WEIGHTS = {
     "cpp/kernels/slice_panels.h",
     "python/numattn/_groups.py",
     "cpp/include/numattn/linear.h",
-    "cpp/kernels/isa_avx512bf16.cpp",
+    "cpp/kernels/isa_avx512vnni.cpp",
     "cpp/kernels/panel.h",
     "cpp/kernels/panel_format.h",
     "python/numattn/_dtypes.py",

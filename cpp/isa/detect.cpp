@@ -16,6 +16,7 @@ constexpr FeatureName kFeatureNames[] = {
     {kFma, "fma"},
     {kF16c, "f16c"},
     {kAvx512, "avx512"},
+    {kAvx512Vnni, "avx512vnni"},
     {kAvx512Bf16, "avx512bf16"},
     {kAvx512Fp16, "avx512fp16"},
     {kAmxBf16, "amxbf16"},
@@ -43,8 +44,8 @@ std::uint32_t detect_features() {
     const bool bytes_and_lengths = bit(extended.b, 30) && bit(extended.b, 31);  // BW, VL
     if (foundation && bytes_and_lengths) features |= kAvx512;
     if (bit(extended.d, 23)) features |= kAvx512Fp16;
-    // With AVX512-VNNI, which every processor with AVX512-BF16 so far has.
-    if (bit(CpuId(7, 1).a, 5) && bit(extended.c, 11)) features |= kAvx512Bf16;
+    if (bit(extended.c, 11)) features |= kAvx512Vnni;
+    if (bit(CpuId(7, 1).a, 5)) features |= kAvx512Bf16;
   }
   if (tiles_usable()) features |= kAmxBf16;
 #endif

@@ -10,7 +10,7 @@ namespace numattn {
 const Kernels& kernels_neon() noexcept;
 
 const Kernels& kernels_neonbf16() noexcept {
-  static const Kernels table = with_pairs<kernels_neon, PairProducts>("neonbf16");
+  static const Kernels table = with_pairs<kernels_neon>("neonbf16");
   return table;
 }
 

@@ -12,15 +12,14 @@ constexpr TileFacts kPairFacts{
 static_assert(kFoldKeys % kPairKeyBlock == 0, "a fold inside a tile");
 static_assert(kPairBlockRows <= kMostLaneGroups * kLaneGroup, "a block of more groups than listed");
 
-// `Products` are those of pairs, and of what else the processor has instructions for.
-template <const Kernels& (*Base)(), class Products>
+template <const Kernels& (*Base)()>
 inline Kernels with_pairs(const char* isa) {
   Kernels kernels = Base();
   kernels.isa = isa;
   kernels.attend_bfloat16 = {
       "attend_bfloat16", kPairFacts, floats_of<PairWorkspace>,
       [](const AttendBlock& block) { attend<PairTiles>(block, kPairFacts); }};
-  kernels.gemm = gemm_kernel_beside<Products, Base>();
+  kernels.gemm = gemm_kernel_beside<PairProducts, Base>();
   return kernels;
 }
 

@@ -1,7 +1,7 @@
 // The operations of vec/avx512.h, vec/bytes.h and vec/bfloat16.h in portable C++: 16 lanes, which
-// the compiler lowers to whatever registers it may use. With it the kernels of avx512, avx512bf16
-// and amx run, and round as on their own processors, where there is no AVX-512. test_vec holds the
-// real operations to these where there is.
+// the compiler lowers to whatever registers it may use. With it the kernels of avx512, avx512vnni,
+// avx512bf16 and amx run, and round as on their own processors, where there is no AVX-512. test_vec
+// holds the real operations to these where there is.
 #pragma once
 
 #include <immintrin.h>

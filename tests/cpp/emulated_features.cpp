@@ -6,6 +6,8 @@
 
 namespace numattn {
 
-std::uint32_t detect_features() { return detect_processor_features() | kAvx512 | kAvx512Bf16; }
+std::uint32_t detect_features() {
+  return detect_processor_features() | kAvx512 | kAvx512Vnni | kAvx512Bf16;
+}
 
 }  // namespace numattn

@@ -200,7 +200,7 @@ inline Shorts repeat_four(const std::int16_t* from) {
   return {_mm512_set1_epi64(four)};
 }
 inline Ints no_sums() { return {_mm512_setzero_si512()}; }
-// Every processor with AVX512-BF16 has the one instruction for it (isa/detect.cpp asks).
+// The kernels of avx512vnni have one instruction for it.
 inline Ints dot(Ints sum, Shorts a, Shorts b) {
 #ifdef __AVX512VNNI__
   return {_mm512_dpwssd_epi32(sum.lanes, a.lanes, b.lanes)};
