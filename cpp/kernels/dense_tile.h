@@ -19,9 +19,9 @@ inline std::uint64_t mask_row(const char* row, std::int64_t first, std::int64_t 
   return bits;
 }
 
-__attribute__((noinline)) Excluded gather_mask(const LaneGroup& group, KeyRange keys,
-                                               std::int64_t stride, std::int64_t mask_stride,
-                                               MaskBits* tile) {
+__attribute__((noinline)) inline Excluded gather_mask(const LaneGroup& group, KeyRange keys,
+                                                      std::int64_t stride, std::int64_t mask_stride,
+                                                      MaskBits* tile) {
   std::uint64_t allowed = 0;
   std::uint64_t refused = 0;
   for (int i = 0; stride == 1 && i < group.row_count; ++i) {  // the next tile's part of each row

@@ -65,7 +65,8 @@ __attribute__((noinline)) inline void pack_queries(const AttendBlock& block, con
               [&](const auto& read) { pack_queries(block, rows, row_count, read, packed); });
 }
 
-__attribute__((noinline)) void apply_spans(const LaneGroup& group, KeyRange keys, float* scores) {
+__attribute__((noinline)) inline void apply_spans(const LaneGroup& group, KeyRange keys,
+                                                  float* scores) {
   const LaneSpans spans(group, keys);
   const Vec excluded = broadcast(-kInfinity);
   change_scores(group, keys.count(), scores, [&](std::int64_t j, int v, Vec score) {

@@ -214,7 +214,11 @@ NOT_INLINED Shorts widen(const std::int8_t* from) {
 }
 NOT_INLINED Shorts repeat_four(const std::int16_t* from) {
   Shorts a;
-  for (int i = 0; i < kLanes; ++i) __builtin_memcpy(&a.pairs[i], from + i % 2 * 2, 4);
+  for (int i = 0; i < kLanes; ++i) {
+    std::int32_t pair;
+    __builtin_memcpy(&pair, from + i % 2 * 2, sizeof pair);
+    a.pairs[i] = pair;
+  }
   return a;
 }
 inline Ints no_sums() { return {IntLanes{}}; }
