@@ -8,6 +8,9 @@ present; ours is the same node of the domain "numattn". Then all-MiniLM-L6-v2 wi
 random ones, where they are not installed), as PyTorch exports it in opset 23, whose nodes Attention
 `numattn.compat.onnxruntime.rewrite` replaces. All else is ONNX Runtime's in each. Before timing,
 results are held to one another.
+
+Last the same model in integers: quantised by ONNX Runtime (`quantize_dynamic`, a scale for each
+output feature), beside `models.Bert` of "w8a8", with the error of both beside float32's.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from numattn.compat.onnxruntime import library_path, rewrite
 PEERS = ("numattn", "com.microsoft")
 MOST_DIFFERENCE = 1e-4
 MINILM = ((1, 32), (1, 128), (1, 512), (32, 128))
+INTEGERS = ((1, 16), (32, 64), (8, 256))
 HEADS, WIDTH = 12, 32
 ENCODER = ((1, 128), (1, 512), (32, 128), (1, 2048))
 GROUPS, KEY_HEADS, HEAD = 9, 3, 64
@@ -168,11 +172,48 @@ def model_run(session: onnxruntime.InferenceSession, batch: int, length: int) ->
     return lambda: session.run(None, inputs)[0]
 
 
+def quantised(model: Any, folder: Path) -> Any:
+    """Its products alone: the quantiser knows attention of opset 23 by attributes that it lacks."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        model, folder / "integers.onnx", weight_type=QuantType.QInt8, per_channel=True,
+        op_types_to_quantize=["MatMul", "Gemm"],
+    )  # fmt: skip
+    return onnx.load(folder / "integers.onnx")
+
+
+def integer_rows(model: Any, folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    from numattn.models import Bert, installed_folder
+
+    exact, ours = (Bert.from_folder(installed_folder(), dtype=each) for each in (None, "w8a8"))
+    theirs = session_of(quantised(model, folder), options.threads)
+    rows = []
+    for batch, length in INTEGERS:
+        ids = np.random.default_rng(0).integers(1000, 20000, (batch, length))
+        runs: dict[str, Run] = {
+            "numattn": lambda ids=ids: ours(ids),
+            "com.microsoft": model_run(theirs, batch, length),
+        }
+        whole = exact(ids)
+        errors = [
+            float(np.linalg.norm(run() - whole) / np.linalg.norm(whole)) for run in runs.values()
+        ]
+        row = timed(f"MiniLM in integers B{batch} S{length}", runs, options.repeats)
+        print(f"{'':<44}{errors[0]:>22.1e}{errors[1]:>22.1e}   relative errors", flush=True)
+        rows.append(row | {"errors": dict(zip(runs, errors, strict=True))})
+    return rows
+
+
 def compared(name: str, runs: dict[str, Run], repeats: int) -> dict[str, Any]:
     results = [run().copy() for run in runs.values()]
     error = max(float(np.abs(x - results[0]).max()) for x in results)
     if not error <= MOST_DIFFERENCE * float(np.abs(results[0]).max()):
         sys.exit(f"{name}: results differ by {error:.1e}")
+    return timed(name, runs, repeats, f"   {error:.0e}") | {"difference": error}
+
+
+def timed(name: str, runs: dict[str, Run], repeats: int, rest: str = "") -> dict[str, Any]:
     seconds: dict[str, list[float]] = {peer: [] for peer in runs}
     for _ in range(repeats):
         for peer, run in runs.items():
@@ -182,8 +223,8 @@ def compared(name: str, runs: dict[str, Run], repeats: int) -> dict[str, Any]:
     times = {peer: 1e3 * statistics.median(each) for peer, each in seconds.items()}
     least = {peer: 1e3 * min(each) for peer, each in seconds.items()}
     ours, theirs = (f"{times[peer]:9.3f} ({least[peer]:.3f})" for peer in PEERS)
-    print(f"{name:<44}{ours:>22}{theirs:>22}   {error:.0e}", flush=True)
-    return {"name": name, "milliseconds": times, "least": least, "difference": error}
+    print(f"{name:<44}{ours:>22}{theirs:>22}{rest}", flush=True)
+    return {"name": name, "milliseconds": times, "least": least}
 
 
 def main() -> None:
@@ -210,6 +251,8 @@ def main() -> None:
         for batch, length in MINILM:
             runs = {peer: model_run(each, batch, length) for peer, each in sessions.items()}
             rows.append(compared(f"MiniLM B{batch} S{length}", runs, options.repeats))
+        with tempfile.TemporaryDirectory() as folder:
+            rows += integer_rows(model, Path(folder), options)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
 
