@@ -1,11 +1,12 @@
 // Projections where there is a tile unit: which of its kernels multiplies what.
 #pragma once
 
-#include "amx_panels.h"
+#include "byte_strips.h"
 #include "few_pair_rows.h"
 #include "float_panels.h"
 #include "int8_tiles.h"
 #include "pair_panels.h"
+#include "pair_strips.h"
 
 namespace numattn {
 namespace {
@@ -20,6 +21,12 @@ class FetchedPanels : public FloatPanels {
   }
 };
 
+class FetchedBytes : public BytePanels {
+ public:
+  FetchedBytes(Areas& areas, const GemmOperands& operands, std::int64_t rows)
+      : BytePanels(areas, operands, rows, true) {}
+};
+
 struct OtherProducts {
   static bool has(PanelFormat format) {
     return format == PanelFormat::kFloat32 || format == PanelFormat::kInt8 ||
@@ -30,59 +37,104 @@ struct OtherProducts {
     switch (format) {
       case PanelFormat::kFloat32: return call(Type<FetchedPanels>{});
       case PanelFormat::kInt8: return call(Type<Int8TilePanels>{});
-      case PanelFormat::kW8A8: return call(Type<ByteTilePanels>{});
+      case PanelFormat::kW8A8: return call(Type<FetchedBytes>{});
       default: return call(Type<PairPanels<2>>{});
     }
   }
 };
 
-inline bool is_bfloat16(const GemmOperands& operands) {
-  return operands.format == PanelFormat::kBFloat16;
-}
+// How blocks of a format are multiplied: strips, and a few rows otherwise, to the same bits.
+template <class Strips, class FewRows>
+struct ByStrips {
+  static constexpr int kMostFewRows = FewRows::kMost;
 
-// Either layout takes the whole workspace: a block of a few rows may be the last of a call.
-inline std::int64_t pair_workspace(const GemmOperands& operands, std::int64_t rows) {
-  Areas strips(nullptr);
-  const StripWorkspace strip_layout(strips, operands, rows);
-  Areas few(nullptr);
-  const FewRowsWorkspace few_layout(few, operands.depth);
-  return strips.floats() > few.floats() ? strips.floats() : few.floats();
-}
-
-inline void multiply_bfloat16(const GemmBlock& block) {
-  Areas areas(block.workspace);
-  if (block.row_count <= kFewPairRows) {
-    multiply_few_pair_rows(block, FewRowsWorkspace(areas, block.depth));
-    return;
+  static bool copies(const GemmOperands& operands) {
+    return !Strips::reads_in_place(operands.x, operands.depth);
   }
-  const GemmOperands operands{block.x, block.row_count, block.depth, block.format,
-                              block.column_count};
-  StripGemm(block, StripWorkspace(areas, operands, block.row_count)).run();
+  // Either layout takes the whole workspace: a block of a few rows may be the last of a call.
+  static std::int64_t workspace(const GemmOperands& operands, std::int64_t rows) {
+    Areas areas(nullptr);
+    const StripWorkspace<Strips> layout(areas, operands, rows);
+    const std::int64_t few = FewRows::workspace(operands);
+    return areas.floats() > few ? areas.floats() : few;
+  }
+  static void multiply(const GemmBlock& block) {
+    if (block.row_count <= kMostFewRows) return FewRows::multiply(block);
+    Areas areas(block.workspace);
+    const GemmOperands operands{block.x, block.row_count, block.depth, block.format,
+                                block.column_count};
+    StripGemm<Strips>(block, {areas, operands, block.row_count}).run();
+  }
+};
+
+struct FewRowsOfPairs {
+  static constexpr int kMost = kFewPairRows;
+  static std::int64_t workspace(const GemmOperands& operands) {
+    Areas areas(nullptr);
+    const FewRowsWorkspace layout(areas, operands.depth);
+    return areas.floats();
+  }
+  static void multiply(const GemmBlock& block) {
+    Areas areas(block.workspace);
+    multiply_few_pair_rows(block, FewRowsWorkspace(areas, block.depth));
+  }
+};
+
+struct FewRowsOfBytes {
+  static constexpr int kMost = kFewInt8Rows;
+  static std::int64_t workspace(const GemmOperands& operands) {
+    Areas areas(nullptr);
+    take_sums(areas);
+    const FetchedBytes layout(areas, operands, kMost);
+    return areas.floats();
+  }
+  static void multiply(const GemmBlock& block) { gemm<FetchedBytes>(block); }
+};
+
+struct StripProducts {
+  static bool has(PanelFormat format, std::int64_t depth) {
+    return format == PanelFormat::kBFloat16 ||
+           (format == PanelFormat::kW8A8 && depth <= kByteSlice);
+  }
+  template <class Call>
+  static auto with(PanelFormat format, const Call& call) {
+    return format == PanelFormat::kBFloat16 ? call(ByStrips<PairStrips, FewRowsOfPairs>{})
+                                            : call(ByStrips<ByteStrips, FewRowsOfBytes>{});
+  }
+};
+
+// strips(how) where there are strips for it, others(kernel) elsewhere.
+template <const Kernels& (*Base)(), class Operands, class InStrips, class Otherwise>
+inline auto by_format(const Operands& operands, const InStrips& strips,
+                      const Otherwise& otherwise) {
+  return StripProducts::has(operands.format, operands.depth)
+             ? StripProducts::with(operands.format, strips)
+             : otherwise(kernel_for<OtherProducts, Base>(operands.format));
 }
 
 template <const Kernels& (*Base)()>
 constexpr Kernels with_strips(Kernels kernels) {
-  constexpr auto others = kernel_for<OtherProducts, Base>;
-  kernels.gemm = {[](const GemmOperands& operands) {
-                    return is_bfloat16(operands)
-                               ? !reads_strips_in_place(operands.x, operands.depth)
-                               : others(operands.format).copies(operands);
-                  },
-                  [](const GemmOperands& operands) {
-                    return is_bfloat16(operands) && operands.rows > kFewPairRows;
-                  },
-                  [](const GemmOperands& operands, std::int64_t block_rows) {
-                    return is_bfloat16(operands)
-                               ? pair_workspace(operands, block_rows)
-                               : others(operands.format).workspace(operands, block_rows);
-                  },
-                  [](const GemmBlock& block) {
-                    if (block.format == PanelFormat::kBFloat16) {
-                      multiply_bfloat16(block);
-                    } else {
-                      others(block.format).multiply(block);
-                    }
-                  }};
+  kernels.gemm = {
+      [](const GemmOperands& operands) {
+        return by_format<Base>(
+            operands, [&](auto how) { return how.copies(operands); },
+            [&](const GemmKernel& kernel) { return kernel.copies(operands); });
+      },
+      [](const GemmOperands& operands) {
+        return by_format<Base>(
+            operands, [&](auto how) { return operands.rows > how.kMostFewRows; },
+            [&](const GemmKernel&) { return false; });
+      },
+      [](const GemmOperands& operands, std::int64_t block_rows) {
+        return by_format<Base>(
+            operands, [&](auto how) { return how.workspace(operands, block_rows); },
+            [&](const GemmKernel& kernel) { return kernel.workspace(operands, block_rows); });
+      },
+      [](const GemmBlock& block) {
+        by_format<Base>(
+            block, [&](auto how) { how.multiply(block); },
+            [&](const GemmKernel& kernel) { kernel.multiply(block); });
+      }};
   return kernels;
 }
 

@@ -79,22 +79,42 @@ __attribute__((noinline)) inline void multiply_byte_tile(ByteRows x, Int8Slice s
   }
 }
 
-class BytePanels : public IntegerRows {
- public:
-  BytePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows,
-             bool fetches_weights = kFetchesWeights)
+// Rows of x that become bytes.
+class RowsOfBytes : public IntegerRows {
+ protected:
+  RowsOfBytes(Areas& areas, const GemmOperands& operands, std::int64_t rows, bool fetches_weights)
       : IntegerRows(areas, operands, rows, fetches_weights),
-        bytes_(areas.take<std::uint8_t>(rows * stride_)),
         low_(areas.take<std::int32_t>(rows)),
         row_(areas.take<std::int16_t>(padded_)) {}
 
+  // A row's bytes, each kInt8DepthStep of them `step` behind the ones before.
+  void quantize_bytes(const GemmBlock& block, int row, std::uint8_t* bytes, std::int64_t step) {
+    const int low = quantize(block, row, row_);
+    for (std::int64_t k = 0; k < padded_; k += kInt8DepthStep) {
+      for (std::int64_t i = 0; i < kInt8DepthStep; ++i) {
+        bytes[i] = static_cast<std::uint8_t>(row_[k + i] - low);
+      }
+      bytes += step;
+    }
+    low_[row] = low;
+  }
+
+  std::int32_t* low_;  // of each row −zero
+
+ private:
+  std::int16_t* row_;
+};
+
+class BytePanels : public RowsOfBytes {
+ public:
+  BytePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows,
+             bool fetches_weights = kFetchesWeights)
+      : RowsOfBytes(areas, operands, rows, fetches_weights),
+        bytes_(areas.take<std::uint8_t>(rows * stride_)) {}
+
   void begin(const GemmBlock& block) {
     for (int row = 0; row < block.row_count; ++row) {
-      low_[row] = quantize(block, row, row_);
-      std::uint8_t* bytes = bytes_ + row * stride_;
-      for (std::int64_t k = 0; k < padded_; ++k) {
-        bytes[k] = static_cast<std::uint8_t>(row_[k] - low_[row]);
-      }
+      quantize_bytes(block, row, bytes_ + row * stride_, kInt8DepthStep);
     }
   }
 
@@ -104,7 +124,7 @@ class BytePanels : public IntegerRows {
     }
   }
 
- protected:
+ private:
   // The numbers of some rows of what their bytes sum up to over the slice from step k on, beside
   // the slices before.
   void finish(const std::int32_t* __restrict whole, int row, int rows, std::int64_t k,
@@ -125,10 +145,6 @@ class BytePanels : public IntegerRows {
     if (is_last(k)) scale(row, rows, panel, sums);
   }
 
-  std::uint8_t* bytes_;
-  std::int32_t* low_;
-
- private:
   // The first tile of rows asks for the slice that follows in memory.
   void multiply_slice(int row, int rows, const char* panel, std::int64_t k, RowsAhead& results,
                       float* sums) const {
@@ -154,7 +170,7 @@ class BytePanels : public IntegerRows {
     }
   }
 
-  std::int16_t* row_;
+  std::uint8_t* bytes_;
 };
 
 }  // namespace

@@ -1,18 +1,15 @@
-// Panels of 8-bit integers in the tile unit: the very sums of int8_panels.h and byte_panels.h.
-//
-// Rows of 8 bits are multiplied as the bytes without sign that they are there. Those of 16 are two
-// planes of signed bytes, x = 256 · high + low, whose products with the weights are summed apart
-// and then joined.
+// Panels of 8-bit integers in the tile unit: the 16-bit integers of x as two planes of signed
+// bytes, x = 256 · high + low, whose products with the weights are summed apart and then joined,
+// which gives the very sums of int8_panels.h. (Rows of 8 bits: byte_strips.h.)
 #pragma once
 
 #include "amx_tile.h"
-#include "byte_panels.h"
 #include "int8_panels.h"
 
 namespace numattn {
 namespace {
 
-// Up to so many rows the vectors of the others need less time than a tile of 16 does.
+// Up to so many rows the vectors of int8_panels.h need less time than a tile of 16 does.
 constexpr int kFewInt8Rows = 4;
 
 // The planes of rows of x: row m of plane p at data + p · plane_stride + m · stride.
@@ -34,37 +31,32 @@ inline void split_row(const std::int16_t* integers, std::int64_t count, std::int
 constexpr int kPlaneSums = 2 * kAmxRows * kPanelColumns;
 
 // RowTiles · 16 rows and ColumnTiles · 16 columns over one slice of the depth: tiles of sums for
-// all planes, then one or two of x and of weights in turn.
-template <int Planes, int RowTiles, int ColumnTiles>
+// both planes, then one or two of x and of weights in turn.
+template <int RowTiles, int ColumnTiles>
 inline void multiply_int8_tiles(BytePlanes x, std::int64_t depth, const std::int8_t* weights,
                                 std::int32_t* sums) {
   constexpr int kTiles = RowTiles * ColumnTiles;  // of one plane
-  constexpr int kFirstX = Planes * kTiles;
+  constexpr int kFirstX = 2 * kTiles;
   constexpr int kXTiles = kAmxTiles - kFirstX - 1;
   static_assert(kXTiles >= 1, "more sums than tiles");
   constexpr int kWeights = kAmxTiles - 1;
-  repeat<Planes * kTiles>([](auto at) { tile_zero<decltype(at)::value>(); });
+  repeat<2 * kTiles>([](auto at) { tile_zero<decltype(at)::value>(); });
   for (std::int64_t k = 0; k < depth; k += kAmxBytes) {
     repeat<ColumnTiles>([&](auto c) {
       constexpr int kColumn = decltype(c)::value;
       tile_load<kWeights>(weights + kColumn * kAmxRowBytes, kQuadBytes);
-      repeat<Planes * RowTiles>([&](auto at) {
+      repeat<2 * RowTiles>([&](auto at) {
         constexpr int kPlane = decltype(at)::value / RowTiles;
         constexpr int kRow = decltype(at)::value % RowTiles;
         constexpr int kX = kFirstX + decltype(at)::value % kXTiles;
         tile_load<kX>(x.data + kPlane * x.plane_stride + kRow * kAmxRows * x.stride, x.stride);
-        constexpr int kSum = kPlane * kTiles + kRow * ColumnTiles + kColumn;
-        if constexpr (Planes == 1) {
-          tile_dot_uint8<kSum, kX, kWeights>();
-        } else {
-          tile_dot_int8<kSum, kX, kWeights>();
-        }
+        tile_dot_int8<kPlane * kTiles + kRow * ColumnTiles + kColumn, kX, kWeights>();
       });
     });
     x.data += kAmxBytes;
     weights += kAmxRowPairs * kQuadBytes;
   }
-  repeat<Planes * kTiles>([&](auto at) {
+  repeat<2 * kTiles>([&](auto at) {
     constexpr int kPlane = decltype(at)::value / kTiles;
     constexpr int kRow = decltype(at)::value % kTiles / ColumnTiles;
     constexpr int kColumn = decltype(at)::value % ColumnTiles;
@@ -74,19 +66,12 @@ inline void multiply_int8_tiles(BytePlanes x, std::int64_t depth, const std::int
 }
 
 // Two tiles of rows use a tile of weights twice; a last one alone has all columns at once, so that
-// enough products are under way. Of a single plane there is room for all columns in any case.
-template <int Planes>
+// enough products are under way.
 inline void multiply_int8_rows(const BytePlanes& x, int rows, std::int64_t depth,
                                const std::int8_t* weights, std::int32_t* sums) {
-  constexpr int kColumnTiles = kPanelColumns / kAmxRowFloats;
-  if (rows <= kAmxRows) {
-    multiply_int8_tiles<Planes, 1, kColumnTiles>(x, depth, weights, sums);
-  } else if constexpr (Planes == 1) {
-    multiply_int8_tiles<Planes, 2, kColumnTiles>(x, depth, weights, sums);
-  } else {
-    for (int column = 0; column < kPanelColumns; column += kAmxRowFloats) {
-      multiply_int8_tiles<Planes, 2, 1>(x, depth, weights + 4 * column, sums + column);
-    }
+  if (rows <= kAmxRows) return multiply_int8_tiles<1, 3>(x, depth, weights, sums);
+  for (int column = 0; column < kPanelColumns; column += kAmxRowFloats) {
+    multiply_int8_tiles<2, 1>(x, depth, weights + 4 * column, sums + column);
   }
 }
 
@@ -98,7 +83,6 @@ inline void join_planes(const std::int32_t* planes, int rows, bool adds, float* 
   }
 }
 
-// Rows of 16 bits.
 class Int8TilePanels : public Int8Panels {
  public:
   Int8TilePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows)
@@ -134,7 +118,7 @@ class Int8TilePanels : public Int8Panels {
     rows = rows < 2 * kAmxRows ? rows : 2 * kAmxRows;
     const Int8Slice weights = slice(panel, k, rows);
     const BytePlanes x{x_.data + row * stride_ + k, stride_, x_.plane_stride};
-    multiply_int8_rows<2>(x, rows, 4 * weights.quads, weights.weights, planes_);
+    multiply_int8_rows(x, rows, 4 * weights.quads, weights.weights, planes_);
     join_planes(planes_, rows, weights.adds, sums);
     if (is_last(k)) scale(row, rows, panel, sums);
   }
@@ -142,44 +126,6 @@ class Int8TilePanels : public Int8Panels {
   std::int16_t* row_;
   std::int32_t* planes_;
   BytePlanes x_{};
-  bool in_tiles_ = false;
-  const PairUnit unit_;
-};
-
-// Rows of 8 bits.
-class ByteTilePanels : public BytePanels {
- public:
-  ByteTilePanels(Areas& areas, const GemmOperands& operands, std::int64_t rows)
-      : BytePanels(areas, operands, round_up(rows, kAmxRows), true),
-        whole_(areas.take<std::int32_t>(kPlaneSums)) {}
-
-  void begin(const GemmBlock& block) {
-    in_tiles_ = block.row_count > kFewInt8Rows;
-    BytePanels::begin(block);
-  }
-
-  void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
-    if (!in_tiles_) return BytePanels::multiply(row, rows, panel, results, sums);
-    results.fetch_rows(rows);
-    for (std::int64_t k = 0; k < depth_; k += slice_) {
-      for (int first = 0; first < rows; first += 2 * kAmxRows) {
-        multiply_strip(row + first, rows - first, panel, k, sums + first * kPanelColumns);
-      }
-    }
-  }
-
- private:
-  // Up to 32 rows over one slice of the depth.
-  void multiply_strip(int row, int rows, const char* panel, std::int64_t k, float* sums) const {
-    rows = rows < 2 * kAmxRows ? rows : 2 * kAmxRows;
-    const Int8Slice weights = slice(panel, k, rows);
-    const BytePlanes x{reinterpret_cast<const std::int8_t*>(bytes_) + row * stride_ + k, stride_,
-                       0};
-    multiply_int8_rows<1>(x, rows, 4 * weights.quads, weights.weights, whole_);
-    finish(whole_, row, rows, k, panel, sums);
-  }
-
-  std::int32_t* whole_;
   bool in_tiles_ = false;
   const PairUnit unit_;
 };

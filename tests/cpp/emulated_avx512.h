@@ -242,6 +242,10 @@ inline Bytes repeat_four(const std::uint8_t* from) {
   __builtin_memcpy(&four, from, sizeof four);
   return {four - IntLanes{}};
 }
+NOT_INLINED Vec sum_to_float(const std::int32_t* sums, std::int32_t factor,
+                             const std::int32_t* column_sums) {
+  return each_lane([&](int i) { return static_cast<float>(sums[i] + factor * column_sums[i]); });
+}
 NOT_INLINED Ints dot(Ints sum, Bytes a, Bytes b) {
   for (int byte = 0; byte < 4; ++byte) {
     sum.lanes += (a.quads >> 8 * byte & 255) * (b.quads << (24 - 8 * byte) >> 24);

@@ -1,5 +1,5 @@
-// Projections of bfloat16 in strips and by a few rows, over the lanes and the tile unit in
-// software: the bits of panels multiplied one by one, and the instructions that this takes.
+// Projections of bfloat16 and of bytes in strips and by a few rows, over the lanes and the tile
+// unit in software: the bits of panels multiplied one by one, and the instructions that this takes.
 #include "emulated_avx512.h"
 
 #include "float_panels.h"
@@ -77,6 +77,7 @@ struct Shape {
 
 // What a projection may be given, apart from its numbers.
 struct Options {
+  PanelFormat format = PanelFormat::kBFloat16;
   DType x = DType::kBFloat16;
   DType output = DType::kBFloat16;
   Activation activation = Activation::kNone;
@@ -91,19 +92,20 @@ struct Options {
   float scale = 1.0f;  // of x
 
   std::string text() const {
-    return "x dtype " + std::to_string(static_cast<int>(x)) + " offset " +
-           std::to_string(x_offset) + " padding " + std::to_string(x_padding) + " step " +
-           std::to_string(x_step) + ", output dtype " + std::to_string(static_cast<int>(output)) +
-           ", activation " + std::to_string(static_cast<int>(activation)) + (bias ? ", bias" : "") +
+    return "format " + std::to_string(static_cast<int>(format)) + ", x dtype " +
+           std::to_string(static_cast<int>(x)) + " offset " + std::to_string(x_offset) +
+           " padding " + std::to_string(x_padding) + " step " + std::to_string(x_step) +
+           ", output dtype " + std::to_string(static_cast<int>(output)) + ", activation " +
+           std::to_string(static_cast<int>(activation)) + (bias ? ", bias" : "") +
            (factor ? ", factor by " + std::to_string(factor_step) : std::string()) +
            (residual ? ", residual by " + std::to_string(residual_step) : std::string());
   }
 };
 
-struct PairPanelsAlone {
+struct PanelsAlone {
   template <class Call>
-  static auto with(PanelFormat, const Call& call) {
-    return call(Type<PairPanels<1>>{});
+  static auto with(PanelFormat format, const Call& call) {
+    return format == PanelFormat::kW8A8 ? call(Type<BytePanels>{}) : call(Type<PairPanels<1>>{});
   }
 };
 
@@ -114,7 +116,7 @@ class Projection {
         options_(options),
         x_((shape.rows * x_row() + 1) * dtype_size(options.x), options.x_offset),
         panels_((shape.columns + kPanelColumns - 1) / kPanelColumns *
-                panel_bytes(PanelFormat::kBFloat16, shape.depth)),
+                panel_bytes(options.format, shape.depth)),
         bias_(static_cast<std::size_t>(shape.columns)),
         factor_(shape.rows * row_bytes(options.factor_step)),
         residual_(shape.rows * row_bytes(options.residual_step)) {
@@ -130,14 +132,14 @@ class Projection {
     for (float& element : weight) {
       element = normal(random) / std::sqrt(static_cast<float>(shape.depth));
     }
-    const std::int64_t panel = panel_bytes(PanelFormat::kBFloat16, shape.depth);
+    const std::int64_t panel = panel_bytes(options.format, shape.depth);
     for (std::int64_t p = 0; p * kPanelColumns < shape.columns; ++p) {
       pack_weight(
           {{reinterpret_cast<const char*>(weight.data()), DType::kFloat32, shape.depth * 4, 4},
            shape.columns,
            shape.depth,
            p,
-           PanelFormat::kBFloat16,
+           options.format,
            panels_.data() + p * panel});
     }
     for (float& element : bias_) element = normal(random);
@@ -156,7 +158,7 @@ class Projection {
     block.x = {x_.data(), options_.x, x_row() * item, options_.x_step * item};
     block.row_count = shape_.rows;
     block.depth = shape_.depth;
-    block.format = PanelFormat::kBFloat16;
+    block.format = options_.format;
     block.panels = panels_.data();
     block.column_count = shape_.columns;
     if (options_.bias) block.bias = bias_.data();
@@ -190,9 +192,9 @@ class Projection {
   std::vector<char> in_strips() const {
     return run(kGemm.workspace(operands(), shape_.rows), kGemm.multiply);
   }
-  // Panels one by one, each row of x rounded as vec/bfloat16.h rounds.
+  // Panels one by one, each row of x rounded as vec/bfloat16.h rounds, or as byte_panels.h.
   std::vector<char> by_panels() const {
-    const GemmKernel kernel = gemm_kernel<PairPanelsAlone>();
+    const GemmKernel kernel = gemm_kernel<PanelsAlone>();
     return run(kernel.workspace(operands(), shape_.rows), kernel.multiply);
   }
 
@@ -219,6 +221,7 @@ void expect_same(Random& random, Shape shape, const Options& options) {
 
 Options some_options(Random& random) {
   Options options;
+  if (below(random, 2) == 0) options.format = PanelFormat::kW8A8;
   options.x = kDTypes[below(random, 3)];
   options.output = kDTypes[below(random, 3)];
   options.activation = kActivations[below(random, 5)];
@@ -234,7 +237,7 @@ Options some_options(Random& random) {
 }
 
 void bits_of_any_shape(Random& random) {
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 400; ++i) {
     const int depth = sometimes(random) ? 32 * (1 + below(random, 6)) : 1 + below(random, 200);
     const int rows = sometimes(random) ? 1 + below(random, 5) : 1 + below(random, 130);
     expect_same(random, {rows, 1 + below(random, 250), depth}, some_options(random));
@@ -244,10 +247,12 @@ void bits_of_any_shape(Random& random) {
 // The operands as a caller of bfloat16 has them, in whole blocks: what each specialised loop is
 // for.
 void bits_of_whole_blocks(Random& random) {
-  for (const DType output : {DType::kFloat32, DType::kBFloat16}) {
+  for (int i = 0; i < 4; ++i) {
+    const DType output = i % 2 == 0 ? DType::kFloat32 : DType::kBFloat16;
     for (const Activation activation : kActivations) {
       for (const bool residual : {false, true}) {
         Options options;
+        if (i / 2 == 1) options.format = PanelFormat::kW8A8;
         options.output = output;
         options.activation = activation;
         options.residual = residual;
@@ -263,10 +268,13 @@ void bits_of_whole_blocks(Random& random) {
 void bits_of_several_column_blocks(Random& random) {
   for (const DType x : kDTypes) {
     for (const int rows : {4, 50, 64}) {
-      Options options;
-      options.x = x;
-      options.output = DType::kFloat32;
-      expect_same(random, {rows, 420, 2048}, options);
+      for (const PanelFormat format : {PanelFormat::kBFloat16, PanelFormat::kW8A8}) {
+        Options options;
+        options.format = format;
+        options.x = x;
+        options.output = DType::kFloat32;
+        expect_same(random, {rows, 420, 2048}, options);
+      }
     }
   }
 }
@@ -300,12 +308,13 @@ TileCounts counts_of(Random& random, Shape shape, const Options& options) {
 // alone spare the first level; sums leave the tiles once.
 void instructions_of_whole_blocks(Random& random) {
   for (const Shape shape : {Shape{64, 96, 128}, Shape{96, 480, 384}, Shape{64, 288, 2048}}) {
-    for (const DType x : {DType::kBFloat16, DType::kFloat32}) {
+    for (const int kind : {0, 1, 2}) {
       Options options;
-      options.x = x;
+      options.x = kind == 0 ? DType::kBFloat16 : DType::kFloat32;
+      if (kind == 2) options.format = PanelFormat::kW8A8;
       const TileCounts counts = counts_of(random, shape, options);
       const std::int64_t blocks = shape.rows / 32 * (shape.columns / 32);
-      const std::int64_t steps = blocks * (shape.depth / 32);
+      const std::int64_t steps = blocks * (shape.depth / (kind == 2 ? 64 : 32));
       expect(counts.products == 4 * steps, "products");
       expect(counts.loads == 4 * steps && counts.loads <= counts.products, "loads for a product");
       expect(counts.loads_t1 == 2 * steps, "weights past the first level");
@@ -330,19 +339,28 @@ void instructions_of_single_tiles(Random& random) {
 
 void instructions_of_ragged_shapes(Random& random) {
   for (const Shape shape : {Shape{33, 40, 33}, Shape{70, 100, 65}, Shape{5, 17, 31}}) {
-    const TileCounts counts = counts_of(random, shape, Options{});
-    const std::int64_t row_tiles = divide_up(shape.rows, 16);
-    const std::int64_t column_tiles = divide_up(shape.columns, 16);
-    expect(counts.products == row_tiles * column_tiles * divide_up(shape.depth, 32),
-           "no product of padding alone: %d", static_cast<int>(counts.products));
-    expect(counts.stores == row_tiles * column_tiles, "sums stored once");
+    for (const PanelFormat format : {PanelFormat::kBFloat16, PanelFormat::kW8A8}) {
+      Options options;
+      options.format = format;
+      const TileCounts counts = counts_of(random, shape, options);
+      const std::int64_t row_tiles = divide_up(shape.rows, 16);
+      const std::int64_t column_tiles = divide_up(shape.columns, 16);
+      const int step = format == PanelFormat::kW8A8 ? 64 : 32;
+      expect(counts.products == row_tiles * column_tiles * divide_up(shape.depth, step),
+             "no product of padding alone: %d", static_cast<int>(counts.products));
+      expect(counts.stores == row_tiles * column_tiles, "sums stored once");
+    }
   }
 }
 
 void a_few_rows_need_no_tile(Random& random) {
   for (int rows = 1; rows <= kFewPairRows; ++rows) {
-    const TileCounts counts = counts_of(random, {rows, 96, 64}, Options{});
-    expect(counts.products == 0 && counts.loads == 0 && counts.stores == 0, "%d rows", rows);
+    for (const PanelFormat format : {PanelFormat::kBFloat16, PanelFormat::kW8A8}) {
+      Options options;
+      options.format = format;
+      const TileCounts counts = counts_of(random, {rows, 96, 64}, options);
+      expect(counts.products == 0 && counts.loads == 0 && counts.stores == 0, "%d rows", rows);
+    }
   }
 }
 

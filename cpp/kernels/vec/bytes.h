@@ -21,6 +21,13 @@ inline Bytes repeat_four(const std::uint8_t* from) {
 inline Ints dot(Ints sum, Bytes a, Bytes b) {
   return {_mm512_dpbusd_epi32(sum.lanes, a.lanes, b.lanes)};
 }
+// Lane i: sums[i] + factor · column_sums[i], rounded to nearest even.
+inline Vec sum_to_float(const std::int32_t* sums, std::int32_t factor,
+                        const std::int32_t* column_sums) {
+  const __m512i more =
+      _mm512_mullo_epi32(_mm512_set1_epi32(factor), _mm512_loadu_si512(column_sums));
+  return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_loadu_si512(sums), more))};
+}
 
 }  // namespace
 }  // namespace numattn
