@@ -205,7 +205,7 @@ def test_an_unknown_instruction_set_is_not_built(tmp_path: Path) -> None:
     tool("c++")
     done = configure(ROOT, tmp_path, "-DNUMATTN_ISAS=avx3")
     assert done.returncode != 0
-    assert "'avx3' is none of scalar" in done.stderr
+    assert "'avx3' is none of scalar" in " ".join(done.stderr.split())  # CMake breaks lines
 
 
 def test_the_headers_beside_the_python_package(tmp_path: Path) -> None:

@@ -79,6 +79,24 @@ __attribute__((noinline)) inline void multiply_byte_tile(ByteRows x, Int8Slice s
   }
 }
 
+// What stands behind a panel, from one of its columns on.
+struct ByteColumns {
+  const float* scale;
+  const float* power;
+  const std::int32_t* sum;
+
+  ByteColumns() = default;
+  ByteColumns(const char* panel, std::int64_t depth, std::int64_t column = 0)
+      : scale(reinterpret_cast<const float*>(panel + int8_scales(depth)) + column),
+        power(scale + kPanelColumns),
+        sum(reinterpret_cast<const std::int32_t*>(panel + int8_sums(depth)) + column) {}
+
+  // A vector of sums, in the roundings of IntegerRows::scale().
+  Vec scaled(Vec sums, Vec row_scale, Vec row_power, int column) const {
+    return sums * row_scale * load(scale + column) * (row_power * load(power + column));
+  }
+};
+
 // Rows of x that become bytes.
 class RowsOfBytes : public IntegerRows {
  protected:
@@ -127,22 +145,22 @@ class BytePanels : public RowsOfBytes {
  private:
   // The numbers of some rows of what their bytes sum up to over the slice from step k on, beside
   // the slices before.
-  void finish(const std::int32_t* __restrict whole, int row, int rows, std::int64_t k,
-              const char* panel, float* __restrict sums) const {
-    const auto* __restrict weights =
-        reinterpret_cast<const std::int32_t*>(panel + int8_sums(depth_)) +
-        k / slice_ * kPanelColumns;
-    float* to = sums;
-    for (int m = 0; m < rows; ++m) {
-      const std::int32_t low = low_[row + m];
-      for (int column = 0; column < kPanelColumns; ++column) {
-        const float sum = static_cast<float>(whole[column] + low * weights[column]);
-        to[column] = k > 0 ? to[column] + sum : sum;
+  void finish(const std::int32_t* whole, int row, int rows, std::int64_t k, const char* panel,
+              float* sums) const {
+    const ByteColumns columns(panel, depth_);
+    const std::int32_t* weights = columns.sum + k / slice_ * kPanelColumns;
+    for (int m = row; m < row + rows; ++m) {
+      const Vec row_scale = broadcast(scale_[m]);
+      const Vec row_power = broadcast(power_[m]);
+      for (int column = 0; column < kPanelColumns; column += Vec::kWidth) {
+        Vec sum = sum_to_float(whole + column, low_[m], weights + column);
+        if (k > 0) sum = load(sums + column) + sum;
+        if (is_last(k)) sum = columns.scaled(sum, row_scale, row_power, column);
+        store(sums + column, sum);
       }
       whole += kPanelColumns;
-      to += kPanelColumns;
+      sums += kPanelColumns;
     }
-    if (is_last(k)) scale(row, rows, panel, sums);
   }
 
   // The first tile of rows asks for the slice that follows in memory.

@@ -15,19 +15,16 @@ struct ByteSums : FinishedSums {
   const float* row_scale;
   const float* row_power;
   const std::int32_t* row_low;
-  const float* scale[2];
-  const float* power[2];
-  const std::int32_t* weights[2];
+  ByteColumns tile[2];
 
   void make_numbers(int row) const {
-    const std::int32_t low = row_low[row];
     const Vec own_scale = broadcast(row_scale[row]);
     const Vec own_power = broadcast(row_power[row]);
     float* at = numbers + row * kPieceColumns;
     for (int v = 0; v < 2 && v * kAmxRowFloats < columns; ++v) {
       const auto* whole = reinterpret_cast<const std::int32_t*>(at);
-      const Vec sum = sum_to_float(whole, low, weights[v]);
-      store(at, sum * own_scale * load(scale[v]) * (own_power * load(power[v])));
+      const Vec sum = sum_to_float(whole, row_low[row], tile[v].sum);
+      store(at, tile[v].scaled(sum, own_scale, own_power, 0));
       at += kAmxRowFloats;
     }
   }
@@ -82,17 +79,11 @@ class ByteStrips : public RowsOfBytes {
                   scale_ + row,
                   power_ + row,
                   low_ + row,
-                  {},
-                  {},
                   {}};
     for (int v = 0; v < 2 && v * kAmxRowFloats < made.columns; ++v) {
       const std::int64_t first = column + v * kAmxRowFloats;
-      const char* panel =
-          block.panels + first / kPanelColumns * panel_bytes(block.format, block.depth);
-      const std::int64_t in_panel = first % kPanelColumns;
-      made.scale[v] = reinterpret_cast<const float*>(panel + int8_scales(depth_)) + in_panel;
-      made.power[v] = made.scale[v] + kPanelColumns;
-      made.weights[v] = reinterpret_cast<const std::int32_t*>(panel + int8_sums(depth_)) + in_panel;
+      const std::int64_t panel = first / kPanelColumns * panel_bytes(block.format, block.depth);
+      made.tile[v] = ByteColumns(block.panels + panel, depth_, first % kPanelColumns);
     }
     return made;
   }

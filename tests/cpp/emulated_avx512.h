@@ -244,7 +244,12 @@ inline Bytes repeat_four(const std::uint8_t* from) {
 }
 NOT_INLINED Vec sum_to_float(const std::int32_t* sums, std::int32_t factor,
                              const std::int32_t* column_sums) {
-  return each_lane([&](int i) { return static_cast<float>(sums[i] + factor * column_sums[i]); });
+  IntLanes whole;
+  IntLanes more;
+  __builtin_memcpy(&whole, sums, sizeof whole);
+  __builtin_memcpy(&more, column_sums, sizeof more);
+  whole += factor * more;
+  return each_lane([&](int i) { return static_cast<float>(whole[i]); });
 }
 NOT_INLINED Ints dot(Ints sum, Bytes a, Bytes b) {
   for (int byte = 0; byte < 4; ++byte) {
