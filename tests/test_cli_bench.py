@@ -30,6 +30,7 @@ NAMES = [
     ("Linear, 4 × 16 → 8", "float32"),
     ("Linear, 4 × 16 → 8", "bfloat16"),
     ("Linear, 4 × 16 → 8", "int8"),
+    ("Linear, 4 × 16 → 8", "w8a8"),
     ("all-MiniLM-L6-v2, texts of 21 tokens", "float32"),
 ]
 
@@ -115,7 +116,7 @@ def test_a_step_is_computed(small: None, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_projection_is_computed(small: None) -> None:
     x = bench_rows.normal("float32", 4, 16).astype(np.float64)
     weight = bench_rows.normal("float32", 8, 16).astype(np.float64) / 4
-    for dtype, tolerance in [("float32", 1e-6), ("bfloat16", 0.05), ("int8", 0.05)]:
+    for dtype, tolerance in [("float32", 1e-6), ("bfloat16", 0.05), ("int8", 0.05), ("w8a8", 0.05)]:
         row = row_of("Linear, 4 × 16 → 8", dtype)
         found: Any = row.prepare()()
         np.testing.assert_allclose(found, x @ weight.T, rtol=0, atol=tolerance)
@@ -143,7 +144,7 @@ def test_beside_torch(small: None, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         assert main(["bench", "--seconds", "0.01", "--peers", "--json"]) == 0
         rows = json.loads(capsys.readouterr().out)["rows"]
-        assert [("torch" in row) for row in rows] == [True] * 8 + [False] * 7
+        assert [("torch" in row) for row in rows] == [True] * 8 + [False] * 8
         assert main(["bench", "--seconds", "0.01", "--peers"]) == 0
     finally:
         torch.set_num_threads(threads)
@@ -166,7 +167,7 @@ def test_numpy_alone() -> None:
     """
     first, code, *others = output_of(script).splitlines()
     found = json.loads(first)
-    assert code == "0" and len(found["rows"]) == 9
+    assert code == "0" and len(found["rows"]) == 10
     assert [each["dtype"] for each in found["left_out"]] == ["bfloat16"] * 5 + ["float32"]
     assert found["left_out"][0]["reason"] == "ml_dtypes is not installed: pip install ml_dtypes"
     assert any(each.startswith("left out: decoding over 32 tokens, bfloat16: ") for each in others)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import numattn as na
+from numattn._dtypes import STORED
 
 Call = Callable[[], object]
 
@@ -59,7 +60,7 @@ def rows() -> list[Row]:
         for causal in (False, True)
     ]
     found += [decoding_row(dtype) for dtype in ("float32", "bfloat16", "int8")]
-    found += [linear_row(dtype) for dtype in ("float32", "bfloat16", "int8")]
+    found += [linear_row(dtype) for dtype in STORED]
     return [*found, texts_row()]
 
 
