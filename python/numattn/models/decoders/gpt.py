@@ -119,7 +119,7 @@ def read_norm(checkpoint: Tensors, name: str, config: GptConfig) -> LayerNorm:
 
 
 class GptLayer:
-    """Layer `number` of a decoder; its weights stored in `dtype`."""
+    """Layer `number` of a decoder; its weights stored as `storage` says."""
 
     def __init__(self, checkpoint: Tensors, number: int, config: GptConfig, storage: str) -> None:
         name, width, inner = f"h.{number}", config.hidden_size, config.ffn_size

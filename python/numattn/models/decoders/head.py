@@ -22,9 +22,9 @@ def read_embedding(
     storage: str,
     head: str = HEAD,
 ) -> tuple[NDArray[Any], Linear]:
-    """Return the table (V, E), and the projection to logits, both stored in `dtype`.
+    """Return the table (V, E), and the projection to logits, both stored as `storage` says.
 
-    The table is float32 where that is int8. In a tied model the projection has the numbers of the
+    The table is float32 beside integers. In a tied model the projection has the numbers of the
     table. A file that has one of its own, as after training the projection alone, is believed more
     than the configuration, as transformers does.
     """

@@ -55,7 +55,7 @@ class HeadNorms:
 
 
 class LlamaLayer:
-    """Layer `number` of a decoder; its weights stored in `dtype`."""
+    """Layer `number` of a decoder; its weights stored as `storage` says."""
 
     def __init__(self, checkpoint: Tensors, number: int, config: LlamaConfig, storage: str) -> None:
         name, read = f"layers.{number}", Weights(checkpoint, config, storage)

@@ -122,7 +122,7 @@ def read_norm(checkpoint: Tensors, name: str, config: NeoxConfig) -> LayerNorm:
 
 
 class NeoxLayer:
-    """Layer `number` of a decoder; its weights stored in `dtype`."""
+    """Layer `number` of a decoder; its weights stored as `storage` says."""
 
     def __init__(self, checkpoint: Tensors, number: int, config: NeoxConfig, storage: str) -> None:
         name, width, inner = f"layers.{number}", config.hidden_size, config.ffn_size

@@ -77,7 +77,7 @@ class Workspace:
 
 
 class Layer:
-    """One encoder layer, in two steps: `project`, then `finish`; its weights stored in `dtype`."""
+    """One encoder layer, in two steps: `project`, then `finish`; stored as `storage` says."""
 
     window: int | None = None  # how far a token sees; None for everything
 

@@ -79,7 +79,7 @@ class RotaryWorkspace(Workspace):
 
 
 class RotaryLayer:
-    """One encoder layer, in two steps: `project`, then `finish`; its weights stored in `dtype`."""
+    """One encoder layer, in two steps: `project`, then `finish`; stored as `storage` says."""
 
     def __init__(
         self,

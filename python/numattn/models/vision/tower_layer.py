@@ -144,7 +144,7 @@ class FeedForward:
 
 
 class Layer:
-    """One layer, in two steps: `project`, then `finish`; its weights stored in `dtype`."""
+    """One layer, in two steps: `project`, then `finish`; its weights stored as `storage` says."""
 
     def __init__(
         self,
