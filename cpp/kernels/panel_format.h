@@ -18,7 +18,7 @@ constexpr int kPanelColumns = 48;
 //
 //   kGroups8    of every 16 steps of the depth scale[column], then signed integers[k][column]
 //   kGroups4    of every 32 scale[column], minimum[column], then integers of 4 bits[k][column], two
-//               steps to a byte, the even one in its lower half (slice_panels.h)
+//               steps to a byte, the even one in its lower half (group_panels.h)
 //
 // Behind a panel of these two stand scale[column] and power[column], float32 (integers.h); of kW8A8
 // then sum[k / kByteSlice][column] of the integers, of 32 bits.

@@ -4,9 +4,9 @@
 #include "activate.h"
 #include "combine.h"
 #include "decode_table.h"
+#include "float_products.h"
 #include "norm.h"
 #include "rope.h"
-#include "slice_panels.h"
 #include "weights.h"
 
 namespace numattn {

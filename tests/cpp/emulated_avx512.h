@@ -153,6 +153,12 @@ NOT_INLINED Vec load(const BFloat16* from) {
 NOT_INLINED void store(BFloat16* to, Vec a) {
   for (int i = 0; i < kLanes; ++i) to[i].bits = bfloat16_from_float(a.lanes[i]);
 }
+NOT_INLINED Vec load_low_nibbles(const std::uint8_t* from) {
+  return each_lane([&](int i) { return static_cast<float>(from[i] & 15); });
+}
+NOT_INLINED Vec load_high_nibbles(const std::uint8_t* from) {
+  return each_lane([&](int i) { return static_cast<float>(from[i] >> 4); });
+}
 NOT_INLINED Vec load(const Int8* from) {
   return each_lane([=](int i) { return to_float(from[i]); });
 }

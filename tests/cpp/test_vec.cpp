@@ -302,6 +302,9 @@ void elements() {
       expect(lanes_of(load(reinterpret_cast<const Bool*>(flags))).at[i] ==
                  (flags[i] != 0 ? 1.0f : 0.0f),
              "load of a flag");
+      expect(lanes_of(load_low_nibbles(flags)).at[i] == static_cast<float>(flags[i] % 16) &&
+                 lanes_of(load_high_nibbles(flags)).at[i] == static_cast<float>(flags[i] / 16),
+             "nibbles of %d", flags[i]);
     }
   }
   for (int i = 0; i < kWidth; ++i) {

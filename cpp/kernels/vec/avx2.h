@@ -130,6 +130,15 @@ inline void store(BFloat16* to, Vec a) {
   const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(kept, kept), 0x88);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
 }
+inline Vec load_low_nibbles(const std::uint8_t* from) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  const __m256i lanes = _mm256_cvtepu8_epi32(bytes);
+  return {_mm256_cvtepi32_ps(_mm256_and_si256(lanes, _mm256_set1_epi32(15)))};
+}
+inline Vec load_high_nibbles(const std::uint8_t* from) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return {_mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_cvtepu8_epi32(bytes), 4))};
+}
 inline Vec load(const Int8* from) {
   const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};

@@ -119,6 +119,18 @@ inline void store(BFloat16* to, Vec a) {
   vst1_u16(&to->bits, vshrn_n_u32(kept, 16));
 #endif
 }
+inline uint32x4_t load_bytes(const std::uint8_t* from) {
+  std::uint32_t four;
+  __builtin_memcpy(&four, from, sizeof four);
+  const uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(four));
+  return vmovl_u16(vget_low_u16(vmovl_u8(bytes)));
+}
+inline Vec load_low_nibbles(const std::uint8_t* from) {
+  return {vcvtq_f32_u32(vandq_u32(load_bytes(from), vdupq_n_u32(15)))};
+}
+inline Vec load_high_nibbles(const std::uint8_t* from) {
+  return {vcvtq_f32_u32(vshrq_n_u32(load_bytes(from), 4))};
+}
 inline Vec load(const Int8* from) {
   const int8x8_t bytes = vreinterpret_s8_u8(four_bytes(from));
   return {vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes))))};

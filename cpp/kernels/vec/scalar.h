@@ -10,6 +10,7 @@
 //   any(m)                 whether a lane is set
 //   swap_pairs(a)          lane 2i ↔ lane 2i + 1
 //   load(p), store(p, a)    elements of any type as float32 (a flag 0 or 1), results rounded
+//   load_low_nibbles(p), load_high_nibbles(p)  lane i from the lower, upper four bits of byte p[i]
 //   even_half(p)           lane i from the bfloat16 p[2i], odd_half(p) from p[2i + 1]
 //   add_product(sum, a, b) sum = fma(a, b, sum), in the register of sum
 //   reduce_add(a, sums)    sums[i] = the sum of a[i]'s lanes, in one order for all eight
@@ -154,6 +155,16 @@ inline Vec load(const BFloat16* from) {
 }
 inline void store(BFloat16* to, Vec a) {
   for (int i = 0; i < 4; ++i) to[i].bits = bfloat16_from_float(a.lanes[i]);
+}
+inline Vec load_low_nibbles(const std::uint8_t* from) {
+  Vec a;
+  for (int i = 0; i < 4; ++i) a.lanes[i] = static_cast<float>(from[i] & 15);
+  return a;
+}
+inline Vec load_high_nibbles(const std::uint8_t* from) {
+  Vec a;
+  for (int i = 0; i < 4; ++i) a.lanes[i] = static_cast<float>(from[i] >> 4);
+  return a;
 }
 inline Vec load(const Int8* from) {
   Vec a = zero();
