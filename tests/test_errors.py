@@ -260,3 +260,15 @@ def test_possible_sizes_that_no_machine_has_are_memory_errors() -> None:
     v = np.lib.stride_tricks.as_strided(one, (1, 1, 1, 2**26), (0, 0, 0, 0), writeable=False)
     with pytest.raises(MemoryError):
         na.attention(q, np.zeros((1, 1, 1, 1), np.float32), v)
+
+
+@pytest.mark.parametrize("value", [iter([[1.0]]), {1: 2.0}, object(), None])
+def test_what_is_no_array_is_named(value: Any) -> None:
+    """NumPy would make an array of one object of it, without a dimension."""
+    named = type(value).__name__
+    linear = na.Linear(np.ones((1, 1), np.float32))
+    with pytest.raises(TypeError, match=f"x must be an array, not {named}"):
+        linear(value)
+    q = np.ones((1, 1, 1, 1), np.float32)
+    with pytest.raises(TypeError, match=f"k must be an array, not {named}"):
+        na.attention(q, value, q)

@@ -36,7 +36,10 @@ def as_array(name: str, value: ArrayLike) -> Array:
             f"{name} is a masked array, whose mask would be lost: give its .filled(...) or .data, "
             "and what attention is to leave out as its mask"
         )
-    return np.asarray(value)
+    array = np.asarray(value)
+    if array.ndim == 0 and array.dtype.kind == "O":  # an iterator, a dict: NumPy wraps it
+        raise TypeError(f"{name} must be an array, not {type(value).__name__}")
+    return array
 
 
 def as_output(out: Any) -> Array:
