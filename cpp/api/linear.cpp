@@ -40,8 +40,9 @@ PlannedGemm plan_of(const GemmKernel& kernel, const GemmOperands& operands, int 
   const bool copies = kernel.copies(operands);
   const int threads =
       threads_for(gemm_threads(rows, products * features, depth, format), num_threads);
-  GemmPlan plan = kernel.in_strips(operands) ? plan_strips(rows, features, depth, copies, threads)
-                                             : plan_gemm(rows, features, depth, copies, threads);
+  GemmPlan plan = kernel.in_strips(operands)
+                      ? plan_strips(rows, features, depth, format, copies, threads)
+                      : plan_gemm(rows, features, depth, copies, threads);
   if (products > 1) plan = with_factor_tiles(plan, rows, item_size);
   return {plan, static_cast<int>(std::min<std::int64_t>(threads, plan.items))};
 }

@@ -197,7 +197,8 @@ struct StripWorkspace {
   // Where several blocks of columns pass over them.
   static bool copies_at_once(const GemmOperands& operands) {
     return !Strips::reads_in_place(operands.x, operands.depth) &&
-           operands.columns > strip_panels(operands.depth, operands.columns) * kPanelColumns;
+           operands.columns >
+               strip_panels(operands.format, operands.depth, operands.columns) * kPanelColumns;
   }
 };
 
@@ -215,7 +216,8 @@ class StripGemm {
 
   void run() {
     for (int s = 0; at_once_ && s < strips_; ++s) copy(s);
-    const std::int64_t columns = strip_panels(block_.depth, block_.column_count) * kPanelColumns;
+    const std::int64_t columns =
+        strip_panels(block_.format, block_.depth, block_.column_count) * kPanelColumns;
     for (std::int64_t first = 0; first < block_.column_count; first += columns) {
       const std::int64_t end =
           first + columns < block_.column_count ? first + columns : block_.column_count;

@@ -83,15 +83,16 @@ static inline std::int64_t panel_bytes(PanelFormat format, std::int64_t depth) {
 // Rows of a strip, which stay in the first cache level while panels stream past.
 constexpr int kGemmStripRows = 32;
 
-// Panels of bfloat16 that stay in the second cache level, beside two strips and their results,
+// Panels that stay in the second cache level, beside two strips and their results,
 // while strips pass over them: an even number, as equal as may be in every such block of the
 // features.
 //
-// Measured on Granite Rapids by a prototype, 1024 × 768 → 2304 (GFLOP/s): all 3.4 MiB at once 803,
-// 1 MiB 1,544, 512 KiB 1,511.
-static inline std::int64_t strip_panels(std::int64_t depth, std::int64_t features) {
+// Measured on Granite Rapids by a prototype in bfloat16, 1024 × 768 → 2304 (GFLOP/s): all 3.4 MiB
+// at once 803, 1 MiB 1,544, 512 KiB 1,511.
+static inline std::int64_t strip_panels(PanelFormat format, std::int64_t depth,
+                                        std::int64_t features) {
   constexpr std::int64_t kBytes = 768 * 1024;
-  const std::int64_t pair_bytes = 2 * panel_bytes(PanelFormat::kBFloat16, depth > 0 ? depth : 1);
+  const std::int64_t pair_bytes = 2 * panel_bytes(format, depth > 0 ? depth : 1);
   const std::int64_t most = kBytes > pair_bytes ? kBytes / pair_bytes : 1;
   const std::int64_t pairs = (features + 2 * kPanelColumns - 1) / (2 * kPanelColumns);
   const std::int64_t blocks = (pairs + most - 1) / most;

@@ -105,15 +105,16 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
   return plan;
 }
 
-GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies,
-                     int threads) {
+GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t depth,
+                     PanelFormat format, bool copies, int threads) {
   GemmPlan plan{};
   plan.panels = panel_count(features);
   const std::int64_t wanted = items_wanted(threads);
 
   std::int64_t most_rows = kMostStripRows;
   if (copies) {
-    const std::int64_t fitting = kStripCopyBytes / (2 * std::max<std::int64_t>(depth, 1));
+    const std::int64_t item = format == PanelFormat::kW8A8 ? 1 : 2;
+    const std::int64_t fitting = kStripCopyBytes / (item * std::max<std::int64_t>(depth, 1));
     most_rows = std::clamp(fitting / kGemmStripRows * kGemmStripRows, kFewestStripRows, most_rows);
   }
   plan.block_rows = equal_blocks(rows, most_rows, kGemmStripRows);
@@ -121,7 +122,7 @@ GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t dept
 
   // First between blocks of columns, which costs copied rows alone; then between rows, as long as
   // weights are used often; last within a block of columns.
-  const std::int64_t block_panels = strip_panels(depth, features);
+  const std::int64_t block_panels = strip_panels(format, depth, features);
   const std::int64_t column_blocks =
       std::max<std::int64_t>(divide_up(plan.panels, block_panels), 1);
   const double block_flops = flops_of(plan.block_rows, block_panels * kPanelColumns, depth);

@@ -29,8 +29,8 @@ GemmPlan plan_gemm(std::int64_t rows, std::int64_t features, std::int64_t depth,
                    int threads);
 
 // The same for kernels whose panels pass strips of rows (GemmKernel::in_strips).
-GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t depth, bool copies,
-                     int threads);
+GemmPlan plan_strips(std::int64_t rows, std::int64_t features, std::int64_t depth,
+                     PanelFormat format, bool copies, int threads);
 
 // The same for items of two products, of which the first one's results, of so many bytes each, are
 // the second one's factor: until then they are to stay in the cache.

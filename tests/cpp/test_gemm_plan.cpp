@@ -35,33 +35,38 @@ void factors(const numattn::GemmPlan& plan, std::int64_t rows, std::int64_t feat
 
 // Strips are whole, weights of an item stay in the second cache level block by block, an item is
 // done before an interrupt is waited for, and threads have items where there is work for them.
+void strips_of(numattn::PanelFormat format, std::int64_t rows, std::int64_t features,
+               std::int64_t depth, bool copies, int threads) {
+  const numattn::GemmPlan plan =
+      numattn::plan_strips(rows, features, depth, format, copies, threads);
+  covers(plan, rows, features);
+  factors(plan, rows, features);
+  expect(plan.block_rows % numattn::kGemmStripRows == 0, "part of a strip");
+  expect(plan.panels_per_item % 2 == 0, "half a pair of panels");
+  const std::int64_t panels = numattn::strip_panels(format, depth, features);
+  const std::int64_t bytes = panels * numattn::panel_bytes(format, depth);
+  expect(bytes <= 768 * 1024 || panels == 2, "more weights than the cache holds");
+  const double flops = 2.0 * static_cast<double>(plan.block_rows) * 48.0 *
+                       static_cast<double>(plan.panels_per_item * depth);
+  expect(flops <= 2e10 || plan.panels_per_item == panels, "an item of %g", flops);
+  const double of_all = 2.0 * static_cast<double>(rows * features * depth);
+  if (threads == 1 && rows <= 2048 && !copies && of_all < 1e9) {
+    expect(plan.items == 1, "%d items for one thread", static_cast<int>(plan.items));
+  }
+  const std::int64_t most = (rows + 127) / 128 * ((plan.panels + 1) / 2);
+  expect(plan.items >= threads || plan.items * 4 >= most, "%d items of %d for %d threads",
+         static_cast<int>(plan.items), static_cast<int>(most), threads);
+}
+
 void strips() {
   for (const std::int64_t rows : {5, 32, 33, 64, 1000, 2048, 100000}) {
     for (const std::int64_t features : {1, 48, 49, 96, 384, 1536, 50000}) {
       for (const std::int64_t depth : {1, 64, 384, 4096}) {
-        for (const bool copies : {false, true}) {
-          for (const int threads : {1, 2, 16, 200}) {
-            const numattn::GemmPlan plan =
-                numattn::plan_strips(rows, features, depth, copies, threads);
-            covers(plan, rows, features);
-            factors(plan, rows, features);
-            expect(plan.block_rows % numattn::kGemmStripRows == 0, "part of a strip");
-            expect(plan.panels_per_item % 2 == 0, "half a pair of panels");
-            const std::int64_t panels = numattn::strip_panels(depth, features);
-            const std::int64_t bytes =
-                panels * numattn::panel_bytes(numattn::PanelFormat::kBFloat16, depth);
-            expect(bytes <= 768 * 1024 || panels == 2, "more weights than the cache holds");
-            const double flops = 2.0 * static_cast<double>(plan.block_rows) * 48.0 *
-                                 static_cast<double>(plan.panels_per_item * depth);
-            expect(flops <= 2e10 || plan.panels_per_item == panels, "an item of %g", flops);
-            const double of_all = 2.0 * static_cast<double>(rows * features * depth);
-            if (threads == 1 && rows <= 2048 && !copies && of_all < 1e9) {
-              expect(plan.items == 1, "%d items for one thread", static_cast<int>(plan.items));
-            }
-            const std::int64_t most = (rows + 127) / 128 * ((plan.panels + 1) / 2);
-            expect(plan.items >= threads || plan.items * 4 >= most, "%d items of %d for %d threads",
-                   static_cast<int>(plan.items), static_cast<int>(most), threads);
+        for (const int threads : {1, 2, 16, 200}) {
+          for (const bool copies : {false, true}) {
+            strips_of(numattn::PanelFormat::kBFloat16, rows, features, depth, copies, threads);
           }
+          strips_of(numattn::PanelFormat::kW8A8, rows, features, depth, true, threads);
         }
       }
     }
