@@ -210,7 +210,7 @@ enum {
 };
 
 /* A storage of weights, besides dtypes: as NUMATTN_INT8, and rows of x become integers of 8 bits,
- * too, instead of 16: up to twice as fast, and less exact. */
+ * too, instead of 16: an instruction multiplies twice as many, and results are less exact. */
 enum { NUMATTN_W8A8 = 256 };
 
 /* A weight, packed once. It never changes: any number of threads may run it. */

@@ -38,8 +38,8 @@ class Linear:
         ``ml_dtypes.bfloat16``) halves the memory and rounds each weight to 8 bits of significand.
         int8 quarters it: a row of the weight is integers up to 127 times one scale, so that no
         weight errs by more than 1/254 of the largest of its row. "w8a8" is the same, and rounds a
-        row of x to 8 bits, too, where int8 takes 16: up to twice as fast with many rows (VNNI,
-        AMX), and less exact, most so where a few numbers are far larger than the others.
+        row of x to 8 bits, too, where int8 takes 16: an instruction of VNNI and AMX multiplies
+        twice as many. That is less exact, most so where a few numbers are far larger than others.
     precision : {"highest", "high"}
         "high" lets float32 weights and inputs each count as a sum of two bfloat16 numbers where a
         unit that multiplies those makes it faster (AMX): relative error up to 2e-5. Elsewhere, and
