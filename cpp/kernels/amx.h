@@ -105,27 +105,28 @@ inline void tile_store(void* to, std::int64_t stride_bytes) {
                    : "memory");
 }
 
-// C += A · B as above.
 template <int C, int A, int B>
-inline void tile_dot_bf16() {
+constexpr void check_product() {
   static_assert(0 <= C && C < kAmxTiles && 0 <= A && A < kAmxTiles && 0 <= B && B < kAmxTiles,
                 "no such tile");
   static_assert(C != A && A != B && B != C, "the processor refuses one tile in two roles");
+}
+
+// C += A · B as above.
+template <int C, int A, int B>
+inline void tile_dot_bf16() {
+  check_product<C, A, B>();
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 // The same of bytes, four to a word: signed ones, or A's without sign.
 template <int C, int A, int B>
 inline void tile_dot_int8() {
-  static_assert(0 <= C && C < kAmxTiles && 0 <= A && A < kAmxTiles && 0 <= B && B < kAmxTiles,
-                "no such tile");
-  static_assert(C != A && A != B && B != C, "the processor refuses one tile in two roles");
+  check_product<C, A, B>();
   __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 template <int C, int A, int B>
 inline void tile_dot_uint8() {
-  static_assert(0 <= C && C < kAmxTiles && 0 <= A && A < kAmxTiles && 0 <= B && B < kAmxTiles,
-                "no such tile");
-  static_assert(C != A && A != B && B != C, "the processor refuses one tile in two roles");
+  check_product<C, A, B>();
   __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
 

@@ -9,75 +9,20 @@
 // once.
 #pragma once
 
-#include "integer_rows.h"
+#include "integer_tile.h"
 
 namespace numattn {
 namespace {
 
-constexpr int kByteVectors = kPanelColumns / Vec::kWidth;  // of a row's sums
+struct ByteProducts {
+  using Element = std::uint8_t;
+  static constexpr int kVectors = kPanelColumns / Vec::kWidth;
+  static constexpr int kRows = 8;  // 32 registers hold their sums beside a step's weights
 
-// Rows of a tile at most: 32 registers hold their sums beside a step's weights.
-constexpr int kByteRows = 8;
-
-// Rows of x as bytes.
-struct ByteRows {
-  const std::uint8_t* data;
-  std::int64_t stride;
+  static constexpr int vectors_beside(int) { return kVectors; }
+  static Bytes left(const std::uint8_t* x) { return repeat_four(x); }
+  static Bytes right(const std::int8_t* weights) { return load_bytes(weights); }
 };
-
-// Four steps of the depth.
-template <int Rows>
-__attribute__((always_inline)) inline void add_byte_products(Ints (&sum)[Rows][kByteVectors],
-                                                             const std::uint8_t* x,
-                                                             std::int64_t stride,
-                                                             const std::int8_t* weights) {
-  Bytes right[kByteVectors];
-#pragma GCC unroll 3
-  for (int v = 0; v < kByteVectors; ++v) right[v] = load_bytes(weights + v * 4 * Vec::kWidth);
-#pragma GCC unroll 8
-  for (int m = 0; m < Rows; ++m) {
-    const Bytes left = repeat_four(x + m * stride);
-#pragma GCC unroll 3
-    for (int v = 0; v < kByteVectors; ++v) sum[m][v] = dot(sum[m][v], left, right[v]);
-  }
-}
-
-// sums[m][column] over one slice. Not kept: making floats of them here, for which GCC 12 holds
-// every sum in two registers, as integers of 64 bits and of 32.
-template <int Rows>
-__attribute__((noinline)) inline void multiply_byte_tile(ByteRows x, Int8Slice slice,
-                                                         RowsAhead& results, std::int32_t* sums) {
-  constexpr int kPieces = Rows == kByteRows ? Rows * RowsAhead::kMostLines : 1;
-  if (kPieces == 1) results.fetch_rows(Rows);
-  Ints sum[Rows][kByteVectors];
-#pragma GCC unroll 8
-  for (int m = 0; m < Rows; ++m) {
-#pragma GCC unroll 3
-    for (int v = 0; v < kByteVectors; ++v) sum[m][v] = no_sums();
-  }
-  const std::int8_t* weights = slice.weights;
-  const std::uint8_t* left = x.data;
-  std::int64_t quad = 0;
-  for (int done = 1; done <= kPieces; ++done) {
-    const std::int64_t end = done < kPieces ? slice.quads / kPieces * done : slice.quads;
-    if (kPieces > 1) results.fetch_line<Rows>();
-    for (; quad < end; ++quad) {
-      add_byte_products(sum, left, x.stride, weights);
-      if (slice.ahead != nullptr) {
-        fetch_lines<kQuadBytes / kLineBytes, kIntoFirstLevel>(weights + kSoon);
-      }
-      weights += kQuadBytes;
-      left += 4;
-    }
-  }
-#pragma GCC unroll 8
-  for (int m = 0; m < Rows; ++m) {
-#pragma GCC unroll 3
-    for (int v = 0; v < kByteVectors; ++v) {
-      store(sums + m * kPanelColumns + v * Vec::kWidth, sum[m][v]);
-    }
-  }
-}
 
 // What stands behind a panel, from one of its columns on.
 struct ByteColumns {
@@ -137,8 +82,13 @@ class BytePanels : public RowsOfBytes {
   }
 
   void multiply(int row, int rows, const char* panel, RowsAhead& results, float* sums) const {
+    RowsAhead none;
     for (std::int64_t k = 0; k < depth_; k += slice_) {
-      multiply_slice(row, rows, panel, k, results, sums);
+      multiply_integer_slice<ByteProducts>(
+          {bytes_ + row * stride_ + k, stride_}, rows, slice(panel, k, rows),
+          is_last(k) ? results : none, [&](int first, int height, const std::int32_t* whole) {
+            finish(whole, row + first, height, k, panel, sums + first * kPanelColumns);
+          });
     }
   }
 
@@ -160,31 +110,6 @@ class BytePanels : public RowsOfBytes {
       }
       whole += kPanelColumns;
       sums += kPanelColumns;
-    }
-  }
-
-  // The first tile of rows asks for the slice that follows in memory.
-  void multiply_slice(int row, int rows, const char* panel, std::int64_t k, RowsAhead& results,
-                      float* sums) const {
-    alignas(64) std::int32_t whole[kByteRows * kPanelColumns];
-    Int8Slice weights = slice(panel, k, rows);
-    RowsAhead none;
-    RowsAhead& ahead = is_last(k) ? results : none;
-    ByteRows x{bytes_ + row * stride_ + k, stride_};
-    while (rows > 0) {
-      const int height = rows >= kByteRows ? kByteRows : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
-      switch (height) {
-        case 1: multiply_byte_tile<1>(x, weights, ahead, whole); break;
-        case 2: multiply_byte_tile<2>(x, weights, ahead, whole); break;
-        case 4: multiply_byte_tile<4>(x, weights, ahead, whole); break;
-        default: multiply_byte_tile<kByteRows>(x, weights, ahead, whole);
-      }
-      finish(whole, row, height, k, panel, sums);
-      weights.ahead = nullptr;
-      x.data += height * x.stride;
-      sums += height * kPanelColumns;
-      row += height;
-      rows -= height;
     }
   }
 

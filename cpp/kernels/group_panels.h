@@ -166,25 +166,18 @@ class GroupPanels : public FloatPanels {
   }
 
  private:
-  static void multiply_slice(GroupOperands<Format> in, int rows, bool add, float* sums) {
+  static void multiply_slice(const GroupOperands<Format>& in, int rows, bool add, float* sums) {
     if (rows == 1 && kRowInRegisters) {
       return multiply_group_tile<Format, 1, kPanelColumns / Vec::kWidth>(in, add, sums);
     }
-    while (rows > 0) {
-      const int height = rows >= kTileRows ? kTileRows : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
-      for (in.column = 0; in.column < kPanelColumns; in.column += kLaneGroup) {
-        float* to = sums + in.column;
-        switch (height) {
-          case 1: multiply_group_tile<Format, 1, kTileVectors>(in, add, to); break;
-          case 2: multiply_group_tile<Format, 2, kTileVectors>(in, add, to); break;
-          case 4: multiply_group_tile<Format, 4, kTileVectors>(in, add, to); break;
-          default: multiply_group_tile<Format, kTileRows, kTileVectors>(in, add, to);
-        }
+    each_height<kTileRows>(rows, [&](int row, auto height) {
+      GroupOperands<Format> tile = in;
+      tile.x += row * in.x_stride;
+      for (; tile.column < kPanelColumns; tile.column += kLaneGroup) {
+        multiply_group_tile<Format, decltype(height)::value, kTileVectors>(
+            tile, add, sums + row * kPanelColumns + tile.column);
       }
-      in.x += height * in.x_stride;
-      sums += height * kPanelColumns;
-      rows -= height;
-    }
+    });
   }
 
   float* weights_;

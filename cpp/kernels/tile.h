@@ -108,6 +108,27 @@ inline void with_count(int count, const Call& call) {
   }
 }
 
+// call(row, Count<height>{}) for rows in tiles of few compiled heights: Most, then 4, 2 and 1.
+template <int Most, class Call>
+inline void each_height(int rows, const Call& call) {
+  for (int row = 0; row < rows;) {
+    const int left = rows - row;
+    if (left >= Most) {
+      call(row, Count<Most>{});
+      row += Most;
+    } else if (left >= 4) {
+      call(row, Count<4>{});
+      row += 4;
+    } else if (left >= 2) {
+      call(row, Count<2>{});
+      row += 2;
+    } else {
+      call(row, Count<1>{});
+      ++row;
+    }
+  }
+}
+
 // The tile of `rows` <= Most rows, as one of the compiled heights.
 template <int Vectors, int Most = kTileRows, class Operands, class Fetch = NothingAhead,
           class Finish, class RowsAheadOf>
