@@ -9,6 +9,7 @@ import pytest
 
 from numattn.models.encoder.attend import attend
 from numattn.models.ragged import Ragged
+from numattn.models.steps import Steps
 from numattn.position import t5_bias
 from tolerance import assert_same_bits
 
@@ -27,11 +28,15 @@ def test_bits_are_those_of_each_alone(
     # Beside one another in memory, as a layer has them.
     both = rng.standard_normal((sequences.count, 4, 2, 8)).astype(np.float32)
     query, key, value, out = (both[:, part] for part in range(4))
-    attend(query, key, value, sequences, out, threads, window, bias)
+    steps = Steps(threads)
+    attend(steps, query, key, value, sequences, out, window, bias)
+    steps.run()
     for begin, end in pairwise(sequences.starts.tolist()):
         here, alone = slice(begin, end), np.empty((end - begin, 2, 8), np.float32)
+        steps = Steps(1)
         attend(
-            query[here], key[here], value[here], Ragged.of_lengths([end - begin]), alone, 1,
+            steps, query[here], key[here], value[here], Ragged.of_lengths([end - begin]), alone,
             window, bias,
         )  # fmt: skip
+        steps.run()
         assert_same_bits(out[here], alone)

@@ -6,6 +6,7 @@
 #include "interpreter.h"
 #include "numpy_view.h"
 #include "score.h"
+#include "steps.h"
 
 namespace numattn::bind {
 namespace {
@@ -69,6 +70,41 @@ py::object attention(const py::object& q, const py::object& k, const py::object&
   params.precision = parse_precision(precision);
   params.num_threads = num_threads;
   return run_call(check_attention(params), operands.q(), out, return_lse);
+}
+
+// A checked call whose arrays `kept` keeps alive.
+void add_call(Steps& steps, AttentionCall call, const py::array& out,
+              std::initializer_list<py::object> kept) {
+  const View result = output_view(out, "out");
+  check_attention_output(call, result);
+  steps.add([call = std::move(call),
+             result] { return run_attention(call, result, nullptr, interrupted); },
+            kept);
+}
+
+// In layout bshd.
+void add_attention(Steps& steps, const py::array& q, const py::array& k, const py::array& v,
+                   const py::tuple& score, const py::array& out) {
+  Operands operands(q, k, v, "k", "v");
+  const ScoreArguments arguments(score);
+  AttentionParams& params = operands.params;
+  params.score = arguments.params;
+  params.layout = Layout::kBshd;
+  params.num_threads = steps.num_threads();
+  add_call(steps, check_attention(params), out, {q, k, v, score, out});
+}
+
+// The same sequences of queries and of keys.
+void add_attention_varlen(Steps& steps, const py::array& q, const py::array& k, const py::array& v,
+                          const py::array& starts, const py::tuple& score, const py::array& out) {
+  Operands operands(q, k, v, "k", "v");
+  const ScoreArguments arguments(score);
+  RaggedParams params;
+  params.shared = operands.params;
+  params.shared.score = arguments.params;
+  params.shared.num_threads = steps.num_threads();
+  params.query_starts = params.key_starts = *int_array(starts);
+  add_call(steps, check_ragged(params), out, {q, k, v, score, out});
 }
 
 // q, k, v (total, H, D) in rows; the starts of the sequences in them, and a mask or None of each,
@@ -173,6 +209,8 @@ void bind_attention(py::module_& module) {
   module.def("attention_paged", &attention_paged);
   module.def("attention_varlen", &attention_varlen);
   module.def("attention_weights", &attention_weights);
+  module.def("add_attention", &add_attention);
+  module.def("add_attention_varlen", &add_attention_varlen);
   module.def("plan", &plan);
   module.attr("score_fields") = score_fields();
 }

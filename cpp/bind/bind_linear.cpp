@@ -4,13 +4,14 @@
 #include "interpreter.h"
 #include "numattn/linear.h"
 #include "numpy_view.h"
+#include "steps.h"
 
 namespace numattn::bind {
 namespace {
 
-py::array run_linear(const PackedLinear& linear, const py::array& x, const std::string& activation,
-                     const py::object& factor, const py::object& residual, const py::object& out,
-                     int num_threads) {
+// The call without its output.
+PackedLinear::Call call_of(const py::array& x, const std::string& activation,
+                           const py::object& factor, const py::object& residual, int num_threads) {
   PackedLinear::Call call;
   call.x = view_of(x, "x");
   call.activation = activation;
@@ -21,10 +22,27 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
   }
   call.residual = known_view(residual, "residual");
   call.num_threads = num_threads;
+  return call;
+}
+
+py::array run_linear(const PackedLinear& linear, const py::array& x, const std::string& activation,
+                     const py::object& factor, const py::object& residual, const py::object& out,
+                     int num_threads) {
+  PackedLinear::Call call = call_of(x, activation, factor, residual, num_threads);
   const py::array output = output_or_new(out, x, {x.shape(0), linear.out_features()});
   call.output = output_view(output, "out");
   run_unlocked([&] { return linear.run(call, interrupted); });
   return output;
+}
+
+void add_linear(const py::object& self, Steps& steps, const py::array& x,
+                const std::string& activation, const py::object& factor, const py::object& residual,
+                const py::array& out) {
+  const auto& linear = py::cast<const PackedLinear&>(self);
+  PackedLinear::Call call = call_of(x, activation, factor, residual, steps.num_threads());
+  call.output = output_view(out, "out");
+  steps.add([&linear, call] { return linear.run(call, interrupted); },
+            {self, x, factor, residual, out});
 }
 
 // A layer's memory as an array that keeps the layer and cannot be written to; bfloat16, which NumPy
@@ -88,6 +106,7 @@ void bind_linear(py::module_& module) {
       .def("__deepcopy__", [](const py::object& linear, const py::object&) { return linear; })
       .def("part", &PackedLinear::part)
       .def("run", &run_linear)
+      .def("add_to", &add_linear)
       .def_property_readonly("in_features", &PackedLinear::in_features)
       .def_property_readonly("out_features", &PackedLinear::out_features);
 }

@@ -1,6 +1,7 @@
 // The extension module numattn._core: registers, nothing else.
 #include "interpreter.h"
 #include "numpy_view.h"
+#include "steps.h"
 
 namespace bind = numattn::bind;
 namespace py = pybind11;
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_core_of_main, module, py::mod_gil_not_used(),
     }
   });
   module.attr("__version__") = NUMATTN_VERSION;
+  bind::bind_steps(module);
   bind::bind_attention(module);
   bind::bind_cache(module);
   bind::bind_linear(module);

@@ -136,7 +136,63 @@ class PackedLinear:
         num_threads: int,
         /,
     ) -> NDArray[Any]: ...
+    def add_to(
+        self,
+        steps: Steps,
+        x: NDArray[Any],
+        activation: str,
+        factor: NDArray[Any] | PackedLinear | None,
+        residual: NDArray[Any] | None,
+        out: NDArray[Any],
+        /,
+    ) -> None: ...
 
+class Steps:
+    def __init__(self, num_threads: int, /) -> None: ...
+    def run(self) -> None: ...
+
+def add_attention(
+    steps: Steps,
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    score: tuple[Any, ...],
+    out: NDArray[Any],
+    /,
+) -> None: ...
+def add_attention_varlen(
+    steps: Steps,
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    starts: NDArray[Any],
+    score: tuple[Any, ...],
+    out: NDArray[Any],
+    /,
+) -> None: ...
+def add_layer_norm(
+    steps: Steps,
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    epsilon: float,
+    out: NDArray[Any],
+    /,
+) -> None: ...
+def add_rms_norm(
+    steps: Steps, x: NDArray[Any], weight: NDArray[Any], epsilon: float, out: NDArray[Any], /
+) -> None: ...
+def add_rope(
+    steps: Steps,
+    x: NDArray[Any],
+    cos: NDArray[Any],
+    sin: NDArray[Any],
+    positions: NDArray[Any] | None,
+    interleaved: bool,
+    layout: str,
+    out: NDArray[Any],
+    /,
+) -> None: ...
 def layer_norm(
     x: NDArray[Any],
     weight: NDArray[Any],

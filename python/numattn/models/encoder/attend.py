@@ -8,36 +8,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import attention, attention_varlen
-
 from ..arrays import Float32Array, Int64Array
 from ..ragged import Ragged
+from ..steps import Steps
 
 Heads = NDArray[Any]
 
 
 def attend(
+    steps: Steps,
     query: Heads,
     key: Heads,
     value: Heads,
     sequences: Ragged,
     out: Heads,
-    num_threads: int | None,
     window: int | None = None,
     bias: Float32Array | None = None,
 ) -> None:
-    """Attend within each sequence.
+    """Attend within each sequence, as a step.
 
     Parameters
     ----------
+    steps : Steps
+        To which this is added.
     query, key, value : arrays (T, H, D)
         Of all tokens.
     sequences : Ragged
         Where each sequence stands.
     out : array (T, H, D)
         Where the result goes.
-    num_threads : int, optional
-        Upper limit.
     window : int, optional
         How far a token sees to both sides.
     bias : float32 array (H, S, S), optional
@@ -45,10 +44,7 @@ def attend(
     """
     sides = None if window is None else (window, window)
     if bias is None:
-        starts = sequences.starts
-        attention_varlen(
-            query, key, value, starts, starts, window=sides, out=out, num_threads=num_threads
-        )
+        steps.attention_varlen(query, key, value, sequences.starts, out, window=sides)
         return
     # attention_varlen takes no bias. Sequences of one length that follow one another, as batches
     # sorted by length have them, are rows of one call, with the bits that each has alone: 64 of 16
@@ -57,15 +53,13 @@ def attend(
     for first, last, length in runs_of_one_length(sequences.lengths):
         here = slice(int(sequences.starts[first]), int(sequences.starts[last]))
         shape = (last - first, length, *query.shape[1:])
-        attention(
+        steps.attention(
             query[here].reshape(shape),
             key[here].reshape(shape),
             value[here].reshape(shape),
+            out[here].reshape(shape),
             bias=bias[:, :length, :length],
             window=sides,
-            layout="bshd",
-            out=out[here].reshape(shape),
-            num_threads=num_threads,
         )
 
 

@@ -21,6 +21,7 @@ from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..ragged import Ragged
+from ..steps import Steps
 from .bert_config import FAMILIES, BertConfig
 from .bert_layer import BERT_LAYER, Layer, LayerNames, Workspace
 from .encoder import Encoder
@@ -114,9 +115,9 @@ class Bert(Encoder):
         ids: Int64Array,
         types: Int64Array | None,
         sequences: Ragged,
-        num_threads: int | None,
+        steps: Steps,
     ) -> Workspace:
-        """Return the activations of a call, with x holding the embedded tokens (T,)."""
+        """Return the activations of a call, with x to hold the embedded tokens (T,)."""
         work = Workspace(ids.size, self.config, number_dtype(self.storage))
         x = work.x
         if self._projection is not None:
@@ -126,9 +127,9 @@ class Bert(Encoder):
         if self._type is not None:
             x += self._type[0] if types is None else self._type[types]
         x += self._position[self._position_rows(ids, sequences)]
-        self._norm(x, num_threads, out=x)
+        steps.norm(self._norm, x, out=x)
         if self._projection is not None:
-            self._projection(x, out=work.x, num_threads=num_threads)
+            steps.linear(self._projection, x, out=work.x)
         return work
 
     def _position_rows(self, ids: Int64Array, sequences: Ragged) -> Int64Array:

@@ -22,6 +22,7 @@ from numattn._aligned import empty
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..ragged import Ragged
+from ..steps import Steps
 from .attend import attend
 from .bert_config import BertConfig
 from .config import EncoderConfig
@@ -99,19 +100,19 @@ class Layer:
         self.down_norm = read_norm(checkpoint, f"{name}.{names.down_norm}", width, eps)
         self.activation = config.activation
 
-    def project(self, work: Workspace, num_threads: int | None) -> None:
+    def project(self, work: Workspace, steps: Steps) -> None:
         """Compute work.query, work.key and work.value from work.x."""
-        self.qkv(work.x, out=work.qkv, num_threads=num_threads)
+        steps.linear(self.qkv, work.x, out=work.qkv)
 
-    def finish(self, work: Workspace, sequences: Ragged, num_threads: int | None) -> None:
+    def finish(self, work: Workspace, sequences: Ragged, steps: Steps) -> None:
         """Compute the layer's result from its projections and work.x, into work.x."""
         x, inner = work.x, work.inner
         attend(
-            *(work.query, work.key, work.value, sequences, work.context_heads, num_threads),
+            *(steps, work.query, work.key, work.value, sequences, work.context_heads),
             bias=work.bias,
         )
-        self.output(work.context, residual=x, out=x, num_threads=num_threads)
-        self.output_norm(x, num_threads, out=x)
-        self.up(x, activation=self.activation, out=inner, num_threads=num_threads)
-        self.down(inner, residual=x, out=x, num_threads=num_threads)
-        self.down_norm(x, num_threads, out=x)
+        steps.linear(self.output, work.context, residual=x, out=x)
+        steps.norm(self.output_norm, x, out=x)
+        steps.linear(self.up, x, activation=self.activation, out=inner)
+        steps.linear(self.down, inner, residual=x, out=x)
+        steps.norm(self.down_norm, x, out=x)

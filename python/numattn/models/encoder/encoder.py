@@ -29,6 +29,7 @@ from ..files.storage import storage_dtype
 from ..ids import check_ids
 from ..lengths import check_lengths, lengths_of_mask, refuse_both
 from ..ragged import Ragged
+from ..steps import Steps
 from .bert_layer import Workspace
 from .config import EncoderConfig
 from .pooling import POOLINGS, Pooling, mean_of_tokens
@@ -50,10 +51,10 @@ class EncoderLayer(Protocol):
 
     window: int | None
 
-    def project(self, work: Any, num_threads: int | None) -> None:
+    def project(self, work: Any, steps: Steps) -> None:
         """Compute work.query, work.key and work.value from work.x."""
 
-    def finish(self, work: Any, sequences: Ragged, num_threads: int | None) -> None:
+    def finish(self, work: Any, sequences: Ragged, steps: Steps) -> None:
         """Compute the layer's result from these and work.x, into work.x."""
 
 
@@ -113,13 +114,12 @@ class Encoder(TextEncoder):
         ids: Int64Array,
         types: Int64Array | None,
         sequences: Ragged,
-        num_threads: int | None,
+        steps: Steps,
     ) -> Workspace:
-        """Return the activations of a call, with x holding the embedded tokens (T,)."""
+        """Return the activations of a call, with x to hold the embedded tokens (T,)."""
 
-    def _finished(self, work: Workspace, num_threads: int | None) -> Float32Array:
-        """Return the hidden states, once the layers are through."""
-        return work.x
+    def _finish(self, work: Workspace, steps: Steps) -> None:
+        """Make hidden states of work.x, once the layers are through."""
 
     @classmethod
     def from_folder(cls: type[E], folder: str | Path, *, dtype: DTypeLike | None = None) -> E:
@@ -314,9 +314,11 @@ class Encoder(TextEncoder):
     ) -> Iterator[Float32Array]:
         """Yield the map (H, R, S) of each layer, or of one, for ids (S,), which are checked."""
         one = Ragged.of_lengths([ids.size])
-        work = self._embed(ids, None, one, num_threads)
+        steps = Steps(num_threads)
+        work = self._embed(ids, None, one, steps)
         for number, part in enumerate(self._layers):
-            part.project(work, num_threads)
+            part.project(work, steps)
+            steps.run()
             if layer is None or layer == number:
                 yield attention_weights(
                     work.query[:, heads],
@@ -329,7 +331,7 @@ class Encoder(TextEncoder):
                 )
             if layer == number:
                 return
-            part.finish(work, one, num_threads)
+            part.finish(work, one, steps)
 
     def _hidden(self, ids: Int64Array, sequences: Ragged, num_threads: int | None) -> Float32Array:
         check_ids("token ids", ids, self.config.vocab_size, ndim=1)
@@ -344,12 +346,15 @@ class Encoder(TextEncoder):
         num_threads: int | None,
     ) -> Float32Array:
         """Return the hidden states of the last layer (T, E) for ids (T,), which are checked."""
-        work = self._embed(ids, types, sequences, num_threads)
+        steps = Steps(num_threads)
+        work = self._embed(ids, types, sequences, steps)
         if ids.size:
             for layer in self._layers:
-                layer.project(work, num_threads)
-                layer.finish(work, sequences, num_threads)
-        return self._finished(work, num_threads)
+                layer.project(work, steps)
+                layer.finish(work, sequences, steps)
+            self._finish(work, steps)
+            steps.run()
+        return work.x
 
     def _check_ids(self, values: ArrayLike, name: str, limit: int) -> Int64Array:
         """Return ids as int64 (B, S), or raise."""

@@ -16,6 +16,7 @@ from ..arrays import Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.model_config import read_model_config
 from ..ragged import Ragged
+from ..steps import Steps
 from .bert import IGNORED, Bert
 from .bert_config import BertConfig
 from .bert_layer import LayerNames, Workspace
@@ -69,9 +70,9 @@ class MPNet(Bert):
         ids: Int64Array,
         types: Int64Array | None,
         sequences: Ragged,
-        num_threads: int | None,
+        steps: Steps,
     ) -> Workspace:
-        work = super()._embed(ids, types, sequences, num_threads)
+        work = super()._embed(ids, types, sequences, steps)
         longest = int(sequences.lengths.max(initial=0))
         work.bias = t5_bias(
             self._distances, longest, longest, bidirectional=True, max_distance=MAX_DISTANCE

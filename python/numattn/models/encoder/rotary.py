@@ -19,6 +19,7 @@ from ..files.settings import Settings
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
+from ..steps import Steps
 from .bert_layer import Workspace
 from .encoder import Encoder
 from .parts import read_norm
@@ -74,19 +75,18 @@ class RotaryEncoder(Encoder):
         ids: Int64Array,
         types: Int64Array | None,
         sequences: Ragged,
-        num_threads: int | None,
+        steps: Steps,
     ) -> Workspace:
         work = RotaryWorkspace(ids.size, self.config, number_dtype(self.storage), sequences)
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         if self._type is not None:
             work.x += self._type[0] if types is None else self._type[types]
-        self._norm(work.x, num_threads, out=work.x)
+        steps.norm(self._norm, work.x, out=work.x)
         return work
 
-    def _finished(self, work: Workspace, num_threads: int | None) -> Float32Array:
-        if self._final_norm is None or work.x.size == 0:
-            return work.x
-        return self._final_norm(work.x, num_threads, out=work.x)
+    def _finish(self, work: Workspace, steps: Steps) -> None:
+        if self._final_norm is not None:
+            steps.norm(self._final_norm, work.x, out=work.x)
 
 
 def read_rope(

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from numattn import Linear, apply_rope
+from numattn import Linear
 from numattn._aligned import empty
 from numattn.position import Rope
 
@@ -24,6 +24,7 @@ from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
+from ..steps import Steps
 from .attend import attend
 from .bert_layer import Workspace
 from .config import EncoderConfig
@@ -118,34 +119,35 @@ class RotaryLayer:
         self.down = linear(names.down, width, inner, config.down_bias)
         self.ffn_norm = norm(names.ffn_norm)
 
-    def project(self, work: RotaryWorkspace, num_threads: int | None) -> None:
+    def project(self, work: RotaryWorkspace, steps: Steps) -> None:
         """Compute work.query, work.key and work.value from work.x."""
         h = work.x
         if self.norm_first and self.attention_norm is not None:
-            h = self.attention_norm(work.x, num_threads, out=work.normed)
-        self.qkv(h, out=work.qkv, num_threads=num_threads)
+            h = work.normed
+            steps.norm(self.attention_norm, work.x, out=h)
+        steps.linear(self.qkv, h, out=work.qkv)
         cos, sin = work.angles[self.kind]
         for part in (work.query, work.key):
-            heads = part[np.newaxis]
-            apply_rope(heads, cos, sin, layout="bshd", out=heads, num_threads=num_threads)
+            steps.rope(part[np.newaxis], cos, sin)
 
-    def finish(self, work: RotaryWorkspace, sequences: Ragged, num_threads: int | None) -> None:
+    def finish(self, work: RotaryWorkspace, sequences: Ragged, steps: Steps) -> None:
         """Compute the layer's result from its projections and work.x, into work.x."""
         x, inner = work.x, work.inner
         attend(
-            *(work.query, work.key, work.value, sequences, work.context_heads, num_threads),
+            *(steps, work.query, work.key, work.value, sequences, work.context_heads),
             window=self.window,
         )
-        self.output(work.context, residual=x, out=x, num_threads=num_threads)
+        steps.linear(self.output, work.context, residual=x, out=x)
         h = x
         if self.norm_first:
-            h = self.ffn_norm(x, num_threads, out=work.normed)
+            h = work.normed
+            steps.norm(self.ffn_norm, x, out=h)
         elif self.attention_norm is not None:
-            self.attention_norm(x, num_threads, out=x)
-        self.gate(h, activation=self.activation, factor=self.up, out=inner, num_threads=num_threads)
-        self.down(inner, residual=x, out=x, num_threads=num_threads)
+            steps.norm(self.attention_norm, x, out=x)
+        steps.linear(self.gate, h, activation=self.activation, factor=self.up, out=inner)
+        steps.linear(self.down, inner, residual=x, out=x)
         if not self.norm_first:
-            self.ffn_norm(x, num_threads, out=x)
+            steps.norm(self.ffn_norm, x, out=x)
 
 
 def read_halves(

@@ -14,6 +14,7 @@ from numattn._aligned import empty
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
+from ..steps import Steps
 from .tower_config import TowerConfig
 from .tower_layer import FeedForward, read_linear, read_norm
 
@@ -120,8 +121,11 @@ class Half:
         flat = x.reshape(-1, x.shape[-1])
         inner = empty((len(flat), self._feed_forward.up.out_features), np.float32)
         out = empty(flat.shape, np.float32)
-        self._feed_forward(flat, inner, flat, out, num_threads)
-        normed: Float32Array = self._last_norm(out, num_threads, out=out).reshape(x.shape)
+        steps = Steps(num_threads)
+        self._feed_forward(flat, inner, flat, out, steps)
+        steps.norm(self._last_norm, out, out=out)
+        steps.run()
+        normed: Float32Array = out.reshape(x.shape)
         return normed
 
 

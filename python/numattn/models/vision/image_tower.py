@@ -16,6 +16,7 @@ from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..ragged import Ragged
+from ..steps import Steps
 from .clip_config import ClipConfig, layer_names
 from .patches import PatchEmbedding
 from .positions import bilinear_weights, plain_weights
@@ -143,8 +144,11 @@ class Probe:
             num_threads=num_threads,
         )
         x = empty((count, width), np.float32)
-        self._output(gathered.reshape(count, width), out=x, num_threads=num_threads)
-        normed = self._norm(x, num_threads)
+        normed = empty(x.shape, np.float32)
         inner = empty((count, self._feed_forward.up.out_features), self._number)
-        self._feed_forward(normed, inner, x, x, num_threads)
+        steps = Steps(num_threads)
+        steps.linear(self._output, gathered.reshape(count, width), out=x)
+        steps.norm(self._norm, x, out=normed)
+        self._feed_forward(normed, inner, x, x, steps)
+        steps.run()
         return x

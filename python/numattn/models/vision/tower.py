@@ -11,6 +11,7 @@ from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..ragged import Ragged
+from ..steps import Steps
 from .tower_config import TowerConfig
 from .tower_layer import Layer, LayerNames, Workspace
 
@@ -40,9 +41,11 @@ class Tower:
     def run(self, work: Workspace, sequences: Ragged, num_threads: int | None) -> None:
         """Compute the hidden states after the last layer from those in work.x, into work.x."""
         if work.x.size:
+            steps = Steps(num_threads)
             for layer in self._layers:
-                layer.project(work, num_threads)
-                layer.finish(work, sequences, num_threads)
+                layer.project(work, steps)
+                layer.finish(work, sequences, steps)
+            steps.run()
 
     def attention_weights(
         self,
@@ -69,9 +72,11 @@ class Tower:
             raise ValueError(f"rows must be (R,) of 0 … {count - 1}, not {chosen.tolist()}")
         heads = slice(None) if head is None else slice(head, head + 1)
         one = Ragged.of_lengths([count])
+        steps = Steps(num_threads)
         maps = []
         for number, part in enumerate(self._layers):
-            part.project(work, num_threads)
+            part.project(work, steps)
+            steps.run()
             if layer is None or layer == number:
                 maps.append(
                     attention_weights(
@@ -85,7 +90,7 @@ class Tower:
                 )
             if layer == number:
                 break
-            part.finish(work, one, num_threads)
+            part.finish(work, one, steps)
         result = np.stack(maps) if layer is None else maps[0]
         return result if head is None else result[..., 0, :, :]
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from numattn import Linear, attention_varlen
+from numattn import Linear
 from numattn._aligned import empty
 
 from ..arrays import Float32Array
@@ -29,6 +29,7 @@ from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
+from ..steps import Steps
 from .tower_config import TowerConfig
 
 
@@ -133,14 +134,14 @@ class FeedForward:
         inner: Any,
         residual: Float32Array,
         out: Float32Array,
-        num_threads: int | None,
+        steps: Steps,
     ) -> None:
         """Compute the part's result from x (T, E), plus the residual, into `out`."""
         if self.gate is None:
-            self.up(x, activation=self.activation, out=inner, num_threads=num_threads)
+            steps.linear(self.up, x, activation=self.activation, out=inner)
         else:
-            self.gate(x, activation="silu", factor=self.up, out=inner, num_threads=num_threads)
-        self.down(inner, residual=residual, out=out, num_threads=num_threads)
+            steps.linear(self.gate, x, activation="silu", factor=self.up, out=inner)
+        steps.linear(self.down, inner, residual=residual, out=out)
 
 
 class Layer:
@@ -173,23 +174,17 @@ class Layer:
         )
         self.is_causal = is_causal
 
-    def project(self, work: Workspace, num_threads: int | None) -> None:
+    def project(self, work: Workspace, steps: Steps) -> None:
         """Compute work.query, work.key and work.value from work.x."""
-        self.norm1(work.x, num_threads, out=work.normed)
-        self.qkv(work.normed, out=work.qkv, num_threads=num_threads)
+        steps.norm(self.norm1, work.x, out=work.normed)
+        steps.linear(self.qkv, work.normed, out=work.qkv)
 
-    def finish(self, work: Workspace, sequences: Ragged, num_threads: int | None) -> None:
+    def finish(self, work: Workspace, sequences: Ragged, steps: Steps) -> None:
         """Compute the layer's result from its projections and work.x, into work.x."""
-        attention_varlen(
-            work.query,
-            work.key,
-            work.value,
-            sequences.starts,
-            sequences.starts,
+        steps.attention_varlen(
+            *(work.query, work.key, work.value, sequences.starts, work.context_heads),
             is_causal=self.is_causal,
-            out=work.context_heads,
-            num_threads=num_threads,
         )
-        self.output(work.context, residual=work.x, out=work.x, num_threads=num_threads)
-        self.norm2(work.x, num_threads, out=work.normed)
-        self.feed_forward(work.normed, work.inner, work.x, work.x, num_threads)
+        steps.linear(self.output, work.context, residual=work.x, out=work.x)
+        steps.norm(self.norm2, work.x, out=work.normed)
+        self.feed_forward(work.normed, work.inner, work.x, work.x, steps)
