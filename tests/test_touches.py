@@ -43,7 +43,7 @@ WEIGHTS = {
     "cpp/kernels/group_panels.h",
     "python/numattn/_groups.py",
     "cpp/include/numattn/linear.h",
-    "cpp/kernels/isa_avx512vnni.cpp",
+    "cpp/kernels/integer_table.h",
     "cpp/kernels/panel.h",
     "cpp/kernels/panel_format.h",
     "python/numattn/_dtypes.py",

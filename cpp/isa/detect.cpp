@@ -15,6 +15,7 @@ constexpr FeatureName kFeatureNames[] = {
     {kAvx2, "avx2"},
     {kFma, "fma"},
     {kF16c, "f16c"},
+    {kAvxVnni, "avxvnni"},
     {kAvx512, "avx512"},
     {kAvx512Vnni, "avx512vnni"},
     {kAvx512Bf16, "avx512bf16"},
@@ -34,10 +35,12 @@ std::uint32_t detect_features() {
   if (!saves_states) return features;
   const std::uint64_t states = enabled_states();
   const CpuId extended(7, 0);
+  const CpuId more(7, 1);
   if ((states & kYmmStates) == kYmmStates) {
     if (bit(extended.b, 5)) features |= kAvx2;
     if (bit(basic.c, 12)) features |= kFma;
     if (bit(basic.c, 29)) features |= kF16c;
+    if (bit(more.a, 4)) features |= kAvxVnni;
   }
   if ((states & kZmmStates) == kZmmStates) {
     const bool foundation = bit(extended.b, 16) && bit(extended.b, 17);         // F, DQ
@@ -45,7 +48,7 @@ std::uint32_t detect_features() {
     if (foundation && bytes_and_lengths) features |= kAvx512;
     if (bit(extended.d, 23)) features |= kAvx512Fp16;
     if (bit(extended.c, 11)) features |= kAvx512Vnni;
-    if (bit(CpuId(7, 1).a, 5)) features |= kAvx512Bf16;
+    if (bit(more.a, 5)) features |= kAvx512Bf16;
   }
   if (tiles_usable()) features |= kAmxBf16;
 #endif

@@ -17,13 +17,14 @@ enum Feature : std::uint32_t {
   kAvx2 = 1u << 0,
   kFma = 1u << 1,
   kF16c = 1u << 2,
-  kAvx512 = 1u << 3,  // F, BW, DQ and VL together
-  kAvx512Vnni = 1u << 4,
-  kAvx512Bf16 = 1u << 5,
-  kAvx512Fp16 = 1u << 6,
-  kAmxBf16 = 1u << 7,
-  kNeon = 1u << 8,
-  kNeonBf16 = 1u << 9,
+  kAvxVnni = 1u << 3,
+  kAvx512 = 1u << 4,  // F, BW, DQ and VL together
+  kAvx512Vnni = 1u << 5,
+  kAvx512Bf16 = 1u << 6,
+  kAvx512Fp16 = 1u << 7,
+  kAmxBf16 = 1u << 8,
+  kNeon = 1u << 9,
+  kNeonBf16 = 1u << 10,
 };
 
 std::uint32_t detect_features();

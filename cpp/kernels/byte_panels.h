@@ -17,9 +17,13 @@ namespace {
 struct ByteProducts {
   using Element = std::uint8_t;
   static constexpr int kVectors = kPanelColumns / Vec::kWidth;
-  static constexpr int kRows = 8;  // 32 registers hold their sums beside a step's weights
+  // 32 registers hold the sums of 8 rows beside a step's weights, 16 those of 4 by half of the
+  // columns.
+  static constexpr int kRows = kManyRegisters ? 8 : 4;
 
-  static constexpr int vectors_beside(int) { return kVectors; }
+  static constexpr int vectors_beside(int rows) {
+    return vectors_in_registers(rows, kVectors, 1, 1);
+  }
   static Bytes left(const std::uint8_t* x) { return repeat_four(x); }
   static Bytes right(const std::int8_t* weights) { return load_bytes(weights); }
 };

@@ -7,9 +7,6 @@
 namespace numattn {
 namespace {
 
-// The tile of tile.h has 12 sums in 16 registers, 24 in 32.
-constexpr bool kManyRegisters = Vec::kTileRows * Vec::kTileVectors > 12;
-
 struct ShortProducts {
   using Element = std::int16_t;
   // A vector of sums holds kWidth / 2 columns, two neighbouring sums for each.
@@ -17,17 +14,10 @@ struct ShortProducts {
   // 32 registers hold four rows' sums of all columns.
   static constexpr int kRows = kManyRegisters ? 4 : 6;
 
-  // An even share of the panel, whose sums leave registers for the lesser of one step's operands,
-  // for one of the other, and for a product. Measured on Zen 3, many rows: 4 × 3, whose operands do
-  // not fit beside the sums, 95 GFLOP/s, 6 × 2 from 127 to 135.
+  // Beside one step's operands, for the other one and a product. Measured on Zen 3, many rows:
+  // 4 × 3, whose operands do not fit beside the sums, 95 GFLOP/s, 6 × 2 from 127 to 135.
   static constexpr int vectors_beside(int rows) {
-    constexpr int kRegisters = sizeof(Ints) / sizeof(Vec);  // of a vector of sums
-    int vectors = kVectors;
-    const auto registers = [&] {
-      return rows * vectors * kRegisters + (rows < vectors ? rows : vectors) + 2;
-    };
-    while (registers() > (kManyRegisters ? 32 : 16) || kVectors % vectors != 0) --vectors;
-    return vectors;
+    return vectors_in_registers(rows, kVectors, sizeof(Ints) / sizeof(Vec), 2);
   }
   static Shorts left(const std::int16_t* x) { return repeat_four(x); }
   static Shorts right(const std::int8_t* weights) { return widen(weights); }

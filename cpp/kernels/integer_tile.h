@@ -17,12 +17,26 @@
 namespace numattn {
 namespace {
 
+// The tile of tile.h has 12 sums in 16 registers, 24 in 32.
+constexpr bool kManyRegisters = Vec::kTileRows * Vec::kTileVectors > 12;
+
 // Rows of x as integers.
 template <class Element>
 struct IntegerOperand {
   const Element* data;
   std::int64_t stride;
 };
+
+// How many vectors of sums a row has in registers, an even share of `all`, each of them `registers`
+// large: so many that there is room for the lesser of one step's operands and for `others`.
+constexpr int vectors_in_registers(int rows, int all, int registers, int others) {
+  int vectors = all;
+  const auto taken = [&] {
+    return rows * vectors * registers + (rows < vectors ? rows : vectors) + others;
+  };
+  while (taken() > (kManyRegisters ? 32 : 16) || all % vectors != 0) --vectors;
+  return vectors;
+}
 
 // Four steps of the depth: the lesser operand is held in registers, the other passes by.
 template <class Products, int Rows, int Vectors>
