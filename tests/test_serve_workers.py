@@ -166,9 +166,12 @@ def test_what_has_begun_is_finished(text_folder: Path, count: int) -> None:
 
 
 @pytest.mark.slow
-def test_what_takes_too_long_is_given_up(text_folder: Path) -> None:
-    with command_serving(text_folder, "--workers", 2, "--drain-seconds", 1) as process:
-        client, _, lines = stream(process.address)
+def test_what_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    config = {"max_position_embeddings": 16384}  # longer than it writes in a second
+    folder = write_text_folder(tmp_path / "text", config=config)
+    options = ("--workers", 2, "--new-tokens", 15000, "--drain-seconds", 1)
+    with command_serving(folder, *options) as process:
+        client, _, lines = stream(process.address, max_tokens=15000)
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         with pytest.raises(httpx.RemoteProtocolError):

@@ -111,6 +111,16 @@ def test_attention_with_a_bias_has_the_bits_of_a_call(operands: Operands, isa: s
     assert_same_bits(out, expected)
 
 
+def test_results_have_arrays_of_their_own(operands: Operands, isa: str) -> None:
+    layer, norm, x = operands.linear(), RmsNorm(operands.bias, 1e-6), operands.x
+    expected = norm(layer(x, activation="silu"), 1)
+    steps = Steps(1)
+    result = steps.norm(norm, steps.linear(layer, x, activation="silu"))
+    steps.run()
+    assert result.dtype == x.dtype
+    assert_same_bits(result, expected)
+
+
 def test_each_step_reads_what_those_before_it_wrote(operands: Operands) -> None:
     layer, x = operands.linear(), operands.x
     expected = x

@@ -35,14 +35,16 @@ py::array run_linear(const PackedLinear& linear, const py::array& x, const std::
   return output;
 }
 
-void add_linear(const py::object& self, Steps& steps, const py::array& x,
-                const std::string& activation, const py::object& factor, const py::object& residual,
-                const py::array& out) {
+py::array add_linear(const py::object& self, Steps& steps, const py::array& x,
+                     const std::string& activation, const py::object& factor,
+                     const py::object& residual, const py::object& out) {
   const auto& linear = py::cast<const PackedLinear&>(self);
   PackedLinear::Call call = call_of(x, activation, factor, residual, steps.num_threads());
-  call.output = output_view(out, "out");
+  const py::array output = output_or_new(out, x, {x.shape(0), linear.out_features()});
+  call.output = output_view(output, "out");
   steps.add([&linear, call] { return linear.run(call, interrupted); },
-            {self, x, factor, residual, out});
+            {self, x, factor, residual, output});
+  return output;
 }
 
 // A layer's memory as an array that keeps the layer and cannot be written to; bfloat16, which NumPy

@@ -41,21 +41,23 @@ py::array rms_norm(const py::array& x, const py::array& weight, double epsilon,
   return norm(Norm::kRms, x, weight, py::none(), epsilon, out, num_threads);
 }
 
-void add_norm(Norm kind, Steps& steps, const py::array& x, const py::array& weight,
-              const py::object& bias, double epsilon, const py::array& out) {
+py::array add_norm(Norm kind, Steps& steps, const py::array& x, const py::array& weight,
+                   const py::object& bias, double epsilon, const py::object& out) {
   NormParams params = params_of(kind, x, weight, bias, epsilon, steps.num_threads());
-  params.output = output_view(out, "out");
-  steps.add([params] { return run_norm(params, interrupted); }, {x, weight, bias, out});
+  const py::array output = output_or_new(out, x, {x.shape(0), x.shape(1)});
+  params.output = output_view(output, "out");
+  steps.add([params] { return run_norm(params, interrupted); }, {x, weight, bias, output});
+  return output;
 }
 
-void add_layer_norm(Steps& steps, const py::array& x, const py::array& weight,
-                    const py::object& bias, double epsilon, const py::array& out) {
-  add_norm(Norm::kLayer, steps, x, weight, bias, epsilon, out);
+py::array add_layer_norm(Steps& steps, const py::array& x, const py::array& weight,
+                         const py::object& bias, double epsilon, const py::object& out) {
+  return add_norm(Norm::kLayer, steps, x, weight, bias, epsilon, out);
 }
 
-void add_rms_norm(Steps& steps, const py::array& x, const py::array& weight, double epsilon,
-                  const py::array& out) {
-  add_norm(Norm::kRms, steps, x, weight, py::none(), epsilon, out);
+py::array add_rms_norm(Steps& steps, const py::array& x, const py::array& weight, double epsilon,
+                       const py::object& out) {
+  return add_norm(Norm::kRms, steps, x, weight, py::none(), epsilon, out);
 }
 
 void activate(const py::array& x, const std::string& activation, const py::array& out,

@@ -143,9 +143,9 @@ class PackedLinear:
         activation: str,
         factor: NDArray[Any] | PackedLinear | None,
         residual: NDArray[Any] | None,
-        out: NDArray[Any],
+        out: NDArray[Any] | None,
         /,
-    ) -> None: ...
+    ) -> NDArray[Any]: ...
 
 class Steps:
     def __init__(self, num_threads: int, /) -> None: ...
@@ -176,12 +176,17 @@ def add_layer_norm(
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
     epsilon: float,
-    out: NDArray[Any],
+    out: NDArray[Any] | None,
     /,
-) -> None: ...
+) -> NDArray[Any]: ...
 def add_rms_norm(
-    steps: Steps, x: NDArray[Any], weight: NDArray[Any], epsilon: float, out: NDArray[Any], /
-) -> None: ...
+    steps: Steps,
+    x: NDArray[Any],
+    weight: NDArray[Any],
+    epsilon: float,
+    out: NDArray[Any] | None,
+    /,
+) -> NDArray[Any]: ...
 def add_rope(
     steps: Steps,
     x: NDArray[Any],

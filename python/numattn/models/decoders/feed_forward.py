@@ -24,6 +24,7 @@ from numattn._aligned import empty
 from ..arrays import Float32Array, Int64Array
 from ..files.activations import Activation
 from ..norms import RmsNorm
+from ..steps import Steps
 
 
 @dataclass(frozen=True)
@@ -33,32 +34,35 @@ class Addition:
     norm: RmsNorm | None
     scale: float
 
-    def product(
-        self, x: Float32Array, linear: Linear, h: NDArray[Any], threads: int | None
-    ) -> Float32Array:
-        """Add the projection of h to x in place."""
+    def product(self, steps: Steps, x: Float32Array, linear: Linear, h: NDArray[Any]) -> None:
+        """Add the projection of h to x in place, as a step or at once."""
         if self.norm is None and self.scale == 1:
-            return linear(h, residual=x, out=x, num_threads=threads)
+            steps.linear(linear, h, residual=x, out=x)
+            return
         # Of x's dtype, whatever that of h is.
-        return self.rows(x, linear(h, out=empty(x.shape, x.dtype), num_threads=threads), threads)
+        more = steps.linear(linear, h, out=empty(x.shape, x.dtype))
+        if self.norm is not None:
+            steps.norm(self.norm, more, out=more)
+        steps.run()
+        self._rows(x, more)
 
-    def rows(self, x: Float32Array, more: Float32Array, threads: int | None) -> Float32Array:
+    def rows(self, x: Float32Array, more: Float32Array, threads: int | None) -> None:
         """Add rows to x in place, in whose memory they change."""
         if self.norm is not None:
             more = self.norm(more, threads, out=more)
+        self._rows(x, more)
+
+    def _rows(self, x: Float32Array, more: Float32Array) -> None:
         if self.scale != 1:
             more *= np.float32(self.scale)
         x += more
-        return x
 
 
 class FeedForward(Protocol):
     """What stands in the second half of a layer."""
 
-    def add(
-        self, x: Float32Array, h: Float32Array, addition: Addition, threads: int | None
-    ) -> Float32Array:
-        """Add what it makes of h (T, E) to x in place."""
+    def add(self, steps: Steps, x: Float32Array, h: Float32Array, addition: Addition) -> None:
+        """Add what it makes of h (T, E) to x in place, as steps or at once."""
 
 
 @dataclass(frozen=True)
@@ -70,18 +74,18 @@ class Gated:
     down: Linear
     activation: Activation
 
-    def add(
-        self, x: Float32Array, h: Float32Array, addition: Addition, threads: int | None
-    ) -> Float32Array:
-        return addition.product(x, self.down, self.inner(h, threads), threads)
+    def add(self, steps: Steps, x: Float32Array, h: Float32Array, addition: Addition) -> None:
+        addition.product(steps, x, self.down, self._inner(steps, h))
 
     def __call__(self, h: Float32Array, threads: int | None) -> Float32Array:
         """Return what it makes of h (T, E)."""
-        return self.down(self.inner(h, threads), num_threads=threads)
+        steps = Steps(threads)
+        result: Float32Array = steps.linear(self.down, self._inner(steps, h))
+        steps.run()
+        return result
 
-    def inner(self, h: Float32Array, threads: int | None) -> Float32Array:
-        """Return the inner states of h."""
-        return self.gate(h, activation=self.activation, factor=self.up, num_threads=threads)
+    def _inner(self, steps: Steps, h: Float32Array) -> NDArray[Any]:
+        return steps.linear(self.gate, h, activation=self.activation, factor=self.up)
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,9 @@ class Experts:
     experts: Sequence[Gated | Clamped]
     chosen: int
 
-    def add(
-        self, x: Float32Array, h: Float32Array, addition: Addition, threads: int | None
-    ) -> Float32Array:
-        return addition.rows(x, self(h, threads), threads)
+    def add(self, steps: Steps, x: Float32Array, h: Float32Array, addition: Addition) -> None:
+        steps.run()
+        addition.rows(x, self(h, steps.num_threads), steps.num_threads)
 
     def __call__(self, h: Float32Array, threads: int | None) -> Float32Array:
         """Return what it makes of h (T, E)."""

@@ -25,6 +25,7 @@ from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
+from ..steps import Steps
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .llama_config import LlamaConfig
@@ -170,9 +171,12 @@ class Llama(Decoder):
             for rope in set(self.config.ropes)
         }
         rows = x.reshape(-1, x.shape[-1])  # a matrix needs no reshaping in each product
+        steps = Steps(step.num_threads)
         for layer, rope in zip(self._layers, self.config.ropes, strict=True):
-            rows = layer(rows, turns[rope], step)
-        return self._norm(rows, step.num_threads).reshape(x.shape)
+            layer(rows, turns[rope], step, steps)
+        states = steps.norm(self._norm, rows)
+        steps.run()
+        return states.reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
         if self._head is None:

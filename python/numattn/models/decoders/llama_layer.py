@@ -16,15 +16,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from numattn import Linear, apply_rope, rms_norm
+from numattn import Linear, rms_norm
 
 from ..arrays import Float32Array
 from ..files.tensors import Tensors
 from ..norms import RmsNorm
+from ..steps import Steps
 from .feed_forward import Addition
 from .llama_config import LlamaConfig
 from .llama_weights import Weights
-from .projection import projection_of
+from .projection import project, projection_of
 from .step import Attending
 from .wide_keys import wide_keys
 
@@ -104,24 +105,28 @@ class LlamaLayer:
         self.after_ffn = Addition(norm(after_ffn), config.residual_scale)
         self.number, self.config = number, config
 
-    def __call__(self, x: Float32Array, turn: Turn | None, step: Attending) -> Float32Array:
-        """Return the layer's result (B·S, E), in the memory of x."""
-        config, threads = self.config, step.num_threads
-        h = x if self.attention_norm is None else self.attention_norm(x, threads)
-        qkv = self.qkv(h, num_threads=threads)
+    def __call__(self, x: Float32Array, turn: Turn | None, step: Attending, steps: Steps) -> None:
+        """Make the layer's result (B·S, E) of x, in its memory.
+
+        What is computed behind attention is left among the steps.
+        """
+        config = self.config
+        h = x if self.attention_norm is None else steps.norm(self.attention_norm, x)
+        qkv = project(steps, self.qkv, h)
         heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
         if self.head_norms is not None:
-            self.head_norms(heads, (config.num_heads, config.num_kv_heads), threads)
+            steps.run()
+            self.head_norms(heads, (config.num_heads, config.num_kv_heads), step.num_threads)
         if turn is not None:
-            turning = heads[:, :, : config.num_heads + config.num_kv_heads]
-            apply_rope(turning, *turn, layout="bshd", out=turning, num_threads=threads)
+            steps.rope(heads[:, :, : config.num_heads + config.num_kv_heads], *turn)
+        steps.run()
         joined = step.attend(
             self.number, heads, config.num_kv_heads, left=config.windows[self.number],
             scale=config.scale, softcap=config.score_softcap, sinks=self.sinks,
         )  # fmt: skip
-        x = self.after_attention.product(x, self.output, joined, threads)
-        h = x if self.ffn_norm is None else self.ffn_norm(x, threads)
-        return self.feed_forward.add(x, h, self.after_ffn, threads)
+        self.after_attention.product(steps, x, self.output, joined)
+        h = x if self.ffn_norm is None else steps.norm(self.ffn_norm, x)
+        self.feed_forward.add(steps, x, h, self.after_ffn)
 
 
 # Where a layer normalises → the names of its norms: before attention, after it, before the second

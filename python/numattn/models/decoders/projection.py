@@ -12,6 +12,7 @@ from numattn._names import Array
 
 from ..arrays import Float32Array
 from ..files.integers import Integers, joined
+from ..steps import Steps
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,25 @@ class Parts:
 
     layers: tuple[Linear, ...]
 
-    def __call__(self, x: Array, *, num_threads: int | None = None) -> Array:
-        """Return their results for x (T, E), of its dtype."""
+    def add_to(self, steps: Steps, x: Array) -> Array:
+        """Return the array that is to hold their results for x (T, E), of its dtype."""
         out = empty((x.shape[0], sum(layer.out_features for layer in self.layers)), x.dtype)
         begin = 0
         for layer in self.layers:
             end = begin + layer.out_features
-            layer(x, out=out[:, begin:end], num_threads=num_threads)
+            steps.linear(layer, x, out=out[:, begin:end])
             begin = end
         return out
 
 
 Projection: TypeAlias = Linear | Parts
+
+
+def project(steps: Steps, projection: Projection, x: Array) -> Array:
+    """Return the array that is to hold a projection of x (T, E), of its dtype."""
+    if isinstance(projection, Parts):
+        return projection.add_to(steps, x)
+    return steps.linear(projection, x)
 
 
 def projection_of(parts: Sequence[Integers], bias: Float32Array | None) -> Projection:
