@@ -28,6 +28,7 @@ from ..files.settings import Settings
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
 from ..norms import LayerNorm
+from ..steps import Steps
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
 from .head import read_embedding
@@ -148,16 +149,19 @@ class GptLayer:
         self.ffn_norm = read_norm(checkpoint, f"{name}.ln_2", config)
         self.number, self.config = number, config
 
-    def __call__(self, x: Float32Array, step: Step) -> Float32Array:
-        """Return the layer's result (B·S, E), in the memory of x."""
-        config, threads = self.config, step.num_threads
-        qkv = self.qkv(self.attention_norm(x, threads), num_threads=threads)
+    def __call__(self, x: Float32Array, step: Step, steps: Steps) -> None:
+        """Make the layer's result (B·S, E) of x, in its memory.
+
+        What is computed behind attention is left among the steps.
+        """
+        config = self.config
+        qkv = steps.linear(self.qkv, steps.norm(self.attention_norm, x))
+        steps.run()
         heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
         joined = step.attend(self.number, heads, config.num_heads, scale=config.scales[self.number])
-        x = self.output(joined, residual=x, out=x, num_threads=threads)
-        h = self.ffn_norm(x, threads)
-        inner = self.up(h, activation=config.activation, num_threads=threads)
-        return self.down(inner, residual=x, out=x, num_threads=threads)
+        steps.linear(self.output, joined, residual=x, out=x)
+        inner = steps.linear(self.up, steps.norm(self.ffn_norm, x), activation=config.activation)
+        steps.linear(self.down, inner, residual=x, out=x)
 
 
 class Gpt(Decoder):
@@ -208,9 +212,12 @@ class Gpt(Decoder):
         # Only positions of padding lie beyond the table.
         x += np.take(self._position, step.positions, axis=0, mode="clip")
         rows = x.reshape(-1, x.shape[-1])  # a matrix needs no reshaping in each product
+        steps = Steps(step.num_threads)
         for layer in self._layers:
-            rows = layer(rows, step)
-        return self._norm(rows, step.num_threads).reshape(x.shape)
+            layer(rows, step, steps)
+        states = steps.norm(self._norm, rows)
+        steps.run()
+        return states.reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
         return self._head(hidden, num_threads=num_threads)

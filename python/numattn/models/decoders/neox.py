@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from numattn import Linear, apply_rope
+from numattn import Linear
 from numattn.position import Rope
 
 from ..arrays import Float32Array, Int64Array
@@ -31,6 +31,7 @@ from ..files.model_config import read_model_config
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
 from ..norms import LayerNorm
+from ..steps import Steps
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
 from .head import HEAD, read_embedding
@@ -161,21 +162,24 @@ class NeoxLayer:
         self.number, self.config = number, config
 
     def __call__(
-        self, x: Float32Array, cos: Float32Array, sin: Float32Array, step: Step
-    ) -> Float32Array:
-        """Return the layer's result (B·S, E), in the memory of x."""
-        config, threads = self.config, step.num_threads
-        qkv = self.qkv(self.attention_norm(x, threads), num_threads=threads)
+        self, x: Float32Array, cos: Float32Array, sin: Float32Array, step: Step, steps: Steps
+    ) -> None:
+        """Make the layer's result (B·S, E) of x, in its memory.
+
+        What is computed behind attention is left among the steps.
+        """
+        config = self.config
+        qkv = steps.linear(self.qkv, steps.norm(self.attention_norm, x))
         heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
-        turning = heads[:, :, : 2 * config.num_heads]
-        apply_rope(turning, cos, sin, layout="bshd", out=turning, num_threads=threads)
+        steps.rope(heads[:, :, : 2 * config.num_heads], cos, sin)
+        steps.run()
         joined = step.attend(self.number, heads, config.num_heads)
-        h = self.ffn_norm(x, threads) if config.parallel else None
-        x = self.output(joined, residual=x, out=x, num_threads=threads)
+        h = steps.norm(self.ffn_norm, x) if config.parallel else None
+        steps.linear(self.output, joined, residual=x, out=x)
         if h is None:
-            h = self.ffn_norm(x, threads)
-        inner = self.up(h, activation=config.activation, num_threads=threads)
-        return self.down(inner, residual=x, out=x, num_threads=threads)
+            h = steps.norm(self.ffn_norm, x)
+        inner = steps.linear(self.up, h, activation=config.activation)
+        steps.linear(self.down, inner, residual=x, out=x)
 
 
 class GptNeox(Decoder):
@@ -234,9 +238,12 @@ class GptNeox(Decoder):
         places, lengths = places_of(step)
         cos, sin = self.config.rope.tables(places, length=lengths)
         rows = x.reshape(-1, x.shape[-1])  # a matrix needs no reshaping in each product
+        steps = Steps(step.num_threads)
         for layer in self._layers:
-            rows = layer(rows, cos, sin, step)
-        return self._norm(rows, step.num_threads).reshape(x.shape)
+            layer(rows, cos, sin, step, steps)
+        states = steps.norm(self._norm, rows)
+        steps.run()
+        return states.reshape(x.shape)
 
     def _logits(self, hidden: Float32Array, num_threads: int | None) -> Float32Array:
         return self._head(hidden, num_threads=num_threads)
