@@ -16,7 +16,7 @@ namespace {
 //
 // Not kept, with AVX-512: keys one after the other, in the order of memory, which from memory was
 // as fast, in the cache 3 % faster, and half as much code again; to sum the lanes of 16 scores at
-// once, 6 % slower.
+// once, 6 % slower on Zen 4, on Zen 5 5 to 17 % faster in the cache and not from memory.
 constexpr int keys_abreast(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : rows <= 4 ? 2 : 1; }
 
 // How keys of an element meet queries: both as float32, the factor of the scores in the queries.
