@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from numattn._steps import Steps
 from numattn.models.encoder.attend import attend
 from numattn.models.ragged import Ragged
-from numattn.models.steps import Steps
 from numattn.position import t5_bias
 from tolerance import assert_same_bits
 

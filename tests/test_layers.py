@@ -260,8 +260,8 @@ def test_the_core_does_not_know_its_users() -> None:
         assert not names & OPTIONAL, path.name
 
 
-# Words and coercions that all of numattn shares; they compute nothing.
-SHARED = {"_aligned", "_arguments", "_dtypes", "_names"}
+# Words and coercions that all of numattn shares, and in what calls are noted down.
+SHARED = {"_aligned", "_arguments", "_dtypes", "_names", "_steps"}
 
 
 def public_names(module: str) -> set[str]:

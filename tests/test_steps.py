@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import numattn as na
+from numattn._steps import Steps
 from numattn.models.norms import LayerNorm, RmsNorm
-from numattn.models.steps import Steps
 from numattn.position import Rope
 from tolerance import assert_same_bits
 
@@ -67,8 +67,8 @@ def test_norms_have_the_bits_of_calls(operands: Operands, isa: str) -> None:
     results = [np.empty_like(x) for _ in expected]
     steps = Steps(None)
     for norm, out in zip((plain, shifted, root), results, strict=True):
-        steps.norm(norm, x, out=out)
-    steps.norm(root, x, out=x)  # where it stands
+        norm.add_to(steps, x, out=out)
+    root.add_to(steps, x, out=x)  # where it stands
     steps.run()
     for out, one in zip([*results, x], [*expected, expected[-1]], strict=True):
         assert_same_bits(out, one)
@@ -115,7 +115,7 @@ def test_results_have_arrays_of_their_own(operands: Operands, isa: str) -> None:
     layer, norm, x = operands.linear(), RmsNorm(operands.bias, 1e-6), operands.x
     expected = norm(layer(x, activation="silu"), 1)
     steps = Steps(1)
-    result = steps.norm(norm, steps.linear(layer, x, activation="silu"))
+    result = norm.add_to(steps, steps.linear(layer, x, activation="silu"))
     steps.run()
     assert result.dtype == x.dtype
     assert_same_bits(result, expected)

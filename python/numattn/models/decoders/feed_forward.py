@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from numattn import Linear, silu
 from numattn._aligned import empty
+from numattn._steps import Steps
 
 from ..arrays import Float32Array, Int64Array
 from ..files.activations import Activation
 from ..norms import RmsNorm
-from ..steps import Steps
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Addition:
         # Of x's dtype, whatever that of h is.
         more = steps.linear(linear, h, out=empty(x.shape, x.dtype))
         if self.norm is not None:
-            steps.norm(self.norm, more, out=more)
+            self.norm.add_to(steps, more, out=more)
         steps.run()
         self._rows(x, more)
 

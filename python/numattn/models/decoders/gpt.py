@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numattn import Linear
+from numattn._steps import Steps
 
 from ..arrays import Float32Array, Int64Array
 from ..files.activations import ACTIVATIONS, Activation
@@ -28,7 +29,6 @@ from ..files.settings import Settings
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
 from ..norms import LayerNorm
-from ..steps import Steps
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
 from .head import read_embedding
@@ -155,12 +155,12 @@ class GptLayer:
         What is computed behind attention is left among the steps.
         """
         config = self.config
-        qkv = steps.linear(self.qkv, steps.norm(self.attention_norm, x))
+        qkv = steps.linear(self.qkv, self.attention_norm.add_to(steps, x))
         steps.run()
         heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
         joined = step.attend(self.number, heads, config.num_heads, scale=config.scales[self.number])
         steps.linear(self.output, joined, residual=x, out=x)
-        inner = steps.linear(self.up, steps.norm(self.ffn_norm, x), activation=config.activation)
+        inner = steps.linear(self.up, self.ffn_norm.add_to(steps, x), activation=config.activation)
         steps.linear(self.down, inner, residual=x, out=x)
 
 
@@ -215,7 +215,7 @@ class Gpt(Decoder):
         steps = Steps(step.num_threads)
         for layer in self._layers:
             layer(rows, step, steps)
-        states = steps.norm(self._norm, rows)
+        states = self._norm.add_to(steps, rows)
         steps.run()
         return states.reshape(x.shape)
 

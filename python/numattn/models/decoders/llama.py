@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from numattn import Linear
+from numattn._steps import Steps
 from numattn.position import Rope
 
 from ..arrays import Float32Array, Int64Array
@@ -25,7 +26,6 @@ from ..files.checkpoint import Checkpoint
 from ..files.folder import model_folder
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
-from ..steps import Steps
 from .decoder import Decoder, embed
 from .head import read_embedding
 from .llama_config import LlamaConfig
@@ -174,7 +174,7 @@ class Llama(Decoder):
         steps = Steps(step.num_threads)
         for layer, rope in zip(self._layers, self.config.ropes, strict=True):
             layer(rows, turns[rope], step, steps)
-        states = steps.norm(self._norm, rows)
+        states = self._norm.add_to(steps, rows)
         steps.run()
         return states.reshape(x.shape)
 

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numattn import Linear, rms_norm
+from numattn._steps import Steps
 
 from ..arrays import Float32Array
 from ..files.tensors import Tensors
 from ..norms import RmsNorm
-from ..steps import Steps
 from .feed_forward import Addition
 from .llama_config import LlamaConfig
 from .llama_weights import Weights
@@ -111,7 +111,7 @@ class LlamaLayer:
         What is computed behind attention is left among the steps.
         """
         config = self.config
-        h = x if self.attention_norm is None else steps.norm(self.attention_norm, x)
+        h = x if self.attention_norm is None else self.attention_norm.add_to(steps, x)
         qkv = project(steps, self.qkv, h)
         heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
         if self.head_norms is not None:
@@ -125,7 +125,7 @@ class LlamaLayer:
             scale=config.scale, softcap=config.score_softcap, sinks=self.sinks,
         )  # fmt: skip
         self.after_attention.product(steps, x, self.output, joined)
-        h = x if self.ffn_norm is None else steps.norm(self.ffn_norm, x)
+        h = x if self.ffn_norm is None else self.ffn_norm.add_to(steps, x)
         self.feed_forward.add(steps, x, h, self.after_ffn)
 
 

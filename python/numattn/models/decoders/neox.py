@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from numattn import Linear
+from numattn._steps import Steps
 from numattn.position import Rope
 
 from ..arrays import Float32Array, Int64Array
@@ -31,7 +32,6 @@ from ..files.model_config import read_model_config
 from ..files.storage import number_dtype
 from ..files.tensors import Tensors
 from ..norms import LayerNorm
-from ..steps import Steps
 from .causal import refuse_bidirectional
 from .decoder import Decoder, embed
 from .head import HEAD, read_embedding
@@ -169,15 +169,15 @@ class NeoxLayer:
         What is computed behind attention is left among the steps.
         """
         config = self.config
-        qkv = steps.linear(self.qkv, steps.norm(self.attention_norm, x))
+        qkv = steps.linear(self.qkv, self.attention_norm.add_to(steps, x))
         heads = qkv.reshape(*step.positions.shape, -1, config.head_size)
         steps.rope(heads[:, :, : 2 * config.num_heads], cos, sin)
         steps.run()
         joined = step.attend(self.number, heads, config.num_heads)
-        h = steps.norm(self.ffn_norm, x) if config.parallel else None
+        h = self.ffn_norm.add_to(steps, x) if config.parallel else None
         steps.linear(self.output, joined, residual=x, out=x)
         if h is None:
-            h = steps.norm(self.ffn_norm, x)
+            h = self.ffn_norm.add_to(steps, x)
         inner = steps.linear(self.up, h, activation=config.activation)
         steps.linear(self.down, inner, residual=x, out=x)
 
@@ -241,7 +241,7 @@ class GptNeox(Decoder):
         steps = Steps(step.num_threads)
         for layer in self._layers:
             layer(rows, cos, sin, step, steps)
-        states = steps.norm(self._norm, rows)
+        states = self._norm.add_to(steps, rows)
         steps.run()
         return states.reshape(x.shape)
 

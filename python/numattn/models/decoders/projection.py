@@ -9,10 +9,10 @@ from typing import TypeAlias
 from numattn import Linear
 from numattn._aligned import empty
 from numattn._names import Array
+from numattn._steps import Steps
 
 from ..arrays import Float32Array
 from ..files.integers import Integers, joined
-from ..steps import Steps
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numattn._steps import Steps
+
 from ..arrays import Float32Array, Int64Array
 from ..ragged import Ragged
-from ..steps import Steps
 
 Heads = NDArray[Any]
 

@@ -16,12 +16,12 @@ import numpy as np
 
 from numattn import Linear
 from numattn._aligned import empty
+from numattn._steps import Steps
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..ragged import Ragged
-from ..steps import Steps
 from .bert_config import FAMILIES, BertConfig
 from .bert_layer import BERT_LAYER, Layer, LayerNames, Workspace
 from .encoder import Encoder
@@ -127,7 +127,7 @@ class Bert(Encoder):
         if self._type is not None:
             x += self._type[0] if types is None else self._type[types]
         x += self._position[self._position_rows(ids, sequences)]
-        steps.norm(self._norm, x, out=x)
+        self._norm.add_to(steps, x, out=x)
         if self._projection is not None:
             steps.linear(self._projection, x, out=work.x)
         return work

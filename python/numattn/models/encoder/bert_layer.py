@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from numattn._aligned import empty
+from numattn._steps import Steps
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..ragged import Ragged
-from ..steps import Steps
 from .attend import attend
 from .bert_config import BertConfig
 from .config import EncoderConfig
@@ -112,7 +112,7 @@ class Layer:
             bias=work.bias,
         )
         steps.linear(self.output, work.context, residual=x, out=x)
-        steps.norm(self.output_norm, x, out=x)
+        self.output_norm.add_to(steps, x, out=x)
         steps.linear(self.up, x, activation=self.activation, out=inner)
         steps.linear(self.down, inner, residual=x, out=x)
-        steps.norm(self.down_norm, x, out=x)
+        self.down_norm.add_to(steps, x, out=x)

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from numattn import attention_weights
 from numattn._dtypes import storage_name
+from numattn._steps import Steps
 
 from ..arrays import Float32Array, Int64Array
 from ..files.checkpoint import Checkpoint
@@ -29,7 +30,6 @@ from ..files.storage import storage_dtype
 from ..ids import check_ids
 from ..lengths import check_lengths, lengths_of_mask, refuse_both
 from ..ragged import Ragged
-from ..steps import Steps
 from .bert_layer import Workspace
 from .config import EncoderConfig
 from .pooling import POOLINGS, Pooling, mean_of_tokens

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from numattn._steps import Steps
 from numattn.position import t5_bias
 
 from ..arrays import Int64Array
 from ..files.checkpoint import Checkpoint
 from ..files.model_config import read_model_config
 from ..ragged import Ragged
-from ..steps import Steps
 from .bert import IGNORED, Bert
 from .bert_config import BertConfig
 from .bert_layer import LayerNames, Workspace

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from numattn._steps import Steps
 from numattn.position import Rope
 
 from ..arrays import Float32Array, Int64Array
@@ -19,7 +20,6 @@ from ..files.settings import Settings
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
-from ..steps import Steps
 from .bert_layer import Workspace
 from .encoder import Encoder
 from .parts import read_norm
@@ -81,12 +81,12 @@ class RotaryEncoder(Encoder):
         np.take(self._word, ids, axis=0, out=work.x, mode="clip")
         if self._type is not None:
             work.x += self._type[0] if types is None else self._type[types]
-        steps.norm(self._norm, work.x, out=work.x)
+        self._norm.add_to(steps, work.x, out=work.x)
         return work
 
     def _finish(self, work: Workspace, steps: Steps) -> None:
         if self._final_norm is not None:
-            steps.norm(self._final_norm, work.x, out=work.x)
+            self._final_norm.add_to(steps, work.x, out=work.x)
 
 
 def read_rope(

@@ -17,6 +17,7 @@ import numpy as np
 
 from numattn import Linear
 from numattn._aligned import empty
+from numattn._steps import Steps
 from numattn.position import Rope
 
 from ..arrays import Float32Array
@@ -24,7 +25,6 @@ from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
-from ..steps import Steps
 from .attend import attend
 from .bert_layer import Workspace
 from .config import EncoderConfig
@@ -124,7 +124,7 @@ class RotaryLayer:
         h = work.x
         if self.norm_first and self.attention_norm is not None:
             h = work.normed
-            steps.norm(self.attention_norm, work.x, out=h)
+            self.attention_norm.add_to(steps, work.x, out=h)
         steps.linear(self.qkv, h, out=work.qkv)
         cos, sin = work.angles[self.kind]
         for part in (work.query, work.key):
@@ -141,13 +141,13 @@ class RotaryLayer:
         h = x
         if self.norm_first:
             h = work.normed
-            steps.norm(self.ffn_norm, x, out=h)
+            self.ffn_norm.add_to(steps, x, out=h)
         elif self.attention_norm is not None:
-            steps.norm(self.attention_norm, x, out=x)
+            self.attention_norm.add_to(steps, x, out=x)
         steps.linear(self.gate, h, activation=self.activation, factor=self.up, out=inner)
         steps.linear(self.down, inner, residual=x, out=x)
         if not self.norm_first:
-            steps.norm(self.ffn_norm, x, out=x)
+            self.ffn_norm.add_to(steps, x, out=x)
 
 
 def read_halves(

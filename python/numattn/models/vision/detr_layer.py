@@ -11,10 +11,10 @@ import numpy as np
 
 from numattn import attention, attention_weights
 from numattn._aligned import empty
+from numattn._steps import Steps
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
-from ..steps import Steps
 from .tower_config import TowerConfig
 from .tower_layer import FeedForward, read_linear, read_norm
 
@@ -123,7 +123,7 @@ class Half:
         out = empty(flat.shape, np.float32)
         steps = Steps(num_threads)
         self._feed_forward(flat, inner, flat, out, steps)
-        steps.norm(self._last_norm, out, out=out)
+        self._last_norm.add_to(steps, out, out=out)
         steps.run()
         normed: Float32Array = out.reshape(x.shape)
         return normed

@@ -11,12 +11,12 @@ import numpy as np
 
 from numattn import Linear, attention_varlen
 from numattn._aligned import empty
+from numattn._steps import Steps
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..ragged import Ragged
-from ..steps import Steps
 from .clip_config import ClipConfig, layer_names
 from .patches import PatchEmbedding
 from .positions import bilinear_weights, plain_weights
@@ -148,7 +148,7 @@ class Probe:
         inner = empty((count, self._feed_forward.up.out_features), self._number)
         steps = Steps(num_threads)
         steps.linear(self._output, gathered.reshape(count, width), out=x)
-        steps.norm(self._norm, x, out=normed)
+        self._norm.add_to(steps, x, out=normed)
         self._feed_forward(normed, inner, x, x, steps)
         steps.run()
         return x

@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from numattn import attention_weights
+from numattn._steps import Steps
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..ragged import Ragged
-from ..steps import Steps
 from .tower_config import TowerConfig
 from .tower_layer import Layer, LayerNames, Workspace
 

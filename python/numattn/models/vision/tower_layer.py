@@ -23,13 +23,13 @@ import numpy as np
 
 from numattn import Linear
 from numattn._aligned import empty
+from numattn._steps import Steps
 
 from ..arrays import Float32Array
 from ..files.checkpoint import Checkpoint
 from ..files.storage import number_dtype
 from ..norms import LayerNorm
 from ..ragged import Ragged
-from ..steps import Steps
 from .tower_config import TowerConfig
 
 
@@ -176,7 +176,7 @@ class Layer:
 
     def project(self, work: Workspace, steps: Steps) -> None:
         """Compute work.query, work.key and work.value from work.x."""
-        steps.norm(self.norm1, work.x, out=work.normed)
+        self.norm1.add_to(steps, work.x, out=work.normed)
         steps.linear(self.qkv, work.normed, out=work.qkv)
 
     def finish(self, work: Workspace, sequences: Ragged, steps: Steps) -> None:
@@ -186,5 +186,5 @@ class Layer:
             is_causal=self.is_causal,
         )
         steps.linear(self.output, work.context, residual=work.x, out=work.x)
-        steps.norm(self.norm2, work.x, out=work.normed)
+        self.norm2.add_to(steps, work.x, out=work.normed)
         self.feed_forward(work.normed, work.inner, work.x, work.x, steps)

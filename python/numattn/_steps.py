@@ -1,20 +1,14 @@
-"""Calls on a model's arrays that follow one another, with no Python between them."""
+"""Calls on arrays that follow one another, with no Python between them."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
-from numpy.typing import NDArray
-
-from numattn import Linear, _core
+from numattn import _core
 from numattn._arguments import thread_count
+from numattn._names import Array, Float32Array, Int64Array
 from numattn._score import Score
-
-from .arrays import Float32Array, Int64Array
-from .norms import LayerNorm, RmsNorm
-
-Numbers = NDArray[Any]
+from numattn.linear import Linear
 
 
 class Steps:
@@ -41,36 +35,49 @@ class Steps:
     def linear(
         self,
         layer: Linear,
-        x: Numbers,
+        x: Array,
         *,
         activation: str | None = None,
         factor: Linear | None = None,
-        residual: Numbers | None = None,
-        out: Numbers | None = None,
-    ) -> Numbers:
+        residual: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
         """Project x (T, in_features) into `out` (T, out_features), or a new array of x's dtype."""
         multiplier = None if factor is None else factor._packed
         return layer._packed.add_to(self._core, x, activation or "", multiplier, residual, out)
 
-    def norm(
-        self, norm: LayerNorm | RmsNorm, x: Float32Array, out: Float32Array | None = None
+    def layer_norm(
+        self,
+        x: Float32Array,
+        weight: Float32Array,
+        bias: Float32Array | None,
+        eps: float,
+        out: Float32Array | None = None,
     ) -> Float32Array:
         """Normalise x (T, E) into `out`, which may be x, or a new array."""
-        if isinstance(norm, RmsNorm):
-            return _core.add_rms_norm(self._core, x, norm.weight, norm.eps, out)
-        return _core.add_layer_norm(self._core, x, norm.weight, norm.bias, norm.eps, out)
+        return _core.add_layer_norm(self._core, x, weight, bias, eps, out)
 
-    def rope(self, heads: Numbers, cos: Float32Array, sin: Float32Array) -> None:
+    def rms_norm(
+        self,
+        x: Float32Array,
+        weight: Float32Array,
+        eps: float,
+        out: Float32Array | None = None,
+    ) -> Float32Array:
+        """Normalise x (T, E) into `out`, which may be x, or a new array."""
+        return _core.add_rms_norm(self._core, x, weight, eps, out)
+
+    def rope(self, heads: Array, cos: Float32Array, sin: Float32Array) -> None:
         """Turn heads (B, S, H, D) where they stand, by the angles of tokens (S, R) or (B, S, R)."""
         _core.add_rope(self._core, heads, cos, sin, None, False, "bshd", heads)
 
     def attention_varlen(
         self,
-        query: Numbers,
-        key: Numbers,
-        value: Numbers,
+        query: Array,
+        key: Array,
+        value: Array,
         starts: Int64Array,
-        out: Numbers,
+        out: Array,
         *,
         is_causal: bool = False,
         window: tuple[int, int] | None = None,
@@ -81,10 +88,10 @@ class Steps:
 
     def attention(
         self,
-        query: Numbers,
-        key: Numbers,
-        value: Numbers,
-        out: Numbers,
+        query: Array,
+        key: Array,
+        value: Array,
+        out: Array,
         *,
         bias: Float32Array,
         window: tuple[int, int] | None = None,
