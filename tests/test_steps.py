@@ -209,3 +209,17 @@ def test_an_interrupt_ends_them(operands: Operands) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize(("rows", "ran"), [(1, False), (64, False), (65, True)])
+def test_many_rows_are_not_kept_from_layer_to_layer(
+    operands: Operands, rows: int, ran: bool
+) -> None:
+    x = np.ones((rows, WIDTH), np.float32)
+    out = np.zeros_like(x)
+    steps = Steps(1)
+    steps.linear(operands.linear(), x, out=out)
+    steps.end_layer(len(x))
+    assert out.any() == ran
+    steps.run()
+    assert out.any()

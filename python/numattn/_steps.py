@@ -10,6 +10,9 @@ from numattn._names import Array, Float32Array, Int64Array
 from numattn._score import Score
 from numattn.linear import Linear
 
+FEW_ROWS = 64
+"""Of so many, a layer's arrays take little memory and its steps little time."""
+
 
 class Steps:
     """Projections, norms and attention that are noted down, and then run in one go.
@@ -103,6 +106,11 @@ class Steps:
     def run(self) -> None:
         """Compute what has been noted down since the last time, in its order."""
         self._core.run()
+
+    def end_layer(self, rows: int) -> None:
+        """Run, if arrays of so many rows should go before those of the next layer come."""
+        if rows > FEW_ROWS:
+            self.run()
 
 
 @lru_cache(maxsize=64)

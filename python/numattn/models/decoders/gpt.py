@@ -215,6 +215,7 @@ class Gpt(Decoder):
         steps = Steps(step.num_threads)
         for layer in self._layers:
             layer(rows, step, steps)
+            steps.end_layer(len(rows))
         states = self._norm.add_to(steps, rows)
         steps.run()
         return states.reshape(x.shape)

@@ -174,6 +174,7 @@ class Llama(Decoder):
         steps = Steps(step.num_threads)
         for layer, rope in zip(self._layers, self.config.ropes, strict=True):
             layer(rows, turns[rope], step, steps)
+            steps.end_layer(len(rows))
         states = self._norm.add_to(steps, rows)
         steps.run()
         return states.reshape(x.shape)

@@ -241,6 +241,7 @@ class GptNeox(Decoder):
         steps = Steps(step.num_threads)
         for layer in self._layers:
             layer(rows, cos, sin, step, steps)
+            steps.end_layer(len(rows))
         states = self._norm.add_to(steps, rows)
         steps.run()
         return states.reshape(x.shape)
