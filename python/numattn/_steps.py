@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from numattn import _core
 from numattn._arguments import thread_count
@@ -75,33 +76,17 @@ class Steps:
         _core.add_rope(self._core, heads, cos, sin, None, False, "bshd", heads)
 
     def attention_varlen(
-        self,
-        query: Array,
-        key: Array,
-        value: Array,
-        starts: Int64Array,
-        out: Array,
-        *,
-        is_causal: bool = False,
-        window: tuple[int, int] | None = None,
+        self, q: Array, k: Array, v: Array, starts: Int64Array, out: Array, **score: Any
     ) -> None:
-        """Attend from (T, H, D) to the same tokens, sequence by sequence, into `out`."""
-        score = _score(is_causal, window)
-        _core.add_attention_varlen(self._core, query, key, value, starts, score, out)
+        """Attend from (T, H, D) to the same tokens, sequence by sequence, into `out`.
 
-    def attention(
-        self,
-        query: Array,
-        key: Array,
-        value: Array,
-        out: Array,
-        *,
-        bias: Float32Array,
-        window: tuple[int, int] | None = None,
-    ) -> None:
-        """Attend from (B, S, H, D) to the same tokens, with a bias (H, S, S), into `out`."""
-        score = Score.of(bias=bias, window=window)
-        _core.add_attention(self._core, query, key, value, score, out)
+        The score's arguments are such as have a hash: no arrays.
+        """
+        _core.add_attention_varlen(self._core, q, k, v, starts, _rules(**score), out)
+
+    def attention(self, q: Array, k: Array, v: Array, out: Array, **score: Any) -> None:
+        """Attend from (B, S, H, D) to the same tokens, into `out`."""
+        _core.add_attention(self._core, q, k, v, Score.of(**score), out)
 
     def run(self) -> None:
         """Compute what has been noted down since the last time, in its order."""
@@ -114,5 +99,5 @@ class Steps:
 
 
 @lru_cache(maxsize=64)
-def _score(is_causal: bool, window: tuple[int, int] | None) -> Score:
-    return Score.of(is_causal=is_causal, window=window)
+def _rules(**score: Any) -> Score:
+    return Score.of(**score)
