@@ -40,19 +40,13 @@ class Addition:
             steps.linear(linear, h, residual=x, out=x)
             return
         # Of x's dtype, whatever that of h is.
-        more = steps.linear(linear, h, out=empty(x.shape, x.dtype))
+        self.rows(steps, x, steps.linear(linear, h, out=empty(x.shape, x.dtype)))
+
+    def rows(self, steps: Steps, x: Float32Array, more: Float32Array) -> None:
+        """Run the steps, which make `more`, and add it to x in place; its memory changes."""
         if self.norm is not None:
             self.norm.add_to(steps, more, out=more)
         steps.run()
-        self._rows(x, more)
-
-    def rows(self, x: Float32Array, more: Float32Array, threads: int | None) -> None:
-        """Add rows to x in place, in whose memory they change."""
-        if self.norm is not None:
-            more = self.norm(more, threads, out=more)
-        self._rows(x, more)
-
-    def _rows(self, x: Float32Array, more: Float32Array) -> None:
         if self.scale != 1:
             more *= np.float32(self.scale)
         x += more
@@ -126,7 +120,7 @@ class Experts:
 
     def add(self, steps: Steps, x: Float32Array, h: Float32Array, addition: Addition) -> None:
         steps.run()
-        addition.rows(x, self(h, steps.num_threads), steps.num_threads)
+        addition.rows(steps, x, self(h, steps.num_threads))
 
     def __call__(self, h: Float32Array, threads: int | None) -> Float32Array:
         """Return what it makes of h (T, E)."""

@@ -123,8 +123,7 @@ class RotaryLayer:
         """Compute work.query, work.key and work.value from work.x."""
         h = work.x
         if self.norm_first and self.attention_norm is not None:
-            h = work.normed
-            self.attention_norm.add_to(steps, work.x, out=h)
+            h = self.attention_norm.add_to(steps, work.x, out=work.normed)
         steps.linear(self.qkv, h, out=work.qkv)
         cos, sin = work.angles[self.kind]
         for part in (work.query, work.key):
@@ -140,8 +139,7 @@ class RotaryLayer:
         steps.linear(self.output, work.context, residual=x, out=x)
         h = x
         if self.norm_first:
-            h = work.normed
-            self.ffn_norm.add_to(steps, x, out=h)
+            h = self.ffn_norm.add_to(steps, x, out=work.normed)
         elif self.attention_norm is not None:
             self.attention_norm.add_to(steps, x, out=x)
         steps.linear(self.gate, h, activation=self.activation, factor=self.up, out=inner)

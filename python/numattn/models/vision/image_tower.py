@@ -144,11 +144,10 @@ class Probe:
             num_threads=num_threads,
         )
         x = empty((count, width), np.float32)
-        normed = empty(x.shape, np.float32)
         inner = empty((count, self._feed_forward.up.out_features), self._number)
         steps = Steps(num_threads)
         steps.linear(self._output, gathered.reshape(count, width), out=x)
-        self._norm.add_to(steps, x, out=normed)
+        normed = self._norm.add_to(steps, x)
         self._feed_forward(normed, inner, x, x, steps)
         steps.run()
         return x
